@@ -1,0 +1,4 @@
+//! Panoptes watches every view of every part on the line.
+
+pub mod domain;
+pub mod model;

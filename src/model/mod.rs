@@ -1,0 +1,42 @@
+//! The anomaly model: the only place that knows candle.
+//!
+//! The rest of the crate sees [`AnomalyModel`]: images in, anomaly maps out.
+
+use crate::domain::{AnomalyMap, MapFootprint, ModelIdentity};
+
+/// One view, decoded, resized, cropped and normalised: `[3, side, side]`, channel first.
+#[derive(Clone, Debug)]
+pub struct InputImage {
+    /// `3 * side * side` values.
+    pub values: Vec<f32>,
+    /// What of the original image the model sees.
+    pub footprint: MapFootprint,
+}
+
+/// Scores images; owned by one thread.
+pub trait AnomalyModel: Send {
+    /// Name and version, as results carry them.
+    fn identity(&self) -> &ModelIdentity;
+
+    /// One anomaly map an image, in the same order.
+    ///
+    /// # Errors
+    /// When the device fails; the images themselves are valid by construction.
+    fn anomaly_maps(&mut self, images: &[InputImage]) -> Result<Vec<AnomalyMap>, ModelError>;
+}
+
+/// Why the model could not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// The device ran out of memory; a smaller batch may do.
+    #[error("device out of memory at a batch of {images} images: {message}")]
+    OutOfMemory {
+        /// Batch size that failed.
+        images: usize,
+        /// The device's own words.
+        message: String,
+    },
+    /// Anything else the device said.
+    #[error("device failed: {0}")]
+    Device(String),
+}
