@@ -1,4 +1,8 @@
 //! Panoptes watches every view of every part on the line.
 
+pub mod admin;
+pub mod cli;
+pub mod config;
 pub mod domain;
 pub mod model;
+pub mod telemetry;

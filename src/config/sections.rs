@@ -1,0 +1,552 @@
+//! The sections of the settings: each field's meaning, unit, default and when to change it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::Properties;
+use super::secrets::redact_brokers;
+use crate::domain::{MapCodec, TimeoutPolicy};
+
+/// `[bus]`: the Kafka cluster.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BusSettings {
+    /// Bootstrap brokers, `host:port`, comma separated. Default `127.0.0.1:9092`.
+    pub brokers: String,
+    /// Consumer group; instances of one group share the partitions. Default `panoptes`.
+    pub group_id: String,
+    /// How often finished offsets are committed. Default 1 s; a shorter interval means fewer
+    /// repeated results after a crash, and more commits.
+    #[serde(with = "humantime_serde")]
+    pub commit_interval: Duration,
+    /// How long parts in flight may take to finish at a shutdown or before partitions are given
+    /// up. Default 20 s; what is not done by then stays uncommitted and is read again.
+    #[serde(with = "humantime_serde")]
+    pub drain_timeout: Duration,
+    /// Any librdkafka property (TLS, SASL, tuning) besides those that Panoptes sets itself.
+    pub properties: Properties,
+}
+
+impl Default for BusSettings {
+    fn default() -> Self {
+        Self {
+            brokers: "127.0.0.1:9092".to_owned(),
+            group_id: "panoptes".to_owned(),
+            commit_interval: Duration::from_secs(1),
+            drain_timeout: Duration::from_secs(20),
+            properties: Properties::default(),
+        }
+    }
+}
+
+impl fmt::Debug for BusSettings {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("BusSettings")
+            .field("brokers", &redact_brokers(&self.brokers))
+            .field("group_id", &self.group_id)
+            .field("commit_interval", &self.commit_interval)
+            .field("drain_timeout", &self.drain_timeout)
+            .field("properties", &self.properties)
+            .finish()
+    }
+}
+
+/// `[input]`: what is read.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct InputSettings {
+    /// The camera topics. Either this or `topic_regex` must be set.
+    #[serde(deserialize_with = "names", skip_serializing_if = "Vec::is_empty")]
+    pub topics: Vec<String>,
+    /// The camera topics as a regular expression starting with `^`; topics created later join.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub topic_regex: Option<String>,
+    /// The view that a topic brings, where it is not the last segment of the topic's name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub view_names: BTreeMap<String, String>,
+    /// The line of records without a `line` header.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<String>,
+    /// The class of records without a `class` header; for lines that make one class.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
+}
+
+/// `[views]`: the views that a part should have.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ViewSettings {
+    /// For parts whose class and line have no list of their own. When empty, records must say in
+    /// their `views` header how many views the part has.
+    #[serde(deserialize_with = "names")]
+    pub default: Vec<String>,
+    /// By class; this wins over the line's list.
+    #[serde(
+        deserialize_with = "names_by_key",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
+    pub class: BTreeMap<String, Vec<String>>,
+    /// By line.
+    #[serde(
+        deserialize_with = "names_by_key",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
+    pub line: BTreeMap<String, Vec<String>>,
+}
+
+/// `[reassembly]`: how views become parts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReassemblySettings {
+    /// How long after its first view a part may wait for the others, in stream time. Default 5 s;
+    /// set it to the longest time that a part takes past all cameras, with some room.
+    #[serde(with = "humantime_serde")]
+    pub timeout: Duration,
+    /// What becomes of a part that is not complete by then. Default `score_partial`.
+    pub on_timeout: OnTimeout,
+    /// Which image counts when a view comes twice and differs. Default `first_wins`.
+    pub duplicates: DuplicatePolicy,
+    /// How many bytes of records may be alive at once. Default 512 MiB.
+    #[serde(serialize_with = "exact_size")]
+    pub memory_budget: ByteSize,
+    /// The share of the budget above which intake is paused. Default 0.8.
+    pub memory_high: f64,
+    /// The share of the budget below which paused intake goes on. Default 0.6.
+    pub memory_low: f64,
+    /// How long after its publication a part's ID means the same part; after that, a new one.
+    /// Default 1 h.
+    #[serde(with = "humantime_serde")]
+    pub reuse_after: Duration,
+    /// How long a partition may bring nothing before stream time no longer waits for it.
+    /// Default 2 s; longer than the usual gap between two parts.
+    #[serde(with = "humantime_serde")]
+    pub idle_after: Duration,
+    /// How far beyond the wall clock a record's timestamp may lie before it is clamped. Default 1 min.
+    #[serde(with = "humantime_serde")]
+    pub max_future: Duration,
+    /// How long beyond `timeout` the wall clock waits before it closes a part, for when the line
+    /// stops and stream time with it. Default 2 s.
+    #[serde(with = "humantime_serde")]
+    pub wall_grace: Duration,
+}
+
+impl Default for ReassemblySettings {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(5),
+            on_timeout: OnTimeout::ScorePartial,
+            duplicates: DuplicatePolicy::FirstWins,
+            memory_budget: ByteSize::mib(512),
+            memory_high: 0.8,
+            memory_low: 0.6,
+            reuse_after: Duration::from_secs(3600),
+            idle_after: Duration::from_secs(2),
+            max_future: Duration::from_secs(60),
+            wall_grace: Duration::from_secs(2),
+        }
+    }
+}
+
+/// `[lines.<name>]`: what differs on one line.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LineSettings {
+    /// Instead of `reassembly.timeout`.
+    #[serde(with = "humantime_serde", skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Duration>,
+    /// Instead of `reassembly.on_timeout`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_timeout: Option<OnTimeout>,
+}
+
+/// `[limits]`: bounds on one record, checked before its image is decoded.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitSettings {
+    /// Bytes of a record's value. Default 16 MiB.
+    #[serde(serialize_with = "exact_size")]
+    pub max_bytes: ByteSize,
+    /// Image width in pixels. Default 16384.
+    pub max_width: u32,
+    /// Image height in pixels. Default 16384.
+    pub max_height: u32,
+    /// Width times height. Default 67108864 (8192 x 8192).
+    pub max_pixels: u64,
+}
+
+impl Default for LimitSettings {
+    fn default() -> Self {
+        Self {
+            max_bytes: ByteSize::mib(16),
+            max_width: 16_384,
+            max_height: 16_384,
+            max_pixels: 67_108_864,
+        }
+    }
+}
+
+/// `[model]`: the model that scores.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelSettings {
+    /// The folder of the model bundle. Default `models/demo`.
+    pub path: PathBuf,
+    /// Where it runs. Default `auto`.
+    pub device: Device,
+    /// The most images scored at once. Default 32.
+    pub max_batch: usize,
+    /// How long a part may wait for others to share its batch. Default 20 ms; 0 for the least
+    /// latency, more for a higher rate.
+    #[serde(with = "humantime_serde")]
+    pub max_delay: Duration,
+}
+
+impl Default for ModelSettings {
+    fn default() -> Self {
+        Self {
+            path: PathBuf::from("models/demo"),
+            device: Device::Auto,
+            max_batch: 32,
+            max_delay: Duration::from_millis(20),
+        }
+    }
+}
+
+/// `[output]`: what is published.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OutputSettings {
+    /// Where results go. Default `panoptes.results`.
+    pub results_topic: String,
+    /// Where records that are not scored go. Default `panoptes.dead-letters`.
+    pub dead_letter_topic: String,
+    /// How results are encoded. Default `msgpack`.
+    pub format: ResultFormat,
+    /// What a crash may do to results. Default `at_least_once`.
+    pub delivery: Delivery,
+    /// The largest message to publish. Default 1 MB, Kafka's own default; at most the broker's
+    /// `message.max.bytes`. Maps are left out of a result that would be larger.
+    #[serde(serialize_with = "exact_size")]
+    pub max_message_bytes: ByteSize,
+    /// Anomaly maps.
+    pub maps: MapSettings,
+    /// Defect regions.
+    pub regions: RegionSettings,
+}
+
+impl Default for OutputSettings {
+    fn default() -> Self {
+        Self {
+            results_topic: "panoptes.results".to_owned(),
+            dead_letter_topic: "panoptes.dead-letters".to_owned(),
+            format: ResultFormat::Msgpack,
+            delivery: Delivery::AtLeastOnce,
+            max_message_bytes: ByteSize::mb(1),
+            maps: MapSettings::default(),
+            regions: RegionSettings::default(),
+        }
+    }
+}
+
+/// `output.maps`: how anomaly maps travel.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MapSettings {
+    /// Compression, or `none` to leave maps out. Default `png`.
+    pub codec: MapCodecSetting,
+    /// The longer side in map pixels. Default 128.
+    pub side: u32,
+}
+
+impl Default for MapSettings {
+    fn default() -> Self {
+        Self {
+            codec: MapCodecSetting::Png,
+            side: 128,
+        }
+    }
+}
+
+/// `output.regions`: which defect regions are named.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RegionSettings {
+    /// The most regions of one view, highest peak first. Default 16.
+    pub max_per_view: usize,
+    /// The smallest region, in pixels of the original image. Default 1: every region.
+    pub min_area: u32,
+}
+
+impl Default for RegionSettings {
+    fn default() -> Self {
+        Self {
+            max_per_view: 16,
+            min_area: 1,
+        }
+    }
+}
+
+/// `[admin]`: the operators' HTTP port.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdminSettings {
+    /// Where `/livez`, `/readyz` and `/metrics` are served. Default `127.0.0.1:9464`; port 0 takes
+    /// a free one.
+    pub listen: SocketAddr,
+}
+
+impl Default for AdminSettings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9464)),
+        }
+    }
+}
+
+/// `[telemetry]`: logs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TelemetrySettings {
+    /// How logs are written. Default `text`.
+    pub log_format: LogFormat,
+    /// Which events are logged: a level, or `tracing` directives. Default `info`; the environment
+    /// variable `RUST_LOG` wins.
+    pub log_level: String,
+}
+
+impl Default for TelemetrySettings {
+    fn default() -> Self {
+        Self {
+            log_format: LogFormat::Text,
+            log_level: "info".to_owned(),
+        }
+    }
+}
+
+/// What becomes of a part that is not complete in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnTimeout {
+    /// Score the views that are there; the decision is `review` unless it is `ng`.
+    ScorePartial,
+    /// Publish a result without a score.
+    Review,
+    /// Send its views to the dead letters.
+    DeadLetter,
+}
+
+impl From<OnTimeout> for TimeoutPolicy {
+    fn from(on_timeout: OnTimeout) -> Self {
+        match on_timeout {
+            OnTimeout::ScorePartial => Self::ScorePartial,
+            OnTimeout::Review => Self::Review,
+            OnTimeout::DeadLetter => Self::DeadLetter,
+        }
+    }
+}
+
+/// Which image counts when a view comes twice and differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DuplicatePolicy {
+    /// The first.
+    FirstWins,
+    /// The last one before the part is complete.
+    LastWins,
+}
+
+/// Where the model runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// The best device there is.
+    Auto,
+    /// The processor.
+    Cpu,
+    /// A CUDA device by number.
+    Cuda(usize),
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => formatter.write_str("auto"),
+            Self::Cpu => formatter.write_str("cpu"),
+            Self::Cuda(number) => write!(formatter, "cuda:{number}"),
+        }
+    }
+}
+
+impl FromStr for Device {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "cpu" => Ok(Self::Cpu),
+            _ => text
+                .strip_prefix("cuda:")
+                .and_then(|number| number.parse().ok())
+                .map(Self::Cuda)
+                .ok_or_else(|| "expected `auto`, `cpu` or `cuda:<number>`".to_owned()),
+        }
+    }
+}
+
+impl Serialize for Device {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Device {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+/// How results are encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResultFormat {
+    /// MessagePack map.
+    Msgpack,
+    /// JSON object; maps in base64.
+    Json,
+}
+
+/// What a crash may do to results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Delivery {
+    /// Results, dead letters and offsets commit together.
+    ExactlyOnce,
+    /// A result may come twice, with the same result ID.
+    AtLeastOnce,
+}
+
+/// How anomaly maps are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MapCodecSetting {
+    /// 8-bit grey PNG.
+    Png,
+    /// Zstandard over 8-bit rows.
+    Zstd,
+    /// No maps.
+    None,
+}
+
+impl MapCodecSetting {
+    /// The codec; none where maps are left out.
+    pub fn codec(self) -> Option<MapCodec> {
+        match self {
+            Self::Png => Some(MapCodec::Png),
+            Self::Zstd => Some(MapCodec::Zstd),
+            Self::None => None,
+        }
+    }
+}
+
+/// How logs are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A list of names; a text is split at commas, as flags and the environment have no lists.
+#[derive(Deserialize)]
+#[serde(
+    untagged,
+    expecting = "expected a list of names, or one text with commas"
+)]
+enum Names {
+    List(Vec<String>),
+    Text(String),
+}
+
+impl From<Names> for Vec<String> {
+    fn from(names: Names) -> Self {
+        match names {
+            Names::List(list) => list,
+            Names::Text(text) => text
+                .split(',')
+                .map(|name| name.trim().to_owned())
+                .filter(|name| !name.is_empty())
+                .collect(),
+        }
+    }
+}
+
+fn names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    Names::deserialize(deserializer).map(Into::into)
+}
+
+fn names_by_key<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, Vec<String>>, D::Error> {
+    let lists = BTreeMap::<String, Names>::deserialize(deserializer)?;
+    Ok(lists
+        .into_iter()
+        .map(|(key, names)| (key, names.into()))
+        .collect())
+}
+
+/// Writes a size in the largest unit that loses nothing, so that it reads back the same.
+fn exact_size<S: Serializer>(size: &ByteSize, serializer: S) -> Result<S::Ok, S::Error> {
+    let bytes = size.as_u64();
+    let units = [
+        (bytesize::GIB, "GiB"),
+        (bytesize::MIB, "MiB"),
+        (bytesize::KIB, "KiB"),
+        (bytesize::GB, "GB"),
+        (bytesize::MB, "MB"),
+        (bytesize::KB, "kB"),
+    ];
+    match units
+        .iter()
+        .find(|(unit, _)| bytes > 0 && bytes.is_multiple_of(*unit))
+    {
+        Some((unit, name)) => serializer.collect_str(&format_args!("{}{name}", bytes / unit)),
+        None => serializer.collect_str(&format_args!("{bytes}B")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_written_so_that_they_read_back_the_same() {
+        for bytes in [0, 1, 1_000, 1_024, 1_000_000, 1_048_576, 1_234_567, 3 << 30] {
+            let limits = LimitSettings {
+                max_bytes: ByteSize::b(bytes),
+                ..LimitSettings::default()
+            };
+            let text = toml::to_string(&limits).unwrap();
+            let read: LimitSettings = toml::from_str(&text).unwrap();
+            assert_eq!(read.max_bytes.as_u64(), bytes, "{text}");
+        }
+    }
+
+    #[test]
+    fn devices_read_back_as_they_are_shown() {
+        for device in [Device::Auto, Device::Cpu, Device::Cuda(3)] {
+            assert_eq!(device.to_string().parse(), Ok(device));
+        }
+        assert!("cuda".parse::<Device>().is_err());
+    }
+}

@@ -1,0 +1,690 @@
+//! Logs, and every metric with its name, help and labels.
+//!
+//! Stages report through the functions below, so that a metric has one name, one unit and one set
+//! of labels. Names start with `panoptes_` and use base units (seconds, bytes); labels take few
+//! values: topics, reasons, causes, stages; never a part ID. Counters with fixed labels start at 0,
+//! so that alert rules see the first event too. Dashboards and alert rules in `deploy/` use exactly
+//! these names.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use metrics::{Unit, counter, gauge, histogram};
+use metrics_exporter_prometheus::{
+    BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{LogFormat, TelemetrySettings};
+use crate::domain::{CloseCause, Decision, MemoryBudget, ModelIdentity, RejectReason, Topic};
+
+/// Records read, by `topic`.
+pub const RECORDS: &str = "panoptes_records_total";
+/// Bytes of records read (key, value, headers), by `topic`.
+pub const RECORD_BYTES: &str = "panoptes_record_bytes_total";
+/// Views whose envelope was accepted.
+pub const VIEWS: &str = "panoptes_views_total";
+/// Records that will not be scored, by `reason`.
+pub const REJECTS: &str = "panoptes_rejects_total";
+/// Byte-identical redeliveries that were absorbed.
+pub const ABSORBED: &str = "panoptes_absorbed_records_total";
+/// Record timestamps too far in the future, taken as less.
+pub const CLAMPED_TIMESTAMPS: &str = "panoptes_clamped_timestamps_total";
+/// Groups closed, by `cause`.
+pub const GROUPS_CLOSED: &str = "panoptes_groups_closed_total";
+/// Groups that wait for views.
+pub const OPEN_GROUPS: &str = "panoptes_open_groups";
+/// Bytes of records alive.
+pub const MEMORY_USED: &str = "panoptes_memory_used_bytes";
+/// The memory budget.
+pub const MEMORY_LIMIT: &str = "panoptes_memory_limit_bytes";
+/// Results published, by `decision`.
+pub const RESULTS: &str = "panoptes_results_total";
+/// Results whose maps were left out to meet the message limit.
+pub const MAPS_DROPPED: &str = "panoptes_maps_dropped_total";
+/// Dead letters published, by `reason`.
+pub const DEAD_LETTERS: &str = "panoptes_dead_letters_total";
+/// Batches given to the model.
+pub const BATCHES: &str = "panoptes_batches_total";
+/// Images in a batch.
+pub const BATCH_IMAGES: &str = "panoptes_batch_images";
+/// Time spent in a `stage`, for one call of it.
+pub const STAGE_SECONDS: &str = "panoptes_stage_seconds";
+/// Time from a part's last view to its published result.
+pub const END_TO_END_SECONDS: &str = "panoptes_end_to_end_seconds";
+/// Items waiting in a `queue`.
+pub const QUEUE_DEPTH: &str = "panoptes_queue_depth";
+/// Partitions this instance reads.
+pub const ASSIGNED_PARTITIONS: &str = "panoptes_assigned_partitions";
+/// Partitions whose intake is paused to keep to the memory budget.
+pub const PAUSED_PARTITIONS: &str = "panoptes_paused_partitions";
+/// Changes of the assignment, by `kind`.
+pub const REBALANCES: &str = "panoptes_rebalances_total";
+/// Offset commits that succeeded.
+pub const COMMITS: &str = "panoptes_commits_total";
+/// Offset commits that failed.
+pub const COMMIT_FAILURES: &str = "panoptes_commit_failures_total";
+/// Records read whose offsets are not yet committed.
+pub const UNCOMMITTED_RECORDS: &str = "panoptes_uncommitted_records";
+/// How far stream time lies behind the wall clock.
+pub const STREAM_TIME_LAG_SECONDS: &str = "panoptes_stream_time_lag_seconds";
+/// 1 for the model in use, by `name` and `version`.
+pub const MODEL_INFO: &str = "panoptes_model_info";
+/// 1 for this build, by `version`.
+pub const BUILD_INFO: &str = "panoptes_build_info";
+/// 1 when `/readyz` says ready, else 0.
+pub const READY: &str = "panoptes_ready";
+
+/// What a metric counts or measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It only rises.
+    Counter,
+    /// It rises and falls.
+    Gauge,
+    /// A distribution.
+    Histogram,
+}
+
+/// Every metric: name, kind, unit and help.
+pub const CATALOGUE: [(&str, Kind, Unit, &str); 28] = [
+    (
+        RECORDS,
+        Kind::Counter,
+        Unit::Count,
+        "Records read, by topic.",
+    ),
+    (
+        RECORD_BYTES,
+        Kind::Counter,
+        Unit::Bytes,
+        "Bytes of records read, by topic.",
+    ),
+    (
+        VIEWS,
+        Kind::Counter,
+        Unit::Count,
+        "Views whose envelope was accepted.",
+    ),
+    (
+        REJECTS,
+        Kind::Counter,
+        Unit::Count,
+        "Records that will not be scored, by reason.",
+    ),
+    (
+        ABSORBED,
+        Kind::Counter,
+        Unit::Count,
+        "Byte-identical redeliveries that were absorbed.",
+    ),
+    (
+        CLAMPED_TIMESTAMPS,
+        Kind::Counter,
+        Unit::Count,
+        "Record timestamps clamped for lying too far in the future.",
+    ),
+    (
+        GROUPS_CLOSED,
+        Kind::Counter,
+        Unit::Count,
+        "Groups closed, by cause.",
+    ),
+    (
+        OPEN_GROUPS,
+        Kind::Gauge,
+        Unit::Count,
+        "Groups that wait for views.",
+    ),
+    (
+        MEMORY_USED,
+        Kind::Gauge,
+        Unit::Bytes,
+        "Bytes of records alive.",
+    ),
+    (MEMORY_LIMIT, Kind::Gauge, Unit::Bytes, "The memory budget."),
+    (
+        RESULTS,
+        Kind::Counter,
+        Unit::Count,
+        "Results published, by decision.",
+    ),
+    (
+        MAPS_DROPPED,
+        Kind::Counter,
+        Unit::Count,
+        "Results whose maps were left out to meet the message limit.",
+    ),
+    (
+        DEAD_LETTERS,
+        Kind::Counter,
+        Unit::Count,
+        "Dead letters published, by reason.",
+    ),
+    (
+        BATCHES,
+        Kind::Counter,
+        Unit::Count,
+        "Batches given to the model.",
+    ),
+    (
+        BATCH_IMAGES,
+        Kind::Histogram,
+        Unit::Count,
+        "Images in a batch.",
+    ),
+    (
+        STAGE_SECONDS,
+        Kind::Histogram,
+        Unit::Seconds,
+        "Time spent in one call of a stage.",
+    ),
+    (
+        END_TO_END_SECONDS,
+        Kind::Histogram,
+        Unit::Seconds,
+        "Time from a part's last view to its published result.",
+    ),
+    (
+        QUEUE_DEPTH,
+        Kind::Gauge,
+        Unit::Count,
+        "Items waiting in a queue.",
+    ),
+    (
+        ASSIGNED_PARTITIONS,
+        Kind::Gauge,
+        Unit::Count,
+        "Partitions this instance reads.",
+    ),
+    (
+        PAUSED_PARTITIONS,
+        Kind::Gauge,
+        Unit::Count,
+        "Partitions whose intake is paused.",
+    ),
+    (
+        REBALANCES,
+        Kind::Counter,
+        Unit::Count,
+        "Changes of the assignment, by kind.",
+    ),
+    (
+        COMMITS,
+        Kind::Counter,
+        Unit::Count,
+        "Offset commits that succeeded.",
+    ),
+    (
+        COMMIT_FAILURES,
+        Kind::Counter,
+        Unit::Count,
+        "Offset commits that failed.",
+    ),
+    (
+        UNCOMMITTED_RECORDS,
+        Kind::Gauge,
+        Unit::Count,
+        "Records read whose offsets are not yet committed.",
+    ),
+    (
+        STREAM_TIME_LAG_SECONDS,
+        Kind::Gauge,
+        Unit::Seconds,
+        "How far stream time lies behind the wall clock.",
+    ),
+    (
+        MODEL_INFO,
+        Kind::Gauge,
+        Unit::Count,
+        "1 for the model in use.",
+    ),
+    (BUILD_INFO, Kind::Gauge, Unit::Count, "1 for this build."),
+    (
+        READY,
+        Kind::Gauge,
+        Unit::Count,
+        "1 when ready for work, else 0.",
+    ),
+];
+
+/// From half a millisecond (one raw frame) to half a minute (a batch on a slow processor).
+const SECONDS_BUCKETS: [f64; 16] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0,
+    30.0,
+];
+
+/// Powers of two, as batches double and halve.
+const IMAGE_BUCKETS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
+
+/// Why there are no logs or metrics.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The log filter cannot be read.
+    #[error("log filter `{filter}`: {reason}")]
+    Filter {
+        /// The filter.
+        filter: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Logs were set up before.
+    #[error("logs are already set up: {0}")]
+    Logs(String),
+    /// The metrics recorder cannot be built.
+    #[error("cannot build the metrics recorder: {0}")]
+    Recorder(#[from] BuildError),
+    /// Another recorder is installed.
+    #[error("metrics already go to another recorder")]
+    OtherRecorder,
+}
+
+/// Sends events to standard error, as the settings say; `RUST_LOG` wins over the level there.
+///
+/// # Errors
+/// When the filter cannot be read or logs were set up before.
+pub fn init_logs(settings: &TelemetrySettings) -> Result<(), TelemetryError> {
+    let filter = std::env::var("RUST_LOG")
+        .ok()
+        .filter(|filter| !filter.is_empty())
+        .unwrap_or_else(|| settings.log_level.clone());
+    let filter = EnvFilter::builder()
+        .parse(&filter)
+        .map_err(|error| TelemetryError::Filter {
+            filter: filter.clone(),
+            reason: error.to_string(),
+        })?;
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match settings.log_format {
+        LogFormat::Text => subscriber.try_init(),
+        LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
+    }
+    .map_err(|error| TelemetryError::Logs(error.to_string()))
+}
+
+/// Installs the process's metrics recorder and returns what renders it. A second call returns the
+/// same one.
+///
+/// # Errors
+/// When the recorder cannot be built or another one is installed.
+pub fn install_metrics() -> Result<PrometheusHandle, TelemetryError> {
+    static INSTALLED: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
+    let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(handle) = installed.as_ref() {
+        return Ok(handle.clone());
+    }
+    let recorder = recorder()?;
+    let handle = recorder.handle();
+    metrics::set_global_recorder(recorder).map_err(|_| TelemetryError::OtherRecorder)?;
+    describe();
+    *installed = Some(handle.clone());
+    Ok(handle)
+}
+
+fn recorder() -> Result<PrometheusRecorder, BuildError> {
+    let full = |name: &str| Matcher::Full(name.to_owned());
+    Ok(PrometheusBuilder::new()
+        .set_buckets_for_metric(full(STAGE_SECONDS), &SECONDS_BUCKETS)?
+        .set_buckets_for_metric(full(END_TO_END_SECONDS), &SECONDS_BUCKETS)?
+        .set_buckets_for_metric(full(BATCH_IMAGES), &IMAGE_BUCKETS)?
+        .build_recorder())
+}
+
+/// Gives every metric its help, and the ones with fixed labels their zero.
+fn describe() {
+    for (name, kind, unit, help) in CATALOGUE {
+        match kind {
+            Kind::Counter => metrics::describe_counter!(name, unit, help),
+            Kind::Gauge => metrics::describe_gauge!(name, unit, help),
+            Kind::Histogram => metrics::describe_histogram!(name, unit, help),
+        }
+    }
+    for reason in RejectReason::ALL {
+        counter!(REJECTS, "reason" => reason.as_str()).increment(0);
+        counter!(DEAD_LETTERS, "reason" => reason.as_str()).increment(0);
+    }
+    for cause in [
+        CloseCause::Complete,
+        CloseCause::StreamTime,
+        CloseCause::WallClock,
+        CloseCause::Evicted,
+    ] {
+        counter!(GROUPS_CLOSED, "cause" => cause_label(cause)).increment(0);
+    }
+    for decision in [Decision::Ok, Decision::Ng, Decision::Review] {
+        counter!(RESULTS, "decision" => decision.as_str()).increment(0);
+    }
+    for name in [
+        VIEWS,
+        ABSORBED,
+        CLAMPED_TIMESTAMPS,
+        MAPS_DROPPED,
+        BATCHES,
+        COMMITS,
+        COMMIT_FAILURES,
+    ] {
+        counter!(name).increment(0);
+    }
+    for name in [
+        OPEN_GROUPS,
+        ASSIGNED_PARTITIONS,
+        PAUSED_PARTITIONS,
+        UNCOMMITTED_RECORDS,
+        READY,
+    ] {
+        gauge!(name).set(0.0);
+    }
+    gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+}
+
+fn cause_label(cause: CloseCause) -> &'static str {
+    match cause {
+        CloseCause::Complete => "complete",
+        CloseCause::StreamTime => "stream_time",
+        CloseCause::WallClock => "wall_clock",
+        CloseCause::Evicted => "evicted",
+    }
+}
+
+/// A stage whose time is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Image bytes to pixels.
+    Decode,
+    /// Pixels to the model's input.
+    Preprocess,
+    /// The model itself.
+    Model,
+    /// Maps to a verdict.
+    Score,
+    /// A record's way into Kafka.
+    Publish,
+}
+
+impl Stage {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Decode => "decode",
+            Self::Preprocess => "preprocess",
+            Self::Model => "model",
+            Self::Score => "score",
+            Self::Publish => "publish",
+        }
+    }
+}
+
+/// A queue between stages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Queue {
+    /// Records on the way to reassembly.
+    Intake,
+    /// Groups on the way to the model.
+    Groups,
+    /// Scored groups on the way to their verdict.
+    Scored,
+    /// Records on the way into Kafka.
+    Publish,
+}
+
+impl Queue {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Intake => "intake",
+            Self::Groups => "groups",
+            Self::Scored => "scored",
+            Self::Publish => "publish",
+        }
+    }
+}
+
+/// A change of the assignment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rebalance {
+    /// Partitions were assigned.
+    Assigned,
+    /// Partitions were given up in order.
+    Revoked,
+    /// Partitions were lost: the group went on without this instance.
+    Lost,
+}
+
+impl Rebalance {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Assigned => "assigned",
+            Self::Revoked => "revoked",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+/// Counts a record that was read.
+pub fn record_read(topic: &Topic, bytes: usize) {
+    let label = topic.as_str().to_owned();
+    counter!(RECORDS, "topic" => label.clone()).increment(1);
+    counter!(RECORD_BYTES, "topic" => label).increment(bytes as u64);
+}
+
+/// Counts a view whose envelope was accepted.
+pub fn view_accepted() {
+    counter!(VIEWS).increment(1);
+}
+
+/// Counts a record that will not be scored.
+pub fn record_rejected(reason: RejectReason) {
+    counter!(REJECTS, "reason" => reason.as_str()).increment(1);
+}
+
+/// Counts a byte-identical redelivery.
+pub fn record_absorbed() {
+    counter!(ABSORBED).increment(1);
+}
+
+/// Counts timestamps that were clamped.
+pub fn timestamps_clamped(count: u64) {
+    counter!(CLAMPED_TIMESTAMPS).increment(count);
+}
+
+/// Counts a closed group.
+pub fn group_closed(cause: CloseCause) {
+    counter!(GROUPS_CLOSED, "cause" => cause_label(cause)).increment(1);
+}
+
+/// States how many groups wait for views.
+pub fn set_open_groups(groups: usize) {
+    gauge!(OPEN_GROUPS).set(groups as f64);
+}
+
+/// States the memory used and its bound.
+pub fn set_memory(budget: &MemoryBudget) {
+    gauge!(MEMORY_USED).set(budget.used_bytes() as f64);
+    gauge!(MEMORY_LIMIT).set(budget.limit_bytes() as f64);
+}
+
+/// Counts a published result.
+pub fn result_published(decision: Decision, maps_dropped: bool) {
+    counter!(RESULTS, "decision" => decision.as_str()).increment(1);
+    if maps_dropped {
+        counter!(MAPS_DROPPED).increment(1);
+    }
+}
+
+/// Counts a published dead letter.
+pub fn dead_letter_published(reason: RejectReason) {
+    counter!(DEAD_LETTERS, "reason" => reason.as_str()).increment(1);
+}
+
+/// Counts a batch and its images.
+pub fn batch_closed(images: usize) {
+    counter!(BATCHES).increment(1);
+    histogram!(BATCH_IMAGES).record(images as f64);
+}
+
+/// Records the time of one call of a stage.
+pub fn stage_took(stage: Stage, time: Duration) {
+    histogram!(STAGE_SECONDS, "stage" => stage.label()).record(time.as_secs_f64());
+}
+
+/// Records the time from a part's last view to its published result.
+pub fn end_to_end_took(time: Duration) {
+    histogram!(END_TO_END_SECONDS).record(time.as_secs_f64());
+}
+
+/// States how many items wait in a queue.
+pub fn set_queue_depth(queue: Queue, items: usize) {
+    gauge!(QUEUE_DEPTH, "queue" => queue.label()).set(items as f64);
+}
+
+/// States how many partitions this instance reads.
+pub fn set_assigned_partitions(partitions: usize) {
+    gauge!(ASSIGNED_PARTITIONS).set(partitions as f64);
+}
+
+/// States how many partitions are paused.
+pub fn set_paused_partitions(partitions: usize) {
+    gauge!(PAUSED_PARTITIONS).set(partitions as f64);
+}
+
+/// Counts a change of the assignment.
+pub fn rebalanced(kind: Rebalance) {
+    counter!(REBALANCES, "kind" => kind.label()).increment(1);
+}
+
+/// Counts a commit of offsets that succeeded.
+pub fn offsets_committed() {
+    counter!(COMMITS).increment(1);
+}
+
+/// Counts a commit of offsets that failed.
+pub fn commit_failed() {
+    counter!(COMMIT_FAILURES).increment(1);
+}
+
+/// States how many records are read and not yet committed.
+pub fn set_uncommitted_records(records: usize) {
+    gauge!(UNCOMMITTED_RECORDS).set(records as f64);
+}
+
+/// States how far stream time lies behind the wall clock.
+pub fn set_stream_time_lag(lag: Duration) {
+    gauge!(STREAM_TIME_LAG_SECONDS).set(lag.as_secs_f64());
+}
+
+/// States which model is in use, instead of the previous one.
+pub fn set_model(model: &ModelIdentity, previous: Option<&ModelIdentity>) {
+    if let Some(previous) = previous {
+        model_gauge(previous).set(0.0);
+    }
+    model_gauge(model).set(1.0);
+}
+
+fn model_gauge(model: &ModelIdentity) -> metrics::Gauge {
+    gauge!(MODEL_INFO, "name" => model.name.clone(), "version" => model.version.clone())
+}
+
+/// States whether this instance is ready for work.
+pub(crate) fn set_ready(is_ready: bool) {
+    gauge!(READY).set(if is_ready { 1.0 } else { 0.0 });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rendered(report: impl FnOnce()) -> String {
+        let recorder = recorder().unwrap();
+        let handle = recorder.handle();
+        metrics::with_local_recorder(&recorder, || {
+            describe();
+            report();
+        });
+        handle.render()
+    }
+
+    #[test]
+    fn every_metric_is_rendered_with_its_help() {
+        let text = rendered(|| {
+            record_read(&Topic::new("line1.cam.top"), 10);
+            set_memory(&MemoryBudget::new(7));
+            batch_closed(5);
+            stage_took(Stage::Model, Duration::from_millis(3));
+            end_to_end_took(Duration::from_millis(30));
+            set_queue_depth(Queue::Intake, 2);
+            rebalanced(Rebalance::Assigned);
+            set_stream_time_lag(Duration::from_millis(1500));
+            let model = ModelIdentity {
+                name: "demo".to_owned(),
+                version: "1".to_owned(),
+            };
+            set_model(&model, None);
+        });
+        for (name, _, _, help) in CATALOGUE {
+            assert!(
+                text.contains(&format!("# HELP {name} {help}")),
+                "{name}\n{text}"
+            );
+            assert!(
+                text.contains(&format!("\n{name}")),
+                "{name} has no sample\n{text}"
+            );
+        }
+        assert!(
+            text.contains("panoptes_records_total{topic=\"line1.cam.top\"} 1"),
+            "{text}"
+        );
+        assert!(
+            text.contains("panoptes_stream_time_lag_seconds 1.5"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn names_have_the_prefix_and_counters_end_in_total() {
+        for (name, kind, _, _) in CATALOGUE {
+            assert!(name.starts_with("panoptes_"), "{name}");
+            assert_eq!(name.ends_with("_total"), kind == Kind::Counter, "{name}");
+        }
+    }
+
+    #[test]
+    fn counters_with_fixed_labels_start_at_zero() {
+        let text = rendered(|| ());
+        for reason in RejectReason::ALL {
+            let line = format!("{DEAD_LETTERS}{{reason=\"{}\"}} 0", reason.as_str());
+            assert!(text.contains(&line), "{line}\n{text}");
+        }
+        assert!(
+            text.contains("panoptes_groups_closed_total{cause=\"evicted\"} 0"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn durations_are_histograms_with_buckets() {
+        let text = rendered(|| stage_took(Stage::Decode, Duration::from_millis(30)));
+        let line = "panoptes_stage_seconds_bucket{stage=\"decode\",le=\"0.05\"} 1";
+        assert!(text.contains(line), "{text}");
+    }
+
+    #[test]
+    fn a_swapped_model_leaves_the_old_one_at_zero() {
+        let model = |version: &str| ModelIdentity {
+            name: "demo".to_owned(),
+            version: version.to_owned(),
+        };
+        let text = rendered(|| {
+            set_model(&model("1"), None);
+            set_model(&model("2"), Some(&model("1")));
+        });
+        assert!(
+            text.contains("panoptes_model_info{name=\"demo\",version=\"1\"} 0"),
+            "{text}"
+        );
+        assert!(
+            text.contains("panoptes_model_info{name=\"demo\",version=\"2\"} 1"),
+            "{text}"
+        );
+    }
+}
