@@ -2,4 +2,5 @@
 
 pub mod domain;
 pub mod model;
+pub mod schema;
 pub mod scoring;
