@@ -676,3 +676,29 @@ pub struct OutboundRecord {
     /// Headers in order.
     pub headers: Vec<Header>,
 }
+
+impl OutboundRecord {
+    /// At most what Kafka's record batch adds to a record alone in it: 61 bytes of batch header,
+    /// and lengths, deltas and attributes as variable-length integers.
+    const BATCH_OVERHEAD: usize = 100;
+    /// At most two variable-length integers for the lengths of a header's name and value.
+    const HEADER_OVERHEAD: usize = 10;
+
+    /// The bytes this record takes, uncompressed, against the broker's message limit; never less
+    /// than it really takes.
+    pub fn size_bytes(&self) -> usize {
+        let headers: usize = self
+            .headers
+            .iter()
+            .map(|header| {
+                header.name.len()
+                    + header.value.as_ref().map_or(0, Vec::len)
+                    + Self::HEADER_OVERHEAD
+            })
+            .sum();
+        Self::BATCH_OVERHEAD
+            + headers
+            + self.key.as_ref().map_or(0, Vec::len)
+            + self.value.as_ref().map_or(0, Vec::len)
+    }
+}

@@ -6,3 +6,5 @@ pub mod config;
 pub mod domain;
 pub mod model;
 pub mod telemetry;
+pub mod schema;
+pub mod scoring;
