@@ -2,6 +2,15 @@
 //!
 //! The rest of the crate sees [`AnomalyModel`]: images in, anomaly maps out.
 
+mod layers;
+pub mod mvmcad;
+mod position;
+pub mod preprocess;
+pub mod tensors;
+pub mod vit;
+
+pub use self::layers::Mode;
+
 use crate::domain::{AnomalyMap, MapFootprint, ModelIdentity};
 
 /// One view, decoded, resized, cropped and normalised: `[3, side, side]`, channel first.
