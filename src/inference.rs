@@ -51,7 +51,7 @@ impl DeviceThread {
             while let Some(batch) = batches.blocking_recv() {
                 let started = Instant::now();
                 let maps = score_in_chunks(model.as_mut(), &batch.images, &mut limit)?;
-                telemetry::stage_seconds(telemetry::Stage::Model, started.elapsed());
+                telemetry::stage_took(telemetry::Stage::Model, started.elapsed());
                 let answer = InferenceAnswer {
                     maps,
                     context: batch.context,

@@ -271,8 +271,11 @@ impl GroupContext {
             tracing::warn!(%error, "failed to resume newly assigned partitions");
         }
         tracing::info!(generation, partitions = partitions.len(), "partitions assigned");
-        telemetry::rebalanced("assigned");
-        lock(&self.assignment).extend(partitions.iter().cloned());
+        telemetry::rebalanced(telemetry::Rebalance::Assigned);
+        let mut assignment = lock(&self.assignment);
+        assignment.extend(partitions.iter().cloned());
+        telemetry::set_assigned_partitions(assignment.len());
+        drop(assignment);
         lock(&self.ledger).assign(&partitions, generation);
         let event = ConsumerEvent::Assigned {
             partitions,
@@ -296,14 +299,19 @@ impl GroupContext {
                 .recv_timeout(deadline.saturating_duration_since(Instant::now()))
                 .is_ok();
         tracing::info!(partitions = partitions.len(), is_drained, "partitions revoked");
-        telemetry::rebalanced("revoked");
         if consumer.assignment_lost() {
+            telemetry::rebalanced(telemetry::Rebalance::Lost);
             tracing::warn!("assignment lost: another member owns it already, nothing to commit");
-        } else if let Err(error) = commit(consumer, &self.ledger, CommitMode::Sync) {
-            tracing::warn!(%error, "failed to commit revoked partitions; they will be read again");
+        } else {
+            telemetry::rebalanced(telemetry::Rebalance::Revoked);
+            if let Err(error) = commit(consumer, &self.ledger, CommitMode::Sync) {
+                tracing::warn!(%error, "failed to commit revoked partitions; they will be read again");
+            }
         }
         lock(&self.ledger).revoke(&partitions);
-        lock(&self.assignment).retain(|assigned| !partitions.contains(assigned));
+        let mut assignment = lock(&self.assignment);
+        assignment.retain(|assigned| !partitions.contains(assigned));
+        telemetry::set_assigned_partitions(assignment.len());
     }
 }
 
@@ -330,7 +338,6 @@ impl ClientContext for GroupContext {
                 if !assignment.contains(&topic_partition) {
                     continue;
                 }
-                telemetry::consumer_lag(name, *number, partition.consumer_lag);
                 // read_committed fetches as far as the last stable offset.
                 let end = if partition.ls_offset >= 0 {
                     partition.ls_offset
@@ -440,7 +447,7 @@ impl PollLoop {
                 }
                 let generation = self.consumer.context().generation.load(Ordering::Relaxed);
                 let record = copy_record(&message, generation, &self.budget);
-                telemetry::record_read(record.source.topic.as_str(), record.size_bytes());
+                telemetry::record_read(&record.source.topic, record.size_bytes());
                 lock(&self.ledger).begin(&record.source);
                 self.held.push_back(ConsumerEvent::Record(record));
             }

@@ -6,7 +6,7 @@
 //! retries double nothing.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::stream::{FuturesUnordered, StreamExt};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -17,7 +17,8 @@ use tokio::sync::mpsc;
 
 use super::client::BusSettings;
 use super::consumer::{SharedLedger, lock};
-use crate::domain::{OutboundRecord, SourceOffset};
+use crate::domain::{OutboundRecord, Record, SourceOffset};
+use crate::telemetry;
 
 /// How many publications may wait for the broker at once. Their inputs stay in the memory
 /// budget, so this bounds bookkeeping, not bytes.
@@ -69,10 +70,32 @@ pub enum PublishError {
 pub struct Publisher {
     producer: FutureProducer,
     ledger: SharedLedger,
+    shrink: fn(OutboundRecord) -> OutboundRecord,
+}
+
+/// Asks whether the brokers can be reached, on a publisher's connection.
+#[derive(Clone)]
+pub struct PublisherProbe {
+    producer: FutureProducer,
+}
+
+impl PublisherProbe {
+    /// Waits for the cluster's metadata.
+    ///
+    /// # Errors
+    /// When none came in time.
+    pub fn reach(&self, patience: Duration) -> Result<(), KafkaError> {
+        // A topic that cannot exist would be created by some brokers; `None` lists what is there.
+        self.producer
+            .client()
+            .fetch_metadata(None, patience)
+            .map(|_| ())
+    }
 }
 
 impl Publisher {
-    /// Connects; `max_message_bytes` is what the producer accepts at most.
+    /// Connects; `max_message_bytes` is what the producer accepts at most, and `shrink` makes a
+    /// record that the broker finds too large fit it.
     ///
     /// # Errors
     /// When a property is refused.
@@ -80,6 +103,7 @@ impl Publisher {
         bus: &BusSettings,
         max_message_bytes: usize,
         ledger: SharedLedger,
+        shrink: fn(OutboundRecord) -> OutboundRecord,
     ) -> Result<Self, PublishError> {
         let mut config = bus.producer_config();
         config
@@ -94,22 +118,36 @@ impl Publisher {
         Ok(Self {
             producer: config.create().map_err(PublishError::Create)?,
             ledger,
+            shrink,
         })
     }
 
-    /// Publishes until the channel closes and everything is acknowledged.
+    /// A probe on this publisher's connection.
+    pub fn probe(&self) -> PublisherProbe {
+        PublisherProbe {
+            producer: self.producer.clone(),
+        }
+    }
+
+    /// Publishes until the channel closes and everything is acknowledged; each token is given to
+    /// `close` once its inputs are finished.
     ///
     /// # Errors
     /// On the first record that the broker refuses for good.
     pub async fn run<Token: Send>(
         self,
         mut publications: mpsc::Receiver<Publication<Token>>,
+        close: impl Fn(Token),
     ) -> Result<(), PublishError> {
         let mut pending = FuturesUnordered::new();
         let mut is_open = true;
         while is_open || !pending.is_empty() {
             tokio::select! {
-                Some(published) = pending.next(), if !pending.is_empty() => published?,
+                Some(published) = pending.next(), if !pending.is_empty() => {
+                    if let Some(token) = published? {
+                        close(token);
+                    }
+                }
                 received = publications.recv(),
                     if is_open && pending.len() < MAX_UNACKNOWLEDGED =>
                 {
@@ -128,11 +166,16 @@ impl Publisher {
         }
     }
 
-    async fn publish<Token>(&self, publication: Publication<Token>) -> Result<(), PublishError> {
+    /// The token, unless the publication was dropped as stale.
+    async fn publish<Token>(
+        &self,
+        publication: Publication<Token>,
+    ) -> Result<Option<Token>, PublishError> {
         if self.is_stale(&publication.finishes) {
             tracing::debug!("publication of revoked partitions dropped; their new owner makes it");
-            return Ok(());
+            return Ok(None);
         }
+        let started = Instant::now();
         let deliveries = publication
             .records
             .iter()
@@ -142,7 +185,8 @@ impl Publisher {
         for input in &publication.finishes {
             ledger.finish(&input.source, input.generation);
         }
-        Ok(())
+        telemetry::stage_took(telemetry::Stage::Publish, started.elapsed());
+        Ok(Some(publication.token))
     }
 
     /// Whether another member owns the inputs by now.
@@ -150,7 +194,7 @@ impl Publisher {
         let ledger = lock(&self.ledger);
         inputs
             .iter()
-            .any(|input| !ledger.is_current(&input.source.topic_partition(), input.generation))
+            .any(|input| ledger.generation(&input.source.topic_partition()) != Some(input.generation))
     }
 
     async fn produce(&self, record: &OutboundRecord) -> Result<(), PublishError> {
@@ -161,7 +205,7 @@ impl Publisher {
                     bytes = record.value.as_ref().map_or(0, Vec::len),
                     "record exceeds the broker's message limit: published without its value"
                 );
-                self.send(&without_value(record)).await
+                self.send(&(self.shrink)(record.clone())).await
             }
             sent => sent,
         }
@@ -195,22 +239,9 @@ impl Publisher {
     }
 }
 
-/// A record that is too large for the results or dead-letter topic keeps its key and headers, so
-/// that its fate is known; the bytes are still in the camera topic at the offset it names.
-fn without_value(record: &OutboundRecord) -> OutboundRecord {
-    let bytes = record.value.as_ref().map_or(0, Vec::len);
-    let mut slim = record.clone();
-    slim.value = None;
-    slim.headers.push(crate::domain::Header {
-        name: "panoptes-value-omitted".into(),
-        value: Some(bytes.to_string().into_bytes()),
-    });
-    slim
-}
-
 /// The inputs of records, as [`Publication::finishes`] wants them.
 pub fn finished_inputs<'a>(
-    records: impl IntoIterator<Item = &'a Arc<crate::domain::Record>>,
+    records: impl IntoIterator<Item = &'a Arc<Record>>,
 ) -> Vec<FinishedInput> {
     records
         .into_iter()

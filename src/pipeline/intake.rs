@@ -9,16 +9,17 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::in_flight::{InFlight, InFlightToken};
+use super::in_flight::InFlight;
 use super::output::Output;
 use super::prepare::PendingGroup;
-use super::score::now;
-use crate::admin::Readiness;
+use super::receipt::Receipt;
+use super::wall_clock;
+use crate::admin::{Condition, Readiness};
 use crate::decode::EnvelopeDecoder;
 use crate::domain::{MemoryBudget, Reject, Timestamp};
 use crate::kafka::consumer::{ConsumerCommand, ConsumerEvent, ConsumerHandle};
 use crate::kafka::publisher::{Publication, finished_inputs};
-use crate::reassembly::{Event, ReassemblyBuffer};
+use crate::reassembly::{Event, ReassemblyBuffer, ReassemblyCounts};
 use crate::telemetry;
 
 /// How often deadlines and memory are looked at.
@@ -43,13 +44,18 @@ pub(crate) struct Intake {
     pub(crate) consumer: ConsumerHandle,
     pub(crate) readiness: Readiness,
     pub(crate) groups: mpsc::Sender<BatchMessage>,
-    pub(crate) publications: mpsc::Sender<Publication<InFlightToken>>,
+    pub(crate) publications: mpsc::Sender<Publication<Receipt>>,
+    /// What the metrics know already.
+    pub(crate) counted: ReassemblyCounts,
 }
 
 impl Intake {
     /// Runs until the poll thread says that no record will follow. Open groups are left to the
     /// next owner of their partitions: their records are uncommitted.
-    pub(crate) async fn run(self, mut events: mpsc::Receiver<ConsumerEvent>) -> anyhow::Result<()> {
+    pub(crate) async fn run(
+        mut self,
+        mut events: mpsc::Receiver<ConsumerEvent>,
+    ) -> anyhow::Result<()> {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -57,15 +63,15 @@ impl Intake {
                 event = events.recv() => match event {
                     None | Some(ConsumerEvent::Drained) => return Ok(()),
                     Some(ConsumerEvent::Revoked { partitions, done }) => {
-                        let forgotten = self.reassembly.revoke(&partitions);
-                        tracing::info!(forgotten, "open groups of revoked partitions forgotten");
-                        self.readiness.set_assigned(false);
+                        let forgotten = self.reassembly.revoke(&partitions, wall_clock());
+                        tracing::info!(groups = forgotten.groups, "revoked: open groups forgotten");
+                        self.readiness.set(Condition::ConsumerAssigned, false);
                         self.answer_when_drained(done).await;
                         continue;
                     }
-                    Some(event) => self.apply(event, now()),
+                    Some(event) => self.apply(event, wall_clock()),
                 },
-                _ = tick.tick() => self.look_at_the_clock(now()),
+                _ = tick.tick() => self.look_at_the_clock(wall_clock()),
             };
             if !self.hand_on(outcomes).await {
                 return Ok(()); // a stage behind ended; its own error says why
@@ -76,9 +82,11 @@ impl Intake {
     fn apply(&self, event: ConsumerEvent, now: Timestamp) -> Vec<Event> {
         match event {
             ConsumerEvent::Record(record) => {
-                let record = Arc::new(record);
-                match self.decoder.decode(record, now) {
-                    Ok(view) => self.reassembly.accept(view, now),
+                match self.decoder.decode(Arc::new(record), now) {
+                    Ok(view) => {
+                        telemetry::view_accepted();
+                        self.reassembly.accept(view, now)
+                    }
                     Err(reject) => vec![Event::Rejected(reject)],
                 }
             }
@@ -87,20 +95,21 @@ impl Intake {
                 generation,
             } => {
                 self.reassembly.assign(&partitions, generation, now);
-                self.readiness.set_assigned(true);
+                self.readiness.set(Condition::ConsumerAssigned, true);
                 Vec::new()
             }
             ConsumerEvent::EndOfPartition(partition) => {
-                self.reassembly.end_of_partition(&partition, now)
+                self.reassembly.reach_end(&partition, now);
+                Vec::new()
             }
             ConsumerEvent::Revoked { .. } | ConsumerEvent::Drained => Vec::new(),
         }
     }
 
     /// Closes what is due and keeps the memory within its budget.
-    fn look_at_the_clock(&self, now: Timestamp) -> Vec<Event> {
+    fn look_at_the_clock(&mut self, now: Timestamp) -> Vec<Event> {
         let mut events = self.reassembly.tick(now);
-        let flow = self.reassembly.flow(&self.budget, now);
+        let flow = self.reassembly.flow(now);
         if !flow.pause.is_empty() {
             tracing::info!(partitions = flow.pause.len(), "memory high: partitions paused");
             self.consumer.command(ConsumerCommand::Pause(flow.pause));
@@ -110,9 +119,27 @@ impl Intake {
             self.consumer.command(ConsumerCommand::Resume(flow.resume));
         }
         events.extend(flow.events);
-        telemetry::memory_used(self.budget.used_bytes(), self.budget.limit_bytes());
-        telemetry::open_groups(self.reassembly.open_groups());
+        self.report(now);
         events
+    }
+
+    fn report(&mut self, now: Timestamp) {
+        let status = self.reassembly.status(now);
+        telemetry::set_memory(&self.budget);
+        telemetry::set_open_groups(status.open_groups);
+        let paused = status.partitions.iter().filter(|one| one.is_paused).count();
+        telemetry::set_paused_partitions(paused);
+        if let Some(stream_time) = status.stream_time {
+            telemetry::set_stream_time_lag(now.since(stream_time));
+        }
+        let counts = self.reassembly.counts();
+        telemetry::records_absorbed(
+            counts.absorbed + counts.late_identical
+                - self.counted.absorbed
+                - self.counted.late_identical,
+        );
+        telemetry::timestamps_clamped(counts.clamped - self.counted.clamped);
+        self.counted = counts;
     }
 
     /// Hands on what came of an event; false when nobody takes it.
@@ -121,20 +148,18 @@ impl Intake {
             let is_taken = match outcome {
                 Event::Closed(group) => {
                     telemetry::group_closed(group.cause);
-                    let pending = PendingGroup {
-                        group,
-                        token: self.in_flight.enter(),
-                    };
-                    self.groups.send(BatchMessage::Group(pending)).await.is_ok()
+                    let token = self.in_flight.enter();
+                    self.pass_on(&self.groups, BatchMessage::Group(PendingGroup { group, token }))
+                        .await
                 }
                 Event::Rejected(reject) => self.publish_dead_letter(&reject).await,
                 Event::Finished(records) => {
                     let publication = Publication {
                         records: Vec::new(),
                         finishes: finished_inputs(&records),
-                        token: self.in_flight.enter(),
+                        token: Receipt::for_absorbed(self.in_flight.enter()),
                     };
-                    self.publications.send(publication).await.is_ok()
+                    self.pass_on(&self.publications, publication).await
                 }
             };
             if !is_taken {
@@ -148,9 +173,24 @@ impl Intake {
         let publication = Publication {
             records: vec![self.output.dead_letter(reject)],
             finishes: finished_inputs([&reject.record]),
-            token: self.in_flight.enter(),
+            token: Receipt::for_reject(reject, self.in_flight.enter()),
         };
-        self.publications.send(publication).await.is_ok()
+        self.pass_on(&self.publications, publication).await
+    }
+
+    /// Sends to a stage behind; false when it has ended. Time spent waiting for room is not the
+    /// line's silence, so the clocks of reassembly are told of it.
+    async fn pass_on<T>(&self, channel: &mpsc::Sender<T>, item: T) -> bool {
+        match channel.try_send(item) {
+            Ok(()) => true,
+            Err(mpsc::error::TrySendError::Closed(_)) => false,
+            Err(mpsc::error::TrySendError::Full(item)) => {
+                self.reassembly.set_back_pressured(true, wall_clock());
+                let sent = channel.send(item).await;
+                self.reassembly.set_back_pressured(false, wall_clock());
+                sent.is_ok()
+            }
+        }
     }
 
     /// Answers a revocation once nothing is in flight; the poll thread bounds the wait.

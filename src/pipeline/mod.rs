@@ -16,11 +16,13 @@ mod in_flight;
 mod intake;
 mod output;
 mod prepare;
+mod receipt;
 mod score;
 mod setup;
 
 use std::future::Future;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::sync::mpsc;
@@ -32,14 +34,17 @@ pub use self::setup::PipelineSetup;
 use self::in_flight::InFlight;
 use self::intake::Intake;
 use self::output::Output;
+use self::receipt::Receipt;
+use crate::admin::{Condition, Readiness};
 use crate::batcher::Batcher;
 use crate::decode::EnvelopeDecoder;
-use crate::domain::MemoryBudget;
+use crate::domain::{MemoryBudget, Timestamp};
 use crate::inference::DeviceThread;
 use crate::kafka::consumer::{CameraConsumer, ConsumerCommand};
 use crate::kafka::offsets::OffsetLedger;
-use crate::kafka::publisher::Publisher;
-use crate::reassembly::ReassemblyBuffer;
+use crate::kafka::publisher::{Publisher, PublisherProbe};
+use crate::reassembly::{ReassemblyBuffer, ReassemblyCounts};
+use crate::schema::dead_letter::without_value;
 use crate::scoring::Judge;
 
 /// Records between the poll thread and the intake: enough to bridge one tick of the intake; the
@@ -56,6 +61,10 @@ const BATCHES: usize = 1;
 /// Publications before the publisher.
 const PUBLICATIONS: usize = 256;
 
+/// How often the brokers are asked for, and how long for an answer.
+const PROBE_INTERVAL: Duration = Duration::from_secs(10);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Runs the pipeline until `stop` resolves, then drains it.
 ///
 /// # Errors
@@ -71,8 +80,18 @@ pub async fn run(setup: PipelineSetup, stop: impl Future<Output = ()>) -> anyhow
         &setup.consumer.bus,
         output.max_message_bytes(),
         Arc::clone(&ledger),
+        without_value,
     )?;
-    stages.spawn(async move { publisher.run(to_publish).await.context("publisher failed") });
+    let probing = tokio::spawn(probe_brokers(publisher.probe(), readiness.clone()));
+    let budget = MemoryBudget::new(setup.memory_budget_bytes);
+    let reassembly = Arc::new(ReassemblyBuffer::new(setup.reassembly, budget.clone()));
+    let remembering = Arc::clone(&reassembly);
+    stages.spawn(async move {
+        publisher
+            .run(to_publish, |receipt: Receipt| receipt.close(&remembering))
+            .await
+            .context("publisher failed")
+    });
 
     let (answers, to_score) = mpsc::channel(BATCHES);
     let judge = Arc::new(Judge::new(setup.judge));
@@ -101,11 +120,10 @@ pub async fn run(setup: PipelineSetup, stop: impl Future<Output = ()>) -> anyhow
     stages.spawn(batching::batch_groups(batcher, to_batch, batches));
 
     let (events, to_take_in) = mpsc::channel(EVENTS);
-    let budget = MemoryBudget::new(setup.memory_budget_bytes);
     let consumer = CameraConsumer::start(setup.consumer, ledger, budget.clone(), events)?;
     let intake = Intake {
         decoder: EnvelopeDecoder::new(setup.envelope),
-        reassembly: Arc::new(ReassemblyBuffer::new(setup.reassembly)),
+        reassembly,
         budget,
         output,
         in_flight: InFlight::default(),
@@ -113,16 +131,44 @@ pub async fn run(setup: PipelineSetup, stop: impl Future<Output = ()>) -> anyhow
         readiness: readiness.clone(),
         groups,
         publications,
+        counted: ReassemblyCounts::default(),
     };
     stages.spawn(intake.run(to_take_in));
-    readiness.set_started(true);
+    readiness.set(Condition::ModelLoaded, true);
 
+    let stop = async {
+        stop.await;
+        readiness.start_draining();
+    };
     let outcome = supervise(stages, &consumer, stop).await;
-    readiness.set_started(false);
+    probing.abort();
     let closed = tokio::task::spawn_blocking(move || consumer.close())
         .await
         .context("failed to join the poll thread")?;
     outcome.and(closed.context("consumer failed"))
+}
+
+/// Tells readiness whether the publisher reaches the brokers.
+async fn probe_brokers(probe: PublisherProbe, readiness: Readiness) {
+    let mut rounds = tokio::time::interval(PROBE_INTERVAL);
+    loop {
+        rounds.tick().await;
+        let probe = probe.clone();
+        let reached = tokio::task::spawn_blocking(move || probe.reach(PROBE_TIMEOUT)).await;
+        let is_up = matches!(reached, Ok(Ok(())));
+        readiness.set(Condition::PublisherUp, is_up);
+        if let Ok(Err(error)) = reached {
+            tracing::warn!(%error, "publisher does not reach the brokers");
+        }
+    }
+}
+
+/// The wall clock, as stages are given it.
+fn wall_clock() -> Timestamp {
+    let elapsed = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    Timestamp(i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// Waits for every stage; `stop` begins the drain, a failed stage ends the others.

@@ -34,10 +34,9 @@ impl Output {
     }
 
     /// The result of a part; maps are dropped, lowest scores first, until it fits the broker.
-    pub(crate) fn result(&self, mut verdict: PartVerdict) -> Result<OutboundRecord, ResultError> {
-        telemetry::result_made(verdict.decision);
+    pub(crate) fn result(&self, verdict: &mut PartVerdict) -> Result<OutboundRecord, ResultError> {
         let limit = self.settings.max_message_bytes;
-        fit_to_limit(&mut verdict, limit, |verdict| {
+        fit_to_limit(verdict, limit, |verdict| {
             outbound_result(verdict, &self.settings.model, &self.settings.results)
         })
     }
@@ -45,7 +44,7 @@ impl Output {
     /// The dead letter of a record; one that the broker would refuse goes without its bytes,
     /// which are still in the camera topic.
     pub(crate) fn dead_letter(&self, reject: &Reject) -> OutboundRecord {
-        telemetry::rejected(reject.reason);
+        telemetry::record_rejected(reject.reason);
         let source = &reject.record.source;
         tracing::warn!(
             topic = %source.topic,

@@ -112,9 +112,9 @@ fn prepare_view(
             return (PreparedView::Failed(reject), None);
         }
     };
-    telemetry::stage_seconds(Stage::Decode, started.elapsed());
+    telemetry::stage_took(Stage::Decode, started.elapsed());
     let started = Instant::now();
     let image = preprocessor.prepare(&pixels);
-    telemetry::stage_seconds(Stage::Preprocess, started.elapsed());
+    telemetry::stage_took(Stage::Preprocess, started.elapsed());
     (PreparedView::Submitted(image.footprint), Some(image))
 }

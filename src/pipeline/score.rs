@@ -5,12 +5,13 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
-use super::in_flight::InFlightToken;
 use super::output::Output;
 use super::prepare::{PendingGroup, PreparedGroup, PreparedView};
+use super::receipt::Receipt;
+use super::wall_clock;
 use crate::domain::{AnomalyMap, ScoredGroup, Timestamp, ViewOutcome};
 use crate::inference::InferenceAnswer;
-use crate::kafka::publisher::{FinishedInput, Publication};
+use crate::kafka::publisher::{Publication, finished_inputs};
 use crate::scoring::Judge;
 use crate::telemetry::{self, Stage};
 
@@ -19,11 +20,11 @@ pub(crate) async fn score_answers(
     judge: Arc<Judge>,
     output: Arc<Output>,
     mut answers: mpsc::Receiver<InferenceAnswer<Vec<PreparedGroup>>>,
-    publications: mpsc::Sender<Publication<InFlightToken>>,
+    publications: mpsc::Sender<Publication<Receipt>>,
 ) -> anyhow::Result<()> {
     while let Some(answer) = answers.recv().await {
         let (judge, output) = (Arc::clone(&judge), Arc::clone(&output));
-        let scored_at = now();
+        let scored_at = wall_clock();
         let published =
             tokio::task::spawn_blocking(move || judge_answer(answer, &judge, &output, scored_at))
                 .await??;
@@ -41,7 +42,7 @@ fn judge_answer(
     judge: &Judge,
     output: &Output,
     scored_at: Timestamp,
-) -> anyhow::Result<Vec<Publication<InFlightToken>>> {
+) -> anyhow::Result<Vec<Publication<Receipt>>> {
     let mut maps = answer.maps.into_iter();
     answer
         .context
@@ -49,22 +50,15 @@ fn judge_answer(
         .map(|prepared| {
             let started = Instant::now();
             let (scored, token) = join_maps(prepared, &mut maps, scored_at);
-            let finishes: Vec<FinishedInput> = scored
-                .group
-                .records()
-                .map(|record| FinishedInput {
-                    source: record.source.clone(),
-                    generation: record.generation,
-                })
-                .collect();
-            let (verdict, rejects) = judge.judge(scored);
-            let mut records = vec![output.result(verdict)?];
+            let group = scored.group.clone();
+            let (mut verdict, rejects) = judge.judge(scored);
+            let mut records = vec![output.result(&mut verdict)?];
             records.extend(rejects.iter().map(|reject| output.dead_letter(reject)));
-            telemetry::stage_seconds(Stage::Score, started.elapsed());
+            telemetry::stage_took(Stage::Score, started.elapsed());
             Ok(Publication {
                 records,
-                finishes,
-                token,
+                finishes: finished_inputs(group.records()),
+                token: Receipt::for_part(&verdict, &rejects, group, token),
             })
         })
         .collect()
@@ -75,7 +69,7 @@ fn join_maps(
     prepared: PreparedGroup,
     maps: &mut impl Iterator<Item = AnomalyMap>,
     scored_at: Timestamp,
-) -> (ScoredGroup, InFlightToken) {
+) -> (ScoredGroup, super::in_flight::InFlightToken) {
     let outcomes = prepared
         .views
         .into_iter()
@@ -95,12 +89,4 @@ fn join_maps(
         scored_at,
     };
     (scored, token)
-}
-
-/// The wall clock.
-pub(crate) fn now() -> Timestamp {
-    let elapsed = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap_or_default();
-    Timestamp(i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX))
 }

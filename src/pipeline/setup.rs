@@ -72,7 +72,7 @@ impl PipelineSetup {
             classes = bundle.manifest.classes.len(),
             "model loaded"
         );
-        telemetry::model_loaded(&identity);
+        telemetry::set_model(&identity, None);
         let memory_budget_bytes = settings.reassembly.memory_budget.as_u64();
         Ok(Self {
             consumer: ConsumerSettings {
