@@ -427,6 +427,24 @@ pub enum TimeoutPolicy {
     DeadLetter,
 }
 
+/// Which of two views of the same name, with different bytes, a part keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DuplicatePolicy {
+    /// The first to arrive.
+    FirstWins,
+    /// The last to arrive before the group closes.
+    LastWins,
+}
+
+/// Whether a closed group is given to the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ScoringOrder {
+    /// Score the views that are there.
+    Score,
+    /// Publish the part unscored, for a person to look at (timeout policy `review`).
+    Skip,
+}
+
 /// The views of one part, closed and on the way to the model.
 #[derive(Clone, Debug)]
 pub struct Group {
@@ -434,7 +452,7 @@ pub struct Group {
     pub part: PartKey,
     /// The class that its views name, if any.
     pub class: Option<ClassName>,
-    /// Its views, in the order of the expected views, unknown ones last by arrival.
+    /// Its views, in the order of the expected views; by name where only their number is known.
     pub views: Vec<View>,
     /// Expected views that did not arrive.
     pub missing: Vec<ViewId>,
@@ -444,6 +462,8 @@ pub struct Group {
     pub duplicates: Vec<ViewId>,
     /// Why it was closed.
     pub cause: CloseCause,
+    /// Whether the model is asked.
+    pub scoring: ScoringOrder,
     /// Event time of its first view.
     pub first_view_at: Timestamp,
     /// Event time of its last view.

@@ -3,8 +3,11 @@
 pub mod admin;
 pub mod cli;
 pub mod config;
+pub mod batcher;
 pub mod domain;
+pub mod kafka;
 pub mod model;
 pub mod telemetry;
 pub mod schema;
 pub mod scoring;
+pub mod reassembly;

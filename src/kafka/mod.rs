@@ -1,0 +1,3 @@
+//! The bus: the only place that knows Kafka.
+
+pub mod offsets;
