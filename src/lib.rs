@@ -1,4 +1,5 @@
 //! Panoptes watches every view of every part on the line.
 
+pub mod cli;
 pub mod domain;
 pub mod model;
