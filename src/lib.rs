@@ -4,6 +4,7 @@ pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod batcher;
+pub mod cli;
 pub mod domain;
 pub mod kafka;
 pub mod model;

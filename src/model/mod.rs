@@ -2,12 +2,16 @@
 //!
 //! The rest of the crate sees [`AnomalyModel`]: images in, anomaly maps out.
 
+pub mod bundle;
+pub mod candle_model;
 mod layers;
+pub mod maps;
 pub mod mvmcad;
 mod position;
 pub mod preprocess;
 pub mod tensors;
 pub mod vit;
+pub mod vit_weights;
 
 pub use self::layers::Mode;
 
