@@ -10,31 +10,47 @@ use std::time::{Duration, Instant};
 
 use crate::domain::{Group, ScoringOrder};
 
+/// What can be batched: a group, or something that carries one.
+pub trait BatchItem {
+    /// How many images the model will see of it.
+    fn images(&self) -> usize;
+}
+
+impl BatchItem for Group {
+    /// A group that is not scored takes no room in the model's batch.
+    fn images(&self) -> usize {
+        match self.scoring {
+            ScoringOrder::Score => self.views.len(),
+            ScoringOrder::Skip => 0,
+        }
+    }
+}
+
 /// Groups that go through the model together.
 #[derive(Clone, Debug)]
-pub struct Batch {
+pub struct Batch<Item = Group> {
     /// The groups, in the order in which they were pushed.
-    pub groups: Vec<Group>,
+    pub groups: Vec<Item>,
     /// When the first of them was pushed.
     pub opened_at: Instant,
 }
 
-impl Batch {
+impl<Item: BatchItem> Batch<Item> {
     /// How many images the model will see.
     pub fn images(&self) -> usize {
-        self.groups.iter().map(images_to_score).sum()
+        self.groups.iter().map(BatchItem::images).sum()
     }
 }
 
 /// Closes batches on size or age.
 #[derive(Debug)]
-pub struct Batcher {
+pub struct Batcher<Item = Group> {
     max_images: usize,
     max_delay: Duration,
-    open: Option<Batch>,
+    open: Option<Batch<Item>>,
 }
 
-impl Batcher {
+impl<Item: BatchItem> Batcher<Item> {
     /// A batcher whose batches hold at most `max_images` images and wait at most `max_delay`.
     pub fn new(max_images: usize, max_delay: Duration) -> Self {
         Self {
@@ -46,10 +62,10 @@ impl Batcher {
 
     /// Adds a group. Returns the batches that this closes, oldest first: the open one when the
     /// group does not fit in, and the one with the group when it is full or due.
-    pub fn push(&mut self, group: Group, now: Instant) -> Vec<Batch> {
+    pub fn push(&mut self, group: Item, now: Instant) -> Vec<Batch<Item>> {
         let mut closed = Vec::new();
-        let added = images_to_score(&group);
-        let is_overfull = |open: &mut Batch| open.images() + added > self.max_images;
+        let added = group.images();
+        let is_overfull = |open: &mut Batch<Item>| open.images() + added > self.max_images;
         closed.extend(self.open.take_if(is_overfull));
         let batch = self.open.get_or_insert_with(|| Batch {
             groups: Vec::new(),
@@ -70,7 +86,7 @@ impl Batcher {
     }
 
     /// Closes the open batch if it has waited long enough.
-    pub fn close_due(&mut self, now: Instant) -> Option<Batch> {
+    pub fn close_due(&mut self, now: Instant) -> Option<Batch<Item>> {
         let deadline = self.deadline()?;
         if now < deadline {
             return None;
@@ -79,15 +95,8 @@ impl Batcher {
     }
 
     /// Closes the open batch, whatever its size: the input has ended.
-    pub fn flush(&mut self) -> Option<Batch> {
+    pub fn flush(&mut self) -> Option<Batch<Item>> {
         self.open.take()
     }
 }
 
-/// A group that is not scored takes no room in the model's batch.
-fn images_to_score(group: &Group) -> usize {
-    match group.scoring {
-        ScoringOrder::Score => group.views.len(),
-        ScoringOrder::Skip => 0,
-    }
-}

@@ -477,11 +477,16 @@ impl Group {
     }
 
     /// Every record whose fate this group decides.
-    pub fn sources(&self) -> impl Iterator<Item = &SourceOffset> {
+    pub fn records(&self) -> impl Iterator<Item = &Arc<Record>> {
         self.views
             .iter()
-            .map(|view| &view.record.source)
-            .chain(self.absorbed.iter().map(|record| &record.source))
+            .map(|view| &view.record)
+            .chain(&self.absorbed)
+    }
+
+    /// Where those records stand.
+    pub fn sources(&self) -> impl Iterator<Item = &SourceOffset> {
+        self.records().map(|record| &record.source)
     }
 }
 

@@ -1,24 +1,20 @@
 //! `panoptes run`: the pipeline on a real broker, until SIGTERM.
 
-use std::path::PathBuf;
-
 use anyhow::Context;
 use clap::Args;
 
 use crate::admin::{AdminServer, Readiness};
-use crate::config::{Settings, Sources};
+use super::config::SettingsArgs;
+use crate::config::Settings;
 use crate::pipeline::{self, PipelineSetup};
 use crate::telemetry;
 
 /// Flags of `panoptes run`.
 #[derive(Debug, Args)]
 pub struct RunArguments {
-    /// Settings file (TOML or YAML); see config/panoptes.toml.
-    #[arg(long, short, env = "PANOPTES_CONFIG")]
-    pub config: Option<PathBuf>,
-    /// One setting, over file and environment: `--set bus.brokers=kafka:9092`.
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub set: Vec<String>,
+    /// Where the settings come from.
+    #[command(flatten)]
+    pub settings: SettingsArgs,
 }
 
 /// Runs until SIGTERM or SIGINT, then drains.
@@ -26,24 +22,28 @@ pub struct RunArguments {
 /// # Errors
 /// A [`crate::config::ConfigError`] before any I/O; later whatever stopped the stream.
 pub fn run(arguments: &RunArguments) -> anyhow::Result<()> {
-    let sources = Sources::from_process(arguments.config.clone(), arguments.set.clone());
-    let settings = Settings::load(&sources)?;
+    let settings = Settings::load(&arguments.settings.sources())?;
     telemetry::init_logs(&settings.telemetry)?;
     let metrics = telemetry::install_metrics()?;
     super::block_on(async move {
         let readiness = Readiness::default();
-        let admin = AdminServer::start(settings.admin.listen, readiness.clone(), metrics)
+        let admin = AdminServer::bind(settings.admin.listen)
             .await
             .with_context(|| format!("failed to listen on `{}`", settings.admin.listen))?;
         tracing::info!(address = %admin.address(), "admin listening");
+        let (stop_admin, admin_stopped) = tokio::sync::oneshot::channel::<()>();
+        let serving = tokio::spawn(admin.serve(readiness.clone(), metrics, async {
+            admin_stopped.await.ok(); // an end of `run` by error stops it too
+        }));
         // Loading and warming the model takes seconds of CPU: not on the runtime's threads.
         let setup =
             tokio::task::spawn_blocking(move || PipelineSetup::from_settings(&settings, readiness))
                 .await
                 .context("failed to set up")??;
         let outcome = pipeline::run(setup, stop_signal()?).await;
-        admin.stop().await;
+        drop(stop_admin);
         outcome?;
+        serving.await.context("admin port panicked")??;
         tracing::info!("drained");
         Ok(())
     })

@@ -26,7 +26,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::client::{BusSettings, log_client_message};
-use super::offsets::OffsetLedger;
+use super::offsets::{Begun, OffsetLedger};
 use crate::domain::{Header, MemoryBudget, Record, SourceOffset, Timestamp, Topic, TopicPartition};
 use crate::telemetry;
 
@@ -276,7 +276,7 @@ impl GroupContext {
         assignment.extend(partitions.iter().cloned());
         telemetry::set_assigned_partitions(assignment.len());
         drop(assignment);
-        lock(&self.ledger).assign(&partitions, generation);
+        lock(&self.ledger).assign(partitions.iter().cloned(), generation);
         let event = ConsumerEvent::Assigned {
             partitions,
             generation,
@@ -448,8 +448,9 @@ impl PollLoop {
                 let generation = self.consumer.context().generation.load(Ordering::Relaxed);
                 let record = copy_record(&message, generation, &self.budget);
                 telemetry::record_read(&record.source.topic, record.size_bytes());
-                lock(&self.ledger).begin(&record.source);
-                self.held.push_back(ConsumerEvent::Record(record));
+                if lock(&self.ledger).begin(&record.source) == Begun::Fresh {
+                    self.held.push_back(ConsumerEvent::Record(record));
+                }
             }
             Some(Err(KafkaError::PartitionEOF(_))) | None => {}
             Some(Err(error)) => {

@@ -141,6 +141,14 @@ impl OffsetLedger {
         }
     }
 
+    /// Forgets what the broker has taken, so that every position is committed again: a commit
+    /// failed after it was reported as begun.
+    pub fn forget_committed(&mut self) {
+        for ledger in self.partitions.values_mut() {
+            ledger.committed = None;
+        }
+    }
+
     /// How many records of the partition are unfinished.
     pub fn in_flight(&self, partition: &TopicPartition) -> usize {
         self.partitions

@@ -19,8 +19,7 @@ pub(crate) async fn batch_groups(
         let closed: Vec<Batch<PendingGroup>> = tokio::select! {
             message = groups.recv() => match message {
                 Some(BatchMessage::Group(pending)) => {
-                    let images = pending.group.views.len();
-                    batcher.push(pending, images, Instant::now())
+                    batcher.push(pending, Instant::now())
                 }
                 Some(BatchMessage::Flush) => batcher.flush().into_iter().collect(),
                 None => {

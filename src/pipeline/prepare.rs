@@ -10,11 +10,12 @@ use rayon::prelude::*;
 use tokio::sync::mpsc;
 
 use super::in_flight::InFlightToken;
-use crate::batcher::Batch;
-use crate::decode::{PixelLimits, decode_pixels};
-use crate::domain::{Group, MapFootprint, Reject, ScoringOrder, View};
+use crate::batcher::{Batch, BatchItem};
+use crate::decode::{ImageLimits, decode_pixels};
+use crate::domain::{Group, MapFootprint, Reject, RejectReason, ScoringOrder, View};
 use crate::inference::InferenceBatch;
-use crate::model::{InputImage, Preprocessor};
+use crate::model::InputImage;
+use crate::model::preprocess::Preprocessor;
 use crate::telemetry::{self, Stage};
 
 /// A closed group on its way to its result.
@@ -22,6 +23,12 @@ use crate::telemetry::{self, Stage};
 pub(crate) struct PendingGroup {
     pub(crate) group: Group,
     pub(crate) token: InFlightToken,
+}
+
+impl BatchItem for PendingGroup {
+    fn images(&self) -> usize {
+        self.group.images()
+    }
 }
 
 /// A group whose views are with the device.
@@ -46,7 +53,7 @@ pub(crate) enum PreparedView {
 /// Decodes and preprocesses batch after batch until the input closes.
 pub(crate) async fn prepare_batches(
     preprocessor: Arc<Preprocessor>,
-    limits: PixelLimits,
+    limits: ImageLimits,
     mut batches: mpsc::Receiver<Batch<PendingGroup>>,
     prepared: mpsc::Sender<InferenceBatch<Vec<PreparedGroup>>>,
 ) -> anyhow::Result<()> {
@@ -66,7 +73,7 @@ pub(crate) async fn prepare_batches(
 fn prepare(
     groups: Vec<PendingGroup>,
     preprocessor: &Preprocessor,
-    limits: PixelLimits,
+    limits: ImageLimits,
 ) -> InferenceBatch<Vec<PreparedGroup>> {
     let mut images = Vec::new();
     let mut context = Vec::with_capacity(groups.len());
@@ -98,23 +105,28 @@ fn prepare(
 fn prepare_view(
     view: &View,
     preprocessor: &Preprocessor,
-    limits: PixelLimits,
+    limits: ImageLimits,
 ) -> (PreparedView, Option<InputImage>) {
     let started = Instant::now();
     let pixels = match decode_pixels(view, limits) {
         Ok(pixels) => pixels,
-        Err(error) => {
-            let reject = Reject {
-                record: Arc::clone(&view.record),
-                reason: error.reason,
-                error: error.message,
-            };
-            return (PreparedView::Failed(reject), None);
-        }
+        Err(error) => return failed(view, error.reason, error.message),
     };
     telemetry::stage_took(Stage::Decode, started.elapsed());
     let started = Instant::now();
-    let image = preprocessor.prepare(&pixels);
+    let image = match preprocessor.prepare(&pixels) {
+        Ok(image) => image,
+        Err(error) => return failed(view, RejectReason::Decode, error.to_string()),
+    };
     telemetry::stage_took(Stage::Preprocess, started.elapsed());
     (PreparedView::Submitted(image.footprint), Some(image))
+}
+
+fn failed(view: &View, reason: RejectReason, error: String) -> (PreparedView, Option<InputImage>) {
+    let reject = Reject {
+        record: Arc::clone(&view.record),
+        reason,
+        error,
+    };
+    (PreparedView::Failed(reject), None)
 }

@@ -9,13 +9,14 @@ use super::output::OutputSettings;
 use crate::admin::Readiness;
 use crate::config::{self, Settings};
 use crate::decode::{EnvelopeSettings, ImageLimits};
-use crate::domain::{ClassName, DuplicatePolicy, LineId, Topic};
+use crate::domain::{ClassName, DuplicatePolicy, LineId, Topic, ViewId};
 use crate::kafka::client::BusSettings;
 use crate::kafka::consumer::ConsumerSettings;
 use crate::model::bundle::Bundle;
 use crate::model::candle_model::CandleModel;
-use crate::model::{AnomalyModel, Preprocessor};
-use crate::reassembly::{ExpectedViews, LinePolicy, ReassemblySettings};
+use crate::model::AnomalyModel;
+use crate::model::preprocess::Preprocessor;
+use crate::reassembly::{ExpectedViews, LineSettings, MemoryMarks, ReassemblySettings};
 use crate::schema::result::{ResultContext, ResultFormat, Run, RunKind};
 use crate::scoring::{ClassThresholds, JudgeSettings, MapSettings, RegionSettings};
 use crate::telemetry;
@@ -60,12 +61,11 @@ impl PipelineSetup {
     pub fn from_settings(settings: &Settings, readiness: Readiness) -> anyhow::Result<Self> {
         let bundle = Bundle::load(&settings.model.path)?;
         let identity = bundle.identity();
-        let mut model = CandleModel::new(
+        let model = CandleModel::new(
             &bundle,
             &settings.model.device.to_string(),
             settings.model.max_batch,
         )?;
-        model.warm_up().context("failed to warm the model up")?;
         tracing::info!(
             name = identity.name,
             version = identity.version,
@@ -139,6 +139,63 @@ fn envelope(settings: &Settings) -> EnvelopeSettings {
             max_pixels: settings.limits.max_pixels,
         },
     }
+}
+
+fn reassembly(settings: &Settings) -> ReassemblySettings {
+    let reassembly = &settings.reassembly;
+    let line = LineSettings {
+        timeout: reassembly.timeout,
+        on_timeout: reassembly.on_timeout.into(),
+        duplicates: match reassembly.duplicates {
+            config::DuplicatePolicy::FirstWins => DuplicatePolicy::FirstWins,
+            config::DuplicatePolicy::LastWins => DuplicatePolicy::LastWins,
+        },
+    };
+    let lines = settings
+        .lines
+        .iter()
+        .map(|(name, own)| {
+            let settings = LineSettings {
+                timeout: own.timeout.unwrap_or(line.timeout),
+                on_timeout: own.on_timeout.map_or(line.on_timeout, Into::into),
+                duplicates: line.duplicates,
+            };
+            (LineId::new(name.as_str()), settings)
+        })
+        .collect();
+    ReassemblySettings {
+        line,
+        lines,
+        expected: expected_views(&settings.views),
+        reuse_after: reassembly.reuse_after,
+        max_future: reassembly.max_future,
+        idle_after: reassembly.idle_after,
+        wall_grace: Some(reassembly.wall_grace),
+        memory: MemoryMarks {
+            high_percent: percent(reassembly.memory_high),
+            low_percent: percent(reassembly.memory_low),
+        },
+        ..ReassemblySettings::default()
+    }
+}
+
+fn expected_views(settings: &config::ViewSettings) -> ExpectedViews {
+    let views = |names: &[String]| -> Vec<ViewId> {
+        names.iter().map(|name| ViewId::new(name.as_str())).collect()
+    };
+    let mut expected = ExpectedViews::for_all(views(&settings.default));
+    for (class, names) in &settings.class {
+        expected.insert(None, Some(ClassName::new(class.as_str())), views(names));
+    }
+    for (line, names) in &settings.line {
+        expected.insert(Some(LineId::new(line.as_str())), None, views(names));
+    }
+    expected
+}
+
+/// A share of one, checked to lie within, in percent.
+fn percent(share: f64) -> u8 {
+    (share * 100.0).round().clamp(0.0, 100.0) as u8
 }
 
 fn judge(bundle: &Bundle, output: &config::OutputSettings) -> JudgeSettings {
