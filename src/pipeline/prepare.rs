@@ -108,7 +108,7 @@ fn prepare_view(
     limits: ImageLimits,
 ) -> (PreparedView, Option<InputImage>) {
     let started = Instant::now();
-    let pixels = match decode_pixels(view, limits) {
+    let pixels = match decode_pixels(view, &limits) {
         Ok(pixels) => pixels,
         Err(error) => return failed(view, error.reason, error.message),
     };
