@@ -127,7 +127,11 @@ impl SourceOffset {
 
 impl fmt::Display for SourceOffset {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}[{}]@{}", self.topic, self.partition, self.offset)
+        write!(
+            formatter,
+            "{}[{}]@{}",
+            self.topic, self.partition, self.offset
+        )
     }
 }
 
