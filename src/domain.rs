@@ -427,6 +427,24 @@ pub enum TimeoutPolicy {
     DeadLetter,
 }
 
+/// Which of two views of the same name, with different bytes, a part keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DuplicatePolicy {
+    /// The first to arrive.
+    FirstWins,
+    /// The last to arrive before the group closes.
+    LastWins,
+}
+
+/// Whether a closed group is given to the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ScoringOrder {
+    /// Score the views that are there.
+    Score,
+    /// Publish the part unscored, for a person to look at (timeout policy `review`).
+    Skip,
+}
+
 /// The views of one part, closed and on the way to the model.
 #[derive(Clone, Debug)]
 pub struct Group {
@@ -434,7 +452,7 @@ pub struct Group {
     pub part: PartKey,
     /// The class that its views name, if any.
     pub class: Option<ClassName>,
-    /// Its views, in the order of the expected views, unknown ones last by arrival.
+    /// Its views, in the order of the expected views; by name where only their number is known.
     pub views: Vec<View>,
     /// Expected views that did not arrive.
     pub missing: Vec<ViewId>,
@@ -444,6 +462,8 @@ pub struct Group {
     pub duplicates: Vec<ViewId>,
     /// Why it was closed.
     pub cause: CloseCause,
+    /// Whether the model is asked.
+    pub scoring: ScoringOrder,
     /// Event time of its first view.
     pub first_view_at: Timestamp,
     /// Event time of its last view.
@@ -457,11 +477,16 @@ impl Group {
     }
 
     /// Every record whose fate this group decides.
-    pub fn sources(&self) -> impl Iterator<Item = &SourceOffset> {
+    pub fn records(&self) -> impl Iterator<Item = &Arc<Record>> {
         self.views
             .iter()
-            .map(|view| &view.record.source)
-            .chain(self.absorbed.iter().map(|record| &record.source))
+            .map(|view| &view.record)
+            .chain(&self.absorbed)
+    }
+
+    /// Where those records stand.
+    pub fn sources(&self) -> impl Iterator<Item = &SourceOffset> {
+        self.records().map(|record| &record.source)
     }
 }
 
@@ -675,4 +700,30 @@ pub struct OutboundRecord {
     pub value: Option<Vec<u8>>,
     /// Headers in order.
     pub headers: Vec<Header>,
+}
+
+impl OutboundRecord {
+    /// At most what Kafka's record batch adds to a record alone in it: 61 bytes of batch header,
+    /// and lengths, deltas and attributes as variable-length integers.
+    const BATCH_OVERHEAD: usize = 100;
+    /// At most two variable-length integers for the lengths of a header's name and value.
+    const HEADER_OVERHEAD: usize = 10;
+
+    /// The bytes this record takes, uncompressed, against the broker's message limit; never less
+    /// than it really takes.
+    pub fn size_bytes(&self) -> usize {
+        let headers: usize = self
+            .headers
+            .iter()
+            .map(|header| {
+                header.name.len()
+                    + header.value.as_ref().map_or(0, Vec::len)
+                    + Self::HEADER_OVERHEAD
+            })
+            .sum();
+        Self::BATCH_OVERHEAD
+            + headers
+            + self.key.as_ref().map_or(0, Vec::len)
+            + self.value.as_ref().map_or(0, Vec::len)
+    }
 }

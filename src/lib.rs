@@ -1,8 +1,16 @@
 //! Panoptes watches every view of every part on the line.
 
 pub mod admin;
+pub mod batcher;
 pub mod cli;
 pub mod config;
+pub mod decode;
 pub mod domain;
+pub mod inference;
+pub mod kafka;
 pub mod model;
+pub mod pipeline;
+pub mod reassembly;
+pub mod schema;
+pub mod scoring;
 pub mod telemetry;

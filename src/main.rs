@@ -1,1 +1,9 @@
-fn main() {}
+//! The `panoptes` binary: parses flags and hands over to [`panoptes::cli`].
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    panoptes::cli::run(panoptes::cli::Cli::parse())
+}

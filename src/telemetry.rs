@@ -477,9 +477,9 @@ pub fn record_rejected(reason: RejectReason) {
     counter!(REJECTS, "reason" => reason.as_str()).increment(1);
 }
 
-/// Counts a byte-identical redelivery.
-pub fn record_absorbed() {
-    counter!(ABSORBED).increment(1);
+/// Counts byte-identical redeliveries.
+pub fn records_absorbed(count: u64) {
+    counter!(ABSORBED).increment(count);
 }
 
 /// Counts timestamps that were clamped.

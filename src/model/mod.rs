@@ -2,6 +2,19 @@
 //!
 //! The rest of the crate sees [`AnomalyModel`]: images in, anomaly maps out.
 
+pub mod bundle;
+pub mod candle_model;
+mod layers;
+pub mod maps;
+pub mod mvmcad;
+mod position;
+pub mod preprocess;
+pub mod tensors;
+pub mod vit;
+pub mod vit_weights;
+
+pub use self::layers::Mode;
+
 use crate::domain::{AnomalyMap, MapFootprint, ModelIdentity};
 
 /// One view, decoded, resized, cropped and normalised: `[3, side, side]`, channel first.

@@ -1,0 +1,234 @@
+//! A real Apache Kafka node (KRaft) for the tests, started by `scripts/kafka-start` on free ports.
+//!
+//! One broker is shared by all tests that need nothing of their own: each takes topics and groups
+//! under its own name. No broker outlives the test process, not even one that is killed, because
+//! every child is bound to its parent (see [`children`]).
+
+pub(crate) mod children;
+pub(crate) mod tools;
+
+use std::fs::{self, File, OpenOptions};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::types::RDKafkaErrorCode;
+use tempfile::TempDir;
+
+const START_TIMEOUT: Duration = Duration::from_secs(90);
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The root of the repository.
+pub(crate) fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A TCP port of 127.0.0.1 that was free a moment ago.
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+/// What a broker of one's own may differ in.
+#[derive(Clone, Default)]
+pub(crate) struct BrokerSettings {
+    /// Lines of `server.properties`; each wins over `scripts/kafka-start`'s.
+    pub(crate) properties: Vec<String>,
+    /// SCRAM credentials created when the storage is formatted.
+    pub(crate) scram: Option<String>,
+}
+
+/// A running (or stopped) node with its data.
+pub(crate) struct Broker {
+    name: String,
+    port: u16,
+    controller_port: u16,
+    settings: BrokerSettings,
+    data: TempDir,
+    child: Mutex<Option<Child>>,
+}
+
+impl Broker {
+    /// The broker that most tests share; started by the first that asks.
+    pub(crate) fn shared() -> &'static Self {
+        static SHARED: OnceLock<Broker> = OnceLock::new();
+        SHARED.get_or_init(|| Self::start("shared"))
+    }
+
+    /// A broker of one's own; `name` names its log.
+    pub(crate) fn start(name: &str) -> Self {
+        Self::start_with(name, |_| BrokerSettings::default())
+    }
+
+    /// A broker of one's own with other settings, which may depend on its port.
+    pub(crate) fn start_with(name: &str, settings: impl FnOnce(u16) -> BrokerSettings) -> Self {
+        let port = free_port();
+        let broker = Self {
+            name: name.to_owned(),
+            port,
+            controller_port: free_port(),
+            settings: settings(port),
+            data: tempfile::Builder::new()
+                .prefix("panoptes-kafka-")
+                .tempdir()
+                .unwrap(),
+            child: Mutex::new(None),
+        };
+        broker.resume();
+        broker
+    }
+
+    /// The plain-text address, as `bus.brokers` takes it.
+    pub(crate) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// A client configuration that points at this broker.
+    pub(crate) fn client(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", self.address());
+        config.set("broker.address.family", "v4");
+        config.set_log_level(rdkafka::config::RDKafkaLogLevel::Critical);
+        config
+    }
+
+    /// Starts the node on its ports and data, and waits until it answers.
+    pub(crate) fn resume(&self) {
+        let mut child = self.child.lock().unwrap();
+        assert!(child.is_none(), "broker `{}` already runs", self.name);
+        *child = Some(self.spawn());
+        let started = Instant::now();
+        let probe: BaseConsumer = self.client().create().unwrap();
+        while !self.answers(&probe) {
+            if let Some(status) = child.as_mut().unwrap().try_wait().unwrap() {
+                panic!(
+                    "broker ended with {status}, see {}",
+                    self.log_path().display()
+                );
+            }
+            assert!(
+                started.elapsed() < START_TIMEOUT,
+                "broker not ready after {START_TIMEOUT:?}, see {}",
+                self.log_path().display()
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Stops the node in order (SIGTERM); its data stay.
+    pub(crate) fn stop(&self) {
+        let mut child = self.child.lock().unwrap().take().expect("the broker runs");
+        children::terminate(&child);
+        if children::wait_for(&mut child, STOP_TIMEOUT).is_none() {
+            children::end(&mut child);
+        }
+    }
+
+    /// Takes the node down at once (SIGKILL); its data stay.
+    pub(crate) fn kill(&self) {
+        let mut child = self.child.lock().unwrap().take().expect("the broker runs");
+        children::end(&mut child);
+    }
+
+    /// Creates a topic and waits until it can be written to.
+    pub(crate) fn create_topic(&self, topic: &str, partitions: i32) {
+        let admin: AdminClient<DefaultClientContext> = self.client().create().unwrap();
+        let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+        let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
+        let created = futures::executor::block_on(admin.create_topics([&new], &options)).unwrap();
+        match &created[0] {
+            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((topic, code)) => panic!("cannot create topic `{topic}`: {code}"),
+        }
+    }
+
+    fn answers(&self, probe: &BaseConsumer) -> bool {
+        probe
+            .fetch_metadata(None, Duration::from_secs(1))
+            .is_ok_and(|metadata| !metadata.brokers().is_empty())
+    }
+
+    fn spawn(&self) -> Child {
+        let log = self.open_log();
+        let mut command = children::bound(repository().join("scripts/kafka-start"));
+        command.args(["--port", &self.port.to_string()]);
+        command.args(["--controller-port", &self.controller_port.to_string()]);
+        command.arg("--data").arg(self.data.path());
+        if let Some(scram) = &self.settings.scram {
+            command.args(["--add-scram", scram]);
+        }
+        command.arg("auto.create.topics.enable=false");
+        command.args(&self.settings.properties);
+        command.stdin(Stdio::null());
+        command.stdout(log.try_clone().unwrap()).stderr(log);
+        children::spawn(command)
+    }
+
+    fn open_log(&self) -> File {
+        let path = self.log_path();
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)
+            .unwrap()
+    }
+
+    fn log_path(&self) -> PathBuf {
+        repository()
+            .join("target/kafka/logs")
+            .join(format!("{}.log", self.name))
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.lock().unwrap().take() {
+            children::end(&mut child);
+        }
+    }
+}
+
+/// Tests of the set-up itself.
+mod tests {
+    use super::Broker;
+    use super::tools::console_consumer;
+    use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+    use std::time::Duration;
+
+    #[test]
+    fn a_record_is_read_by_kafkas_own_console_consumer() {
+        let broker = Broker::shared();
+        broker.create_topic("set-up.echo", 1);
+        let producer: BaseProducer = broker.client().create().unwrap();
+        producer
+            .send(BaseRecord::to("set-up.echo").key("key").payload("value"))
+            .unwrap();
+        producer.flush(Duration::from_secs(10)).unwrap();
+        assert_eq!(console_consumer(broker, "set-up.echo", 1), ["key\tvalue"]);
+    }
+
+    #[test]
+    fn a_killed_broker_comes_back_with_its_data() {
+        let broker = Broker::start("set-up");
+        broker.create_topic("kept", 1);
+        let producer: BaseProducer = broker.client().create().unwrap();
+        producer
+            .send(BaseRecord::to("kept").key("key").payload("value"))
+            .unwrap();
+        producer.flush(Duration::from_secs(10)).unwrap();
+        broker.kill();
+        broker.resume();
+        assert_eq!(console_consumer(&broker, "kept", 1), ["key\tvalue"]);
+        broker.stop();
+    }
+}

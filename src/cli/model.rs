@@ -1,0 +1,100 @@
+//! `panoptes model inspect`: what is in a model bundle, once it has passed every check.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Args;
+
+use crate::model::bundle::{Bundle, Manifest};
+
+/// Shows what a model bundle holds, after checking it as `run` would.
+#[derive(Args, Clone, Debug)]
+pub struct InspectArguments {
+    /// Folder with `model.toml` and its weights.
+    pub path: PathBuf,
+}
+
+/// Checks the bundle and prints its description.
+///
+/// # Errors
+/// When the bundle fails a check.
+pub fn inspect(arguments: &InspectArguments) -> anyhow::Result<()> {
+    let bundle = Bundle::load(&arguments.path).context("cannot use the model bundle")?;
+    print!("{}", describe(&bundle.manifest));
+    Ok(())
+}
+
+fn describe(manifest: &Manifest) -> String {
+    let architecture = &manifest.architecture;
+    let encoder = &architecture.encoder;
+    let input = encoder.input_side;
+    let lines = [
+        ("model", format!("{} {}", manifest.name, manifest.version)),
+        (
+            "weights",
+            format!(
+                "{} (sha256 {})",
+                manifest.weights.file, manifest.weights.sha256
+            ),
+        ),
+        (
+            "parameters",
+            format!(
+                "{} encoder, {} trained",
+                encoder.tensors().parameters(),
+                architecture.trainable_tensors().parameters()
+            ),
+        ),
+        (
+            "images",
+            format!(
+                "resized to {0} x {0}, centre {input} x {input}",
+                manifest.normalisation.resize
+            ),
+        ),
+        ("maps", format!("{0} x {0}", manifest.map_side)),
+        (
+            "encoder",
+            format!(
+                "patch {}, width {}, {} of {} blocks run, {} heads, {} registers, targets {:?}",
+                encoder.patch,
+                encoder.width,
+                encoder.used_depth(),
+                encoder.depth,
+                encoder.heads,
+                encoder.registers,
+                encoder.targets
+            ),
+        ),
+        ("prior", format!("{:?}", architecture.prior).to_lowercase()),
+        (
+            "amplification",
+            format!("{:?}", architecture.amplification).to_lowercase(),
+        ),
+        ("decoder", format!("{} blocks", architecture.decoder_depth)),
+    ];
+    let mut text = String::new();
+    let mut line = |name: &str, value: &str| {
+        writeln!(text, "{name:<16}{value}").expect("writing to a string does not fail");
+    };
+    for (name, value) in &lines {
+        line(name, value);
+    }
+    line(
+        "classes",
+        if manifest.classes.is_empty() {
+            "none calibrated"
+        } else {
+            "threshold  pixel threshold"
+        },
+    );
+    for (class, thresholds) in &manifest.classes {
+        let values = format!(
+            "{:<11.5}{:.5}",
+            thresholds.threshold, thresholds.pixel_threshold
+        );
+        line(&format!("  {class}"), &values);
+    }
+    text
+}

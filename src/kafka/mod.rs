@@ -1,0 +1,7 @@
+//! The bus: the only place that knows Kafka.
+
+pub mod client;
+pub mod consumer;
+pub mod embedded;
+pub mod offsets;
+pub mod publisher;

@@ -1,0 +1,310 @@
+//! The offset ledger: how far each partition may be committed.
+//!
+//! Parts finish out of order, so a partition's commit position is its lowest unfinished offset,
+//! never beyond. What is finished above it is kept as ranges, so that a commit can carry it along
+//! and a restart can skip it. The ledger is pure: it reads nothing, commits nothing and asks no
+//! clock; the consumer tells it what was read, the publisher what was published.
+//!
+//! Memory grows with the unfinished records and the gaps between finished ranges, not with what
+//! was read. Offsets that hold no record (transaction markers, compaction) are bridged as soon as
+//! a later record or the partition's end shows that they are empty.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
+
+use crate::domain::{SourceOffset, TopicPartition};
+
+/// What the ledger knew of a record when it was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begun {
+    /// Not seen before under this assignment: process it.
+    Fresh,
+    /// Read before and still on its way: drop this copy, the first one decides.
+    InFlight,
+    /// Its fate is already published: drop it.
+    Finished,
+    /// Its partition is not ours (any more): drop it.
+    Unassigned,
+}
+
+/// Per partition of the current assignment, which records are unfinished.
+///
+/// ```
+/// use panoptes::domain::{SourceOffset, Topic, TopicPartition};
+/// use panoptes::kafka::offsets::OffsetLedger;
+///
+/// let cam = TopicPartition { topic: Topic::from("cam"), partition: 0 };
+/// let at = |offset| SourceOffset { topic: cam.topic.clone(), partition: 0, offset };
+/// let mut ledger = OffsetLedger::default();
+/// ledger.assign([cam.clone()], 1);
+/// ledger.begin(&at(7));
+/// ledger.begin(&at(8));
+/// ledger.finish(&at(8), 1);
+/// assert_eq!(ledger.commit_position(&cam), Some(7));
+/// ledger.finish(&at(7), 1);
+/// assert_eq!(ledger.commit_position(&cam), Some(9));
+/// ```
+#[derive(Debug, Default)]
+pub struct OffsetLedger {
+    partitions: HashMap<TopicPartition, PartitionLedger>,
+}
+
+impl OffsetLedger {
+    /// Takes partitions under `generation`. One that is already held under the same generation is
+    /// left as it is; under another it starts afresh, and what was in flight becomes stale.
+    pub fn assign(
+        &mut self,
+        partitions: impl IntoIterator<Item = TopicPartition>,
+        generation: u64,
+    ) {
+        for partition in partitions {
+            let ledger = self
+                .partitions
+                .entry(partition)
+                .or_insert_with(|| PartitionLedger::new(generation));
+            if ledger.generation != generation {
+                *ledger = PartitionLedger::new(generation);
+            }
+        }
+    }
+
+    /// Gives partitions up and forgets all about them.
+    pub fn revoke<'a>(&mut self, partitions: impl IntoIterator<Item = &'a TopicPartition>) {
+        for partition in partitions {
+            self.partitions.remove(partition);
+        }
+    }
+
+    /// Tells what a committed metadata string remembered: records of `finished` were published
+    /// by an earlier owner and will be reported as [`Begun::Finished`] when they are read again.
+    pub fn restore(&mut self, partition: &TopicPartition, finished: &[Range<i64>]) {
+        if let Some(ledger) = self.partitions.get_mut(partition) {
+            for range in finished {
+                insert_range(&mut ledger.finished, range.clone());
+            }
+        }
+    }
+
+    /// Notes that a record was read. Only a [`Begun::Fresh`] one is to be processed.
+    ///
+    /// An offset below the watermark means that the log was rewound (truncated or recreated):
+    /// what is read from there on is new, and the commit position follows it down.
+    pub fn begin(&mut self, source: &SourceOffset) -> Begun {
+        match self.partitions.get_mut(&source.topic_partition()) {
+            Some(ledger) => ledger.begin(source.offset),
+            None => Begun::Unassigned,
+        }
+    }
+
+    /// Notes that a record's fate is published. Idempotent; a stale generation, an unknown
+    /// partition and a record that was never begun change nothing. Returns whether it counted.
+    pub fn finish(&mut self, source: &SourceOffset, generation: u64) -> bool {
+        self.partitions
+            .get_mut(&source.topic_partition())
+            .is_some_and(|ledger| ledger.generation == generation && ledger.finish(source.offset))
+    }
+
+    /// Notes that the consumer stands at `position` and that nothing unread lies below it: the
+    /// end of the partition, or offsets that hold no record.
+    pub fn advance(&mut self, partition: &TopicPartition, position: i64) {
+        if let Some(ledger) = self.partitions.get_mut(partition) {
+            ledger.advance(position);
+        }
+    }
+
+    /// The position to commit: the lowest unfinished offset, else the next to be read. `None`
+    /// until something of the partition was read.
+    pub fn commit_position(&self, partition: &TopicPartition) -> Option<i64> {
+        self.partitions.get(partition)?.watermark()
+    }
+
+    /// The partitions whose commit position differs from what was last committed, in order.
+    pub fn positions_to_commit(&self) -> Vec<(TopicPartition, i64)> {
+        let mut positions: Vec<_> = self
+            .partitions
+            .iter()
+            .filter_map(|(partition, ledger)| {
+                let watermark = ledger.watermark()?;
+                (ledger.committed != Some(watermark)).then(|| (partition.clone(), watermark))
+            })
+            .collect();
+        positions.sort();
+        positions
+    }
+
+    /// Notes that the broker has taken these positions.
+    pub fn mark_committed(&mut self, positions: &[(TopicPartition, i64)]) {
+        for (partition, position) in positions {
+            if let Some(ledger) = self.partitions.get_mut(partition) {
+                ledger.committed = Some(*position);
+            }
+        }
+    }
+
+    /// Forgets what the broker has taken, so that every position is committed again: a commit
+    /// failed after it was reported as begun.
+    pub fn forget_committed(&mut self) {
+        for ledger in self.partitions.values_mut() {
+            ledger.committed = None;
+        }
+    }
+
+    /// How many records of the partition are unfinished.
+    pub fn in_flight(&self, partition: &TopicPartition) -> usize {
+        self.partitions
+            .get(partition)
+            .map_or(0, |ledger| ledger.unfinished.len())
+    }
+
+    /// How many records of all partitions are unfinished.
+    pub fn total_in_flight(&self) -> usize {
+        self.partitions
+            .values()
+            .map(|ledger| ledger.unfinished.len())
+            .sum()
+    }
+
+    /// What is finished above the commit position, as ranges in order.
+    pub fn finished_above(&self, partition: &TopicPartition) -> Vec<Range<i64>> {
+        self.partitions
+            .get(partition)
+            .map(PartitionLedger::finished_above)
+            .unwrap_or_default()
+    }
+
+    /// The generation under which a partition is held.
+    pub fn generation(&self, partition: &TopicPartition) -> Option<u64> {
+        self.partitions
+            .get(partition)
+            .map(|ledger| ledger.generation)
+    }
+}
+
+/// One partition. Invariant: no unfinished offset lies in a finished range, and every finished
+/// range ends above the watermark.
+#[derive(Debug)]
+struct PartitionLedger {
+    generation: u64,
+    unfinished: BTreeSet<i64>,
+    /// Start to end (exclusive), disjoint and not touching.
+    finished: BTreeMap<i64, i64>,
+    /// The next offset to be read; none before the first record.
+    position: Option<i64>,
+    committed: Option<i64>,
+}
+
+impl PartitionLedger {
+    fn new(generation: u64) -> Self {
+        Self {
+            generation,
+            unfinished: BTreeSet::new(),
+            finished: BTreeMap::new(),
+            position: None,
+            committed: None,
+        }
+    }
+
+    fn watermark(&self) -> Option<i64> {
+        let position = self.position?;
+        let lowest = self.unfinished.first().copied().unwrap_or(position);
+        Some(lowest.min(position))
+    }
+
+    fn begin(&mut self, offset: i64) -> Begun {
+        if self.unfinished.contains(&offset) {
+            return Begun::InFlight;
+        }
+        if self.watermark().is_some_and(|watermark| offset < watermark) {
+            self.rewind_to(offset);
+        }
+        self.advance(offset);
+        let was_finished = contains(&self.finished, offset);
+        if !was_finished {
+            self.unfinished.insert(offset);
+        }
+        self.move_position_to(offset + 1);
+        if was_finished {
+            Begun::Finished
+        } else {
+            Begun::Fresh
+        }
+    }
+
+    /// The log starts again below what was finished: everything from there on is read anew, so
+    /// nothing that was known above counts any more.
+    fn rewind_to(&mut self, offset: i64) {
+        self.finished.clear();
+        self.unfinished.clear();
+        self.position = Some(offset);
+    }
+
+    fn move_position_to(&mut self, position: i64) {
+        self.position = Some(self.position.map_or(position, |old| old.max(position)));
+        self.drop_finished_below_watermark();
+    }
+
+    fn finish(&mut self, offset: i64) -> bool {
+        if !self.unfinished.remove(&offset) {
+            return false;
+        }
+        insert_range(&mut self.finished, offset..offset + 1);
+        self.drop_finished_below_watermark();
+        true
+    }
+
+    fn advance(&mut self, position: i64) {
+        let Some(old) = self.position else {
+            self.move_position_to(position);
+            return;
+        };
+        if position > old {
+            insert_range(&mut self.finished, old..position);
+            self.move_position_to(position);
+        }
+    }
+
+    fn drop_finished_below_watermark(&mut self) {
+        let Some(watermark) = self.watermark() else {
+            return;
+        };
+        while let Some(first) = self.finished.first_entry() {
+            if *first.get() > watermark {
+                break;
+            }
+            first.remove();
+        }
+    }
+
+    fn finished_above(&self) -> Vec<Range<i64>> {
+        let watermark = self.watermark().unwrap_or(i64::MIN);
+        self.finished
+            .iter()
+            .map(|(start, end)| watermark.max(*start)..*end)
+            .collect()
+    }
+}
+
+fn contains(ranges: &BTreeMap<i64, i64>, offset: i64) -> bool {
+    ranges
+        .range(..=offset)
+        .next_back()
+        .is_some_and(|(_, end)| offset < *end)
+}
+
+/// Adds a range and merges it with those it overlaps or touches.
+fn insert_range(ranges: &mut BTreeMap<i64, i64>, added: Range<i64>) {
+    if added.is_empty() {
+        return;
+    }
+    let mut start = added.start;
+    let mut end = added.end;
+    while let Some((&other_start, &other_end)) = ranges.range(..=end).next_back() {
+        if other_end < start {
+            break;
+        }
+        ranges.remove(&other_start);
+        start = start.min(other_start);
+        end = end.max(other_end);
+    }
+    ranges.insert(start, end);
+}

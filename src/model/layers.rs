@@ -1,0 +1,104 @@
+//! The few layers that the encoder and the rest share.
+//!
+//! candle's fused layer norm and softmax have no backward step: a gradient through them vanishes
+//! in silence. So every layer is told what it is run for, and training takes the slower way whose
+//! gradient is right.
+
+use candle_core::{D, Result, Tensor};
+use candle_nn::{Linear, VarBuilder};
+
+/// What a forward pass is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Gradients flow, dropout is on, batch statistics are taken from the batch.
+    Train,
+    /// The fastest way to the same values, without gradients or dropout.
+    Inference,
+}
+
+/// Layer norm over the last dimension with scale and shift.
+#[derive(Clone, Debug)]
+pub(crate) struct LayerNorm {
+    weight: Tensor,
+    bias: Tensor,
+    epsilon: f32,
+}
+
+impl LayerNorm {
+    pub(crate) fn new(width: usize, epsilon: f32, weights: VarBuilder<'_>) -> Result<Self> {
+        Ok(Self {
+            weight: weights.get(width, "weight")?,
+            bias: weights.get(width, "bias")?,
+            epsilon,
+        })
+    }
+
+    pub(crate) fn forward(&self, tokens: &Tensor, mode: Mode) -> Result<Tensor> {
+        match mode {
+            Mode::Train => {
+                candle_nn::ops::layer_norm_slow(tokens, &self.weight, &self.bias, self.epsilon)
+            }
+            Mode::Inference => candle_nn::ops::layer_norm(
+                &tokens.contiguous()?,
+                &self.weight,
+                &self.bias,
+                self.epsilon,
+            ),
+        }
+    }
+}
+
+/// A linear layer with bias.
+pub(crate) fn linear(inputs: usize, outputs: usize, weights: VarBuilder<'_>) -> Result<Linear> {
+    let weight = weights.get((outputs, inputs), "weight")?;
+    let bias = weights.get(outputs, "bias")?;
+    Ok(Linear::new(weight, Some(bias)))
+}
+
+/// Softmax over the last dimension.
+pub(crate) fn softmax(scores: &Tensor, mode: Mode) -> Result<Tensor> {
+    match mode {
+        Mode::Train => candle_nn::ops::softmax(scores, D::Minus1),
+        Mode::Inference => candle_nn::ops::softmax_last_dim(&scores.contiguous()?),
+    }
+}
+
+/// Queries, keys and values, each `[batch, heads, tokens, head width]`.
+pub(crate) struct Heads {
+    pub(crate) queries: Tensor,
+    pub(crate) keys: Tensor,
+    pub(crate) values: Tensor,
+}
+
+impl Heads {
+    /// Splits `[batch, tokens, 3 * width]`: queries, keys, values, each head by head.
+    pub(crate) fn split(projected: &Tensor, heads: usize) -> Result<Self> {
+        let (batch, tokens, triple) = projected.dims3()?;
+        let width = triple / 3;
+        let part = |index: usize| -> Result<Tensor> {
+            projected
+                .narrow(D::Minus1, index * width, width)?
+                .reshape((batch, tokens, heads, width / heads))?
+                .transpose(1, 2)?
+                .contiguous()
+        };
+        Ok(Self {
+            queries: part(0)?,
+            keys: part(1)?,
+            values: part(2)?,
+        })
+    }
+
+    /// Softmax attention, its heads merged again: `[batch, tokens, width]`.
+    pub(crate) fn attend(&self, mode: Mode) -> Result<Tensor> {
+        let head_width = self.queries.dim(D::Minus1)?;
+        let queries = (&self.queries * (1. / (head_width as f64).sqrt()))?;
+        let scores = queries.matmul(&self.keys.t()?)?;
+        merge_heads(&softmax(&scores, mode)?.matmul(&self.values)?)
+    }
+}
+
+/// `[batch, heads, tokens, head width]` to `[batch, tokens, width]`.
+pub(crate) fn merge_heads(heads: &Tensor) -> Result<Tensor> {
+    heads.transpose(1, 2)?.contiguous()?.flatten_from(2)
+}

@@ -1,0 +1,120 @@
+//! The decoder that rebuilds the encoder's features: pre-norm blocks with linear attention.
+//!
+//! Linear attention cannot focus on single tokens, so it does not pass an anomaly on unchanged
+//! (Guo et al., "Dinomaly"). With `phi(u) = elu(u) + 1`:
+//! `o_n = phi(q_n) KV / (phi(q_n) . sum phi(k))`, `KV = sum phi(k_n) v_n`, all in f32.
+
+use candle_core::{Module, Result, Tensor};
+use candle_nn::{Linear, VarBuilder};
+
+use super::super::layers::{Heads, LayerNorm, Mode, linear, merge_heads};
+use super::super::tensors::TensorSpecs;
+use super::{INITIAL_WEIGHT, NORM_EPSILON};
+
+/// Width of the hidden layer of a block's MLP, in units of the token width.
+const MLP_RATIO: usize = 4;
+/// Keeps the attention's denominator from being zero.
+const DENOMINATOR_EPSILON: f64 = 1e-6;
+
+/// The decoder's blocks.
+#[derive(Clone, Debug)]
+pub(crate) struct Decoder {
+    blocks: Vec<Block>,
+}
+
+impl Decoder {
+    pub(crate) fn tensors(depth: usize, width: usize) -> TensorSpecs {
+        let mut specs = TensorSpecs::default();
+        for index in 0..depth {
+            specs.add_norm(&format!("{index}.norm1"), width);
+            specs.add_linear(&format!("{index}.qkv"), width, 3 * width, INITIAL_WEIGHT);
+            specs.add_linear(&format!("{index}.projection"), width, width, INITIAL_WEIGHT);
+            specs.add_norm(&format!("{index}.norm2"), width);
+            specs.add_linear(
+                &format!("{index}.fc1"),
+                width,
+                MLP_RATIO * width,
+                INITIAL_WEIGHT,
+            );
+            specs.add_linear(
+                &format!("{index}.fc2"),
+                MLP_RATIO * width,
+                width,
+                INITIAL_WEIGHT,
+            );
+        }
+        specs
+    }
+
+    pub(crate) fn new(
+        depth: usize,
+        width: usize,
+        heads: usize,
+        weights: VarBuilder<'_>,
+    ) -> Result<Self> {
+        let blocks = (0..depth)
+            .map(|index| Block::new(width, heads, weights.pp(index)))
+            .collect::<Result<_>>()?;
+        Ok(Self { blocks })
+    }
+
+    /// The means of the first and of the second half of the blocks' outputs.
+    pub(crate) fn forward(&self, tokens: &Tensor, mode: Mode) -> Result<[Tensor; 2]> {
+        let mut outputs = Vec::with_capacity(self.blocks.len());
+        let mut tokens = tokens.clone();
+        for block in &self.blocks {
+            tokens = block.forward(&tokens, mode)?;
+            outputs.push(tokens.clone());
+        }
+        let (first, second) = outputs.split_at(outputs.len() / 2);
+        Ok([super::mean(first)?, super::mean(second)?])
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Block {
+    norm1: LayerNorm,
+    qkv: Linear,
+    projection: Linear,
+    norm2: LayerNorm,
+    fc1: Linear,
+    fc2: Linear,
+    heads: usize,
+}
+
+impl Block {
+    fn new(width: usize, heads: usize, weights: VarBuilder<'_>) -> Result<Self> {
+        Ok(Self {
+            norm1: LayerNorm::new(width, NORM_EPSILON, weights.pp("norm1"))?,
+            qkv: linear(width, 3 * width, weights.pp("qkv"))?,
+            projection: linear(width, width, weights.pp("projection"))?,
+            norm2: LayerNorm::new(width, NORM_EPSILON, weights.pp("norm2"))?,
+            fc1: linear(width, MLP_RATIO * width, weights.pp("fc1"))?,
+            fc2: linear(MLP_RATIO * width, width, weights.pp("fc2"))?,
+            heads,
+        })
+    }
+
+    fn forward(&self, tokens: &Tensor, mode: Mode) -> Result<Tensor> {
+        let projected = self.qkv.forward(&self.norm1.forward(tokens, mode)?)?;
+        let attended = linear_attention(&Heads::split(&projected, self.heads)?)?;
+        let tokens = (tokens + self.projection.forward(&attended)?)?;
+        let hidden = self
+            .fc1
+            .forward(&self.norm2.forward(&tokens, mode)?)?
+            .gelu_erf()?;
+        tokens + self.fc2.forward(&hidden)?
+    }
+}
+
+fn linear_attention(heads: &Heads) -> Result<Tensor> {
+    let queries = (heads.queries.elu(1.)? + 1.)?;
+    let keys = (heads.keys.elu(1.)? + 1.)?;
+    let summary = keys.t()?.matmul(&heads.values)?;
+    let key_sums = keys.sum_keepdim(2)?;
+    let denominators = queries.matmul(&key_sums.t()?)?;
+    let rebuilt = queries
+        .matmul(&summary)?
+        .broadcast_div(&(denominators + DENOMINATOR_EPSILON)?)?;
+    merge_heads(&rebuilt)
+}

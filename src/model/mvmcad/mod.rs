@@ -1,0 +1,296 @@
+//! The MVMCAD network: frozen encoder, prior, noisy bottleneck, amplification, decoder.
+//!
+//! The decoder learns to rebuild the encoder's features of good parts; where it fails, the part
+//! is anomalous. Features are compared in two groups: the shallow half of the encoder's target
+//! blocks with the deep half of the decoder, and the deep half with the shallow half of the
+//! decoder. Encoder features are targets only: no gradient flows into them.
+//! Liu et al., "MVMCAD" (arXiv 2504.21294), on the ground of Guo et al., "Dinomaly".
+
+mod amplification;
+mod bottleneck;
+mod decoder;
+mod prior;
+
+use candle_core::{D, Result, Tensor};
+use candle_nn::VarBuilder;
+use serde::{Deserialize, Serialize};
+
+pub use self::amplification::Amplification;
+use self::amplification::AmplificationLayer;
+use self::bottleneck::{Bottleneck, Dropout};
+use self::decoder::Decoder;
+use self::prior::Prior;
+pub use self::prior::PriorMode;
+use super::layers::Mode;
+use super::tensors::{Initial, TensorSpecs};
+use super::vit::{Vit, VitConfig};
+
+/// First values of every trained linear layer, as Dinomaly has them.
+pub(crate) const INITIAL_WEIGHT: Initial = Initial::TruncatedNormal {
+    deviation: 0.01,
+    limit: 0.03,
+};
+/// Epsilon of the layer norms outside the encoder, as Dinomaly has it.
+pub(crate) const NORM_EPSILON: f32 = 1e-8;
+/// Keeps the cosine of a zero vector finite, as torch does.
+const COSINE_EPSILON: f64 = 1e-8;
+
+/// The architecture of the whole network.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MvmcadConfig {
+    /// Whether and how the image is weighed before the encoder.
+    #[serde(default)]
+    pub prior: PriorMode,
+    /// Whether and where amplification takes place.
+    #[serde(default)]
+    pub amplification: Amplification,
+    /// Blocks of the decoder, an even number; the paper has 8.
+    pub decoder_depth: usize,
+    /// Share of values that dropout removes in training.
+    pub bottleneck_dropout: f32,
+    /// The frozen encoder.
+    pub encoder: VitConfig,
+}
+
+impl MvmcadConfig {
+    /// Checks that the numbers fit each other.
+    ///
+    /// # Errors
+    /// Says which key breaks which rule.
+    pub fn validate(&self) -> std::result::Result<(), String> {
+        self.encoder
+            .validate()
+            .map_err(|fault| format!("encoder: {fault}"))?;
+        let targets = self.encoder.targets.len();
+        if !targets.is_multiple_of(2) {
+            return Err(format!(
+                "encoder: `targets` must be an even number of blocks, found `{targets}`"
+            ));
+        }
+        let depth = self.decoder_depth;
+        if depth == 0 || !depth.is_multiple_of(2) {
+            return Err(format!(
+                "`decoder_depth` must be even and at least 2, found `{depth}`"
+            ));
+        }
+        let dropout = self.bottleneck_dropout;
+        if !(0. ..1.).contains(&dropout) {
+            return Err(format!(
+                "`bottleneck_dropout` must be at least 0 and below 1, found `{dropout}`"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Everything that is trained (and the prior's running statistics): all but the encoder.
+    pub fn trainable_tensors(&self) -> TensorSpecs {
+        let VitConfig { width, heads, .. } = self.encoder;
+        let mut specs = TensorSpecs::default();
+        specs.extend("prior", Prior::tensors(self.prior));
+        if self.amplification != Amplification::Replace {
+            specs.extend("bottleneck", Bottleneck::tensors(width));
+        }
+        let amplification = AmplificationLayer::tensors(self.amplification, width, heads);
+        specs.extend("amplification", amplification);
+        specs.extend("decoder", Decoder::tensors(self.decoder_depth, width));
+        specs
+    }
+
+    /// Every tensor of a bundle: the trained ones, and the encoder under `encoder.`.
+    pub fn tensors(&self) -> TensorSpecs {
+        let mut specs = self.trainable_tensors();
+        specs.extend("encoder", self.encoder.tensors());
+        specs
+    }
+}
+
+/// What the encoder made of a batch: the means of the two halves of the target blocks, each with
+/// all tokens, `[batch, tokens, width]`.
+#[derive(Clone, Debug)]
+pub struct EncoderGroups {
+    /// Mean of the first half of the target blocks.
+    pub shallow: Tensor,
+    /// Mean of the second half.
+    pub deep: Tensor,
+}
+
+/// Patch features to compare, `[batch, patches, width]`: `encoder[g]` with `decoder[g]`.
+#[derive(Clone, Debug)]
+pub struct GroupFeatures {
+    /// Targets, cut off from the gradient: shallow, deep.
+    pub encoder: [Tensor; 2],
+    /// Reconstructions: deep half of the decoder, shallow half.
+    pub decoder: [Tensor; 2],
+}
+
+impl GroupFeatures {
+    /// `1 - cosine` at each patch, one tensor `[batch, patches]` a group.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn distances(&self) -> Result<[Tensor; 2]> {
+        let [first, second] =
+            [0, 1].map(|group| cosine_distance(&self.encoder[group], &self.decoder[group]));
+        Ok([first?, second?])
+    }
+}
+
+/// The network.
+#[derive(Clone, Debug)]
+pub struct Mvmcad {
+    encoder: Vit,
+    prior: Option<Prior>,
+    dropout: Dropout,
+    bottleneck: Option<Bottleneck>,
+    amplification: Option<AmplificationLayer>,
+    decoder: Decoder,
+    config: MvmcadConfig,
+}
+
+impl Mvmcad {
+    /// Builds the network: the encoder's tensors from `encoder` (names as in
+    /// [`VitConfig::tensors`]), all others from `trainable` ([`MvmcadConfig::trainable_tensors`]).
+    ///
+    /// # Errors
+    /// When a tensor is missing or misshapen.
+    pub fn new(
+        config: &MvmcadConfig,
+        encoder: VarBuilder<'_>,
+        trainable: VarBuilder<'_>,
+    ) -> Result<Self> {
+        let VitConfig { width, heads, .. } = config.encoder;
+        let dropout = Dropout::new(config.bottleneck_dropout);
+        let bottleneck = match config.amplification {
+            Amplification::Replace => None,
+            _ => Some(Bottleneck::new(
+                width,
+                dropout.clone(),
+                trainable.pp("bottleneck"),
+            )?),
+        };
+        Ok(Self {
+            encoder: Vit::new(&config.encoder, encoder)?,
+            prior: Prior::new(config.prior, trainable.pp("prior"))?,
+            dropout,
+            bottleneck,
+            amplification: AmplificationLayer::new(
+                config.amplification,
+                width,
+                heads,
+                trainable.pp("amplification"),
+            )?,
+            decoder: Decoder::new(config.decoder_depth, width, heads, trainable.pp("decoder"))?,
+            config: config.clone(),
+        })
+    }
+
+    /// The architecture.
+    pub fn config(&self) -> &MvmcadConfig {
+        &self.config
+    }
+
+    /// Whether encoder outputs may be computed once and kept: nothing before them is trained.
+    pub fn can_cache_encoder(&self) -> bool {
+        self.prior.is_none()
+    }
+
+    /// Starts the dropout's random numbers anew, so that a training step can be repeated.
+    pub fn reseed_dropout(&self, seed: u64) {
+        self.dropout.reseed(seed);
+    }
+
+    /// Images `[batch, 3, side, side]` to the encoder's two groups. With a prior and in
+    /// [`Mode::Train`] gradients flow to the prior; otherwise the result is detached.
+    ///
+    /// # Errors
+    /// When the images have another side, or the device fails.
+    pub fn encode(&self, images: &Tensor, mode: Mode) -> Result<EncoderGroups> {
+        let outputs = match &self.prior {
+            None => self.encoder.forward(images, Mode::Inference)?,
+            Some(prior) => self.encoder.forward(&prior.forward(images, mode)?, mode)?,
+        };
+        let (shallow, deep) = outputs.split_at(outputs.len() / 2);
+        let groups = EncoderGroups {
+            shallow: mean(shallow)?,
+            deep: mean(deep)?,
+        };
+        match (&self.prior, mode) {
+            (Some(_), Mode::Train) => Ok(groups),
+            _ => Ok(EncoderGroups {
+                shallow: groups.shallow.detach(),
+                deep: groups.deep.detach(),
+            }),
+        }
+    }
+
+    /// Runs bottleneck, amplification and decoder on encoder groups, fresh or cached.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn reconstruct(&self, groups: &EncoderGroups, mode: Mode) -> Result<GroupFeatures> {
+        // The mean over all target blocks, since the groups have equal sizes.
+        let tokens = ((&groups.shallow + &groups.deep)? * 0.5)?;
+        let mut tokens = match &self.bottleneck {
+            Some(bottleneck) => bottleneck.forward(&tokens, mode)?,
+            None => self.dropout.forward(&tokens, mode)?,
+        };
+        if let Some(amplification) = &self.amplification {
+            tokens = amplification.forward(&tokens, mode)?;
+        }
+        let [shallow, deep] = self.decoder.forward(&tokens, mode)?;
+        Ok(GroupFeatures {
+            encoder: [
+                self.patches(&groups.shallow.detach())?,
+                self.patches(&groups.deep.detach())?,
+            ],
+            decoder: [self.patches(&deep)?, self.patches(&shallow)?],
+        })
+    }
+
+    /// [`Self::encode`], then [`Self::reconstruct`].
+    ///
+    /// # Errors
+    /// When the images have another side, or the device fails.
+    pub fn forward_groups(&self, images: &Tensor, mode: Mode) -> Result<GroupFeatures> {
+        self.reconstruct(&self.encode(images, mode)?, mode)
+    }
+
+    /// Anomaly of each patch, the mean of both groups: `[batch, grid, grid]`.
+    ///
+    /// # Errors
+    /// When the images have another side, or the device fails.
+    pub fn patch_anomalies(&self, images: &Tensor) -> Result<Tensor> {
+        let features = self.forward_groups(images, Mode::Inference)?;
+        let [first, second] = features.distances()?;
+        let grid = self.config.encoder.grid();
+        ((first + second)? * 0.5)?.reshape(((), grid, grid))
+    }
+
+    fn patches(&self, tokens: &Tensor) -> Result<Tensor> {
+        let leading = self.config.encoder.leading_tokens();
+        tokens.narrow(1, leading, tokens.dim(1)? - leading)
+    }
+}
+
+/// `1 - cosine` over the last dimension.
+///
+/// # Errors
+/// When the shapes differ, or the device fails.
+pub fn cosine_distance(left: &Tensor, right: &Tensor) -> Result<Tensor> {
+    let products = (left * right)?.sum(D::Minus1)?;
+    // Under the root the square of torch's epsilon: the gradient at zero stays finite.
+    let guard = COSINE_EPSILON * COSINE_EPSILON;
+    let left = (left.sqr()?.sum(D::Minus1)? + guard)?.sqrt()?;
+    let right = (right.sqr()?.sum(D::Minus1)? + guard)?.sqrt()?;
+    (products / (left * right)?)?.affine(-1., 1.)
+}
+
+/// The mean of tensors of one shape.
+fn mean(tensors: &[Tensor]) -> Result<Tensor> {
+    let mut sum = tensors[0].clone();
+    for tensor in &tensors[1..] {
+        sum = (sum + tensor)?;
+    }
+    sum * (1. / tensors.len() as f64)
+}

@@ -1,0 +1,209 @@
+//! The first stage behind the poll thread: records to views, views to closed groups.
+//!
+//! One task owns the stage. It selects to an event, applies it synchronously
+//! ([`Intake::apply`]), then hands on what came of it; a full channel behind pushes back on the
+//! poll thread, which pauses.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::in_flight::InFlight;
+use super::output::Output;
+use super::prepare::PendingGroup;
+use super::receipt::Receipt;
+use super::wall_clock;
+use crate::admin::{Condition, Readiness};
+use crate::decode::EnvelopeDecoder;
+use crate::domain::{MemoryBudget, Reject, Timestamp};
+use crate::kafka::consumer::{ConsumerCommand, ConsumerEvent, ConsumerHandle};
+use crate::kafka::publisher::{Publication, finished_inputs};
+use crate::reassembly::{Event, ReassemblyBuffer, ReassemblyCounts};
+use crate::telemetry;
+
+/// How often deadlines and memory are looked at.
+const TICK: Duration = Duration::from_millis(50);
+
+/// What the batching stage is told.
+#[derive(Debug)]
+pub(crate) enum BatchMessage {
+    /// A group to score.
+    Group(PendingGroup),
+    /// Close what is there: somebody waits for it.
+    Flush,
+}
+
+/// The stage and all it needs.
+pub(crate) struct Intake {
+    pub(crate) decoder: EnvelopeDecoder,
+    pub(crate) reassembly: Arc<ReassemblyBuffer>,
+    pub(crate) budget: MemoryBudget,
+    pub(crate) output: Arc<Output>,
+    pub(crate) in_flight: InFlight,
+    pub(crate) consumer: ConsumerHandle,
+    pub(crate) readiness: Readiness,
+    pub(crate) groups: mpsc::Sender<BatchMessage>,
+    pub(crate) publications: mpsc::Sender<Publication<Receipt>>,
+    /// What the metrics know already.
+    pub(crate) counted: ReassemblyCounts,
+}
+
+impl Intake {
+    /// Runs until the poll thread says that no record will follow. Open groups are left to the
+    /// next owner of their partitions: their records are uncommitted.
+    pub(crate) async fn run(
+        mut self,
+        mut events: mpsc::Receiver<ConsumerEvent>,
+    ) -> anyhow::Result<()> {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let outcomes = tokio::select! {
+                event = events.recv() => match event {
+                    None | Some(ConsumerEvent::Drained) => return Ok(()),
+                    Some(ConsumerEvent::Revoked { partitions, done }) => {
+                        let forgotten = self.reassembly.revoke(&partitions, wall_clock());
+                        tracing::info!(groups = forgotten.groups, "revoked: open groups forgotten");
+                        self.readiness.set(Condition::ConsumerAssigned, false);
+                        self.answer_when_drained(done).await;
+                        continue;
+                    }
+                    Some(event) => self.apply(event, wall_clock()),
+                },
+                _ = tick.tick() => self.look_at_the_clock(wall_clock()),
+            };
+            if !self.hand_on(outcomes).await {
+                return Ok(()); // a stage behind ended; its own error says why
+            }
+        }
+    }
+
+    fn apply(&self, event: ConsumerEvent, now: Timestamp) -> Vec<Event> {
+        match event {
+            ConsumerEvent::Record(record) => {
+                match self.decoder.decode(Arc::new(record), now) {
+                    Ok(view) => {
+                        telemetry::view_accepted();
+                        self.reassembly.accept(view, now)
+                    }
+                    Err(reject) => vec![Event::Rejected(reject)],
+                }
+            }
+            ConsumerEvent::Assigned {
+                partitions,
+                generation,
+            } => {
+                self.reassembly.assign(&partitions, generation, now);
+                self.readiness.set(Condition::ConsumerAssigned, true);
+                Vec::new()
+            }
+            ConsumerEvent::EndOfPartition(partition) => {
+                self.reassembly.reach_end(&partition, now);
+                Vec::new()
+            }
+            ConsumerEvent::Revoked { .. } | ConsumerEvent::Drained => Vec::new(),
+        }
+    }
+
+    /// Closes what is due and keeps the memory within its budget.
+    fn look_at_the_clock(&mut self, now: Timestamp) -> Vec<Event> {
+        let mut events = self.reassembly.tick(now);
+        let flow = self.reassembly.flow(now);
+        if !flow.pause.is_empty() {
+            tracing::info!(partitions = flow.pause.len(), "memory high: partitions paused");
+            self.consumer.command(ConsumerCommand::Pause(flow.pause));
+        }
+        if !flow.resume.is_empty() {
+            tracing::info!(partitions = flow.resume.len(), "memory low: partitions resumed");
+            self.consumer.command(ConsumerCommand::Resume(flow.resume));
+        }
+        events.extend(flow.events);
+        self.report(now);
+        events
+    }
+
+    fn report(&mut self, now: Timestamp) {
+        let status = self.reassembly.status(now);
+        telemetry::set_memory(&self.budget);
+        telemetry::set_open_groups(status.open_groups);
+        let paused = status.partitions.iter().filter(|one| one.is_paused).count();
+        telemetry::set_paused_partitions(paused);
+        if let Some(stream_time) = status.stream_time {
+            telemetry::set_stream_time_lag(now.since(stream_time));
+        }
+        let counts = self.reassembly.counts();
+        telemetry::records_absorbed(
+            counts.absorbed + counts.late_identical
+                - self.counted.absorbed
+                - self.counted.late_identical,
+        );
+        telemetry::timestamps_clamped(counts.clamped - self.counted.clamped);
+        self.counted = counts;
+    }
+
+    /// Hands on what came of an event; false when nobody takes it.
+    async fn hand_on(&self, outcomes: Vec<Event>) -> bool {
+        for outcome in outcomes {
+            let is_taken = match outcome {
+                Event::Closed(group) => {
+                    telemetry::group_closed(group.cause);
+                    let token = self.in_flight.enter();
+                    self.pass_on(&self.groups, BatchMessage::Group(PendingGroup { group, token }))
+                        .await
+                }
+                Event::Rejected(reject) => self.publish_dead_letter(&reject).await,
+                Event::Finished(records) => {
+                    let publication = Publication {
+                        records: Vec::new(),
+                        finishes: finished_inputs(&records),
+                        token: Receipt::for_absorbed(self.in_flight.enter()),
+                    };
+                    self.pass_on(&self.publications, publication).await
+                }
+            };
+            if !is_taken {
+                return false;
+            }
+        }
+        true
+    }
+
+    async fn publish_dead_letter(&self, reject: &Reject) -> bool {
+        let publication = Publication {
+            records: vec![self.output.dead_letter(reject)],
+            finishes: finished_inputs([&reject.record]),
+            token: Receipt::for_reject(reject, self.in_flight.enter()),
+        };
+        self.pass_on(&self.publications, publication).await
+    }
+
+    /// Sends to a stage behind; false when it has ended. Time spent waiting for room is not the
+    /// line's silence, so the clocks of reassembly are told of it.
+    async fn pass_on<T>(&self, channel: &mpsc::Sender<T>, item: T) -> bool {
+        match channel.try_send(item) {
+            Ok(()) => true,
+            Err(mpsc::error::TrySendError::Closed(_)) => false,
+            Err(mpsc::error::TrySendError::Full(item)) => {
+                self.reassembly.set_back_pressured(true, wall_clock());
+                let sent = channel.send(item).await;
+                self.reassembly.set_back_pressured(false, wall_clock());
+                sent.is_ok()
+            }
+        }
+    }
+
+    /// Answers a revocation once nothing is in flight; the poll thread bounds the wait.
+    async fn answer_when_drained(&self, done: std::sync::mpsc::Sender<()>) {
+        if self.groups.send(BatchMessage::Flush).await.is_err() {
+            return;
+        }
+        let in_flight = self.in_flight.clone();
+        tokio::spawn(async move {
+            in_flight.empty().await;
+            if done.send(()).is_err() {
+                tracing::warn!("revocation did not wait for the work in flight");
+            }
+        });
+    }
+}

@@ -1,0 +1,195 @@
+//! The one place that knows every stage: channels, tasks, the order of shutdown.
+//!
+//! ```text
+//! poll thread -> intake -> batching -> prepare -> device thread -> score -> publisher
+//!      ^           |                                                 |         |
+//!      |           +---- dead letters, absorbed records ------------>+         |
+//!      +------------------------------ ledger <--------------------------------+
+//! ```
+//! Every channel is bounded; a full one pushes back as far as the poll thread, which pauses its
+//! partitions and goes on polling. Shutdown follows the data: the poll thread stops reading, each
+//! stage ends when its input closes, the publisher waits for the broker, and the last commit
+//! comes after all of them.
+
+mod batching;
+mod in_flight;
+mod intake;
+mod output;
+mod prepare;
+mod receipt;
+mod score;
+mod setup;
+
+use std::future::Future;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+pub use self::output::OutputSettings;
+pub use self::setup::PipelineSetup;
+
+use self::in_flight::InFlight;
+use self::intake::Intake;
+use self::output::Output;
+use self::receipt::Receipt;
+use crate::admin::{Condition, Readiness};
+use crate::batcher::Batcher;
+use crate::decode::EnvelopeDecoder;
+use crate::domain::{MemoryBudget, Timestamp};
+use crate::inference::DeviceThread;
+use crate::kafka::consumer::{CameraConsumer, ConsumerCommand};
+use crate::kafka::offsets::OffsetLedger;
+use crate::kafka::publisher::{Publisher, PublisherProbe};
+use crate::reassembly::{ReassemblyBuffer, ReassemblyCounts};
+use crate::schema::dead_letter::without_value;
+use crate::scoring::Judge;
+
+/// Records between the poll thread and the intake: enough to bridge one tick of the intake; the
+/// bytes are bounded by the memory budget.
+const EVENTS: usize = 64;
+
+/// Closed groups before the batcher: one large batch of single-view parts.
+const GROUPS: usize = 64;
+
+/// Batches before each of prepare, device and score: one, so that the next is ready when the
+/// device is, and no more memory than that is held.
+const BATCHES: usize = 1;
+
+/// Publications before the publisher.
+const PUBLICATIONS: usize = 256;
+
+/// How often the brokers are asked for, and how long for an answer.
+const PROBE_INTERVAL: Duration = Duration::from_secs(10);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Runs the pipeline until `stop` resolves, then drains it.
+///
+/// # Errors
+/// When a stage fails for good. Nothing is lost then: what was not published is not committed.
+pub async fn run(setup: PipelineSetup, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let ledger = Arc::new(Mutex::new(OffsetLedger::default()));
+    let readiness = setup.readiness.clone();
+    let mut stages: JoinSet<anyhow::Result<()>> = JoinSet::new();
+
+    let output = Arc::new(Output::new(setup.output));
+    let (publications, to_publish) = mpsc::channel(PUBLICATIONS);
+    let publisher = Publisher::connect(
+        &setup.consumer.bus,
+        output.max_message_bytes(),
+        Arc::clone(&ledger),
+        without_value,
+    )?;
+    let probing = tokio::spawn(probe_brokers(publisher.probe(), readiness.clone()));
+    let budget = MemoryBudget::new(setup.memory_budget_bytes);
+    let reassembly = Arc::new(ReassemblyBuffer::new(setup.reassembly, budget.clone()));
+    let remembering = Arc::clone(&reassembly);
+    stages.spawn(async move {
+        publisher
+            .run(to_publish, |receipt: Receipt| receipt.close(&remembering))
+            .await
+            .context("publisher failed")
+    });
+
+    let (answers, to_score) = mpsc::channel(BATCHES);
+    let judge = Arc::new(Judge::new(setup.judge));
+    stages.spawn(score::score_answers(
+        judge,
+        Arc::clone(&output),
+        to_score,
+        publications.clone(),
+    ));
+
+    let (prepared, to_infer) = mpsc::channel(BATCHES);
+    let device = DeviceThread::start(setup.model, setup.max_batch, to_infer, answers)
+        .context("failed to start the device thread")?;
+    stages.spawn_blocking(move || device.join().context("device thread failed"));
+
+    let (batches, to_prepare) = mpsc::channel(BATCHES);
+    stages.spawn(prepare::prepare_batches(
+        Arc::new(setup.preprocessor),
+        setup.envelope.limits,
+        to_prepare,
+        prepared,
+    ));
+
+    let (groups, to_batch) = mpsc::channel(GROUPS);
+    let batcher = Batcher::new(setup.max_batch, setup.max_delay);
+    stages.spawn(batching::batch_groups(batcher, to_batch, batches));
+
+    let (events, to_take_in) = mpsc::channel(EVENTS);
+    let consumer = CameraConsumer::start(setup.consumer, ledger, budget.clone(), events)?;
+    let intake = Intake {
+        decoder: EnvelopeDecoder::new(setup.envelope),
+        reassembly,
+        budget,
+        output,
+        in_flight: InFlight::default(),
+        consumer: consumer.handle(),
+        readiness: readiness.clone(),
+        groups,
+        publications,
+        counted: ReassemblyCounts::default(),
+    };
+    stages.spawn(intake.run(to_take_in));
+    readiness.set(Condition::ModelLoaded, true);
+
+    let stop = async {
+        stop.await;
+        readiness.start_draining();
+    };
+    let outcome = supervise(stages, &consumer, stop).await;
+    probing.abort();
+    let closed = tokio::task::spawn_blocking(move || consumer.close())
+        .await
+        .context("failed to join the poll thread")?;
+    outcome.and(closed.context("consumer failed"))
+}
+
+/// Tells readiness whether the publisher reaches the brokers.
+async fn probe_brokers(probe: PublisherProbe, readiness: Readiness) {
+    let mut rounds = tokio::time::interval(PROBE_INTERVAL);
+    loop {
+        rounds.tick().await;
+        let probe = probe.clone();
+        let reached = tokio::task::spawn_blocking(move || probe.reach(PROBE_TIMEOUT)).await;
+        let is_up = matches!(reached, Ok(Ok(())));
+        readiness.set(Condition::PublisherUp, is_up);
+        if let Ok(Err(error)) = reached {
+            tracing::warn!(%error, "publisher does not reach the brokers");
+        }
+    }
+}
+
+/// The wall clock, as stages are given it.
+fn wall_clock() -> Timestamp {
+    let elapsed = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    Timestamp(i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// Waits for every stage; `stop` begins the drain, a failed stage ends the others.
+async fn supervise(
+    mut stages: JoinSet<anyhow::Result<()>>,
+    consumer: &CameraConsumer,
+    stop: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let mut stop = std::pin::pin!(stop);
+    let mut is_stopping = false;
+    loop {
+        tokio::select! {
+            () = &mut stop, if !is_stopping => {
+                is_stopping = true;
+                tracing::info!("draining");
+                consumer.handle().command(ConsumerCommand::Drain);
+            }
+            ended = stages.join_next() => match ended {
+                Some(ended) => ended.context("a stage panicked")??,
+                None => return Ok(()),
+            }
+        }
+    }
+}

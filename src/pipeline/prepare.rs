@@ -1,0 +1,132 @@
+//! From a batch of groups to the device's input: image bytes to pixels to normalised tensors.
+//!
+//! Every view is its own unit of work on the thread pool; a view that cannot be decoded becomes
+//! a reject and its part goes on without it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use rayon::prelude::*;
+use tokio::sync::mpsc;
+
+use super::in_flight::InFlightToken;
+use crate::batcher::{Batch, BatchItem};
+use crate::decode::{ImageLimits, decode_pixels};
+use crate::domain::{Group, MapFootprint, Reject, RejectReason, ScoringOrder, View};
+use crate::inference::InferenceBatch;
+use crate::model::InputImage;
+use crate::model::preprocess::Preprocessor;
+use crate::telemetry::{self, Stage};
+
+/// A closed group on its way to its result.
+#[derive(Debug)]
+pub(crate) struct PendingGroup {
+    pub(crate) group: Group,
+    pub(crate) token: InFlightToken,
+}
+
+impl BatchItem for PendingGroup {
+    fn images(&self) -> usize {
+        self.group.images()
+    }
+}
+
+/// A group whose views are with the device.
+#[derive(Debug)]
+pub(crate) struct PreparedGroup {
+    pub(crate) pending: PendingGroup,
+    /// One entry a view, in the order of `group.views`.
+    pub(crate) views: Vec<PreparedView>,
+}
+
+/// What became of a view before the device.
+#[derive(Debug)]
+pub(crate) enum PreparedView {
+    /// The next image of the batch is this view's.
+    Submitted(MapFootprint),
+    /// It could not be decoded.
+    Failed(Reject),
+    /// The device is not asked (timeout policy `review`).
+    Skipped,
+}
+
+/// Decodes and preprocesses batch after batch until the input closes.
+pub(crate) async fn prepare_batches(
+    preprocessor: Arc<Preprocessor>,
+    limits: ImageLimits,
+    mut batches: mpsc::Receiver<Batch<PendingGroup>>,
+    prepared: mpsc::Sender<InferenceBatch<Vec<PreparedGroup>>>,
+) -> anyhow::Result<()> {
+    while let Some(batch) = batches.recv().await {
+        let preprocessor = Arc::clone(&preprocessor);
+        let batch =
+            tokio::task::spawn_blocking(move || prepare(batch.groups, &preprocessor, limits))
+                .await?;
+        telemetry::batch_closed(batch.images.len());
+        if prepared.send(batch).await.is_err() {
+            break; // the device thread ended; its own error says why
+        }
+    }
+    Ok(())
+}
+
+fn prepare(
+    groups: Vec<PendingGroup>,
+    preprocessor: &Preprocessor,
+    limits: ImageLimits,
+) -> InferenceBatch<Vec<PreparedGroup>> {
+    let mut images = Vec::new();
+    let mut context = Vec::with_capacity(groups.len());
+    for pending in groups {
+        let prepared: Vec<(PreparedView, Option<InputImage>)> = match pending.group.scoring {
+            ScoringOrder::Skip => pending
+                .group
+                .views
+                .iter()
+                .map(|_| (PreparedView::Skipped, None))
+                .collect(),
+            ScoringOrder::Score => pending
+                .group
+                .views
+                .par_iter()
+                .map(|view| prepare_view(view, preprocessor, limits))
+                .collect(),
+        };
+        let mut views = Vec::with_capacity(prepared.len());
+        for (view, image) in prepared {
+            views.push(view);
+            images.extend(image);
+        }
+        context.push(PreparedGroup { pending, views });
+    }
+    InferenceBatch { images, context }
+}
+
+fn prepare_view(
+    view: &View,
+    preprocessor: &Preprocessor,
+    limits: ImageLimits,
+) -> (PreparedView, Option<InputImage>) {
+    let started = Instant::now();
+    let pixels = match decode_pixels(view, limits) {
+        Ok(pixels) => pixels,
+        Err(error) => return failed(view, error.reason, error.message),
+    };
+    telemetry::stage_took(Stage::Decode, started.elapsed());
+    let started = Instant::now();
+    let image = match preprocessor.prepare(&pixels) {
+        Ok(image) => image,
+        Err(error) => return failed(view, RejectReason::Decode, error.to_string()),
+    };
+    telemetry::stage_took(Stage::Preprocess, started.elapsed());
+    (PreparedView::Submitted(image.footprint), Some(image))
+}
+
+fn failed(view: &View, reason: RejectReason, error: String) -> (PreparedView, Option<InputImage>) {
+    let reject = Reject {
+        record: Arc::clone(&view.record),
+        reason,
+        error,
+    };
+    (PreparedView::Failed(reject), None)
+}

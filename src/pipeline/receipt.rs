@@ -1,0 +1,75 @@
+//! What is noted once a publication is acknowledged: metrics, and that the part is published.
+
+use super::in_flight::InFlightToken;
+use super::wall_clock;
+use crate::domain::{Decision, Group, PartVerdict, Reject, RejectReason, Timestamp};
+use crate::reassembly::ReassemblyBuffer;
+use crate::telemetry;
+
+/// Travels with a publication. It keeps the part's records alive until the broker has the
+/// result, so that the memory budget counts them until then.
+#[derive(Debug)]
+pub(crate) struct Receipt {
+    part: Option<PublishedPart>,
+    reasons: Vec<RejectReason>,
+    _token: InFlightToken,
+}
+
+#[derive(Debug)]
+struct PublishedPart {
+    group: Group,
+    decision: Decision,
+    maps_dropped: bool,
+    last_view_at: Timestamp,
+}
+
+impl Receipt {
+    /// For a part's result and the dead letters of its failed views.
+    pub(crate) fn for_part(
+        verdict: &PartVerdict,
+        rejects: &[Reject],
+        group: Group,
+        token: InFlightToken,
+    ) -> Self {
+        Self {
+            part: Some(PublishedPart {
+                group,
+                decision: verdict.decision,
+                maps_dropped: verdict.maps_dropped,
+                last_view_at: verdict.last_view_at,
+            }),
+            reasons: rejects.iter().map(|reject| reject.reason).collect(),
+            _token: token,
+        }
+    }
+
+    /// For one dead letter.
+    pub(crate) fn for_reject(reject: &Reject, token: InFlightToken) -> Self {
+        Self {
+            part: None,
+            reasons: vec![reject.reason],
+            _token: token,
+        }
+    }
+
+    /// For records that need nothing published.
+    pub(crate) fn for_absorbed(token: InFlightToken) -> Self {
+        Self {
+            part: None,
+            reasons: Vec::new(),
+            _token: token,
+        }
+    }
+
+    /// Notes that the broker has it all.
+    pub(crate) fn close(self, reassembly: &ReassemblyBuffer) {
+        for reason in self.reasons {
+            telemetry::dead_letter_published(reason);
+        }
+        if let Some(part) = self.part {
+            reassembly.mark_published(&part.group);
+            telemetry::result_published(part.decision, part.maps_dropped);
+            telemetry::end_to_end_took(wall_clock().since(part.last_view_at));
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! From settings to the parts of a pipeline: the one place where config names meet the stages'
+//! own settings.
+
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+
+use super::output::OutputSettings;
+use crate::admin::Readiness;
+use crate::config::{self, Settings};
+use crate::decode::{EnvelopeSettings, ImageLimits};
+use crate::domain::{ClassName, DuplicatePolicy, LineId, Topic, ViewId};
+use crate::kafka::client::BusSettings;
+use crate::kafka::consumer::ConsumerSettings;
+use crate::model::bundle::Bundle;
+use crate::model::candle_model::CandleModel;
+use crate::model::AnomalyModel;
+use crate::model::preprocess::Preprocessor;
+use crate::reassembly::{ExpectedViews, LineSettings, MemoryMarks, ReassemblySettings};
+use crate::schema::result::{ResultContext, ResultFormat, Run, RunKind};
+use crate::scoring::{ClassThresholds, JudgeSettings, MapSettings, RegionSettings};
+use crate::telemetry;
+
+/// The share of the memory budget that librdkafka may prefetch, besides the budget itself.
+const PREFETCH_SHARE: u64 = 4;
+
+/// The line of records that name none, when the settings name none either.
+const UNNAMED_LINE: &str = "default";
+
+/// Everything that a pipeline is built from.
+pub struct PipelineSetup {
+    /// The poll thread.
+    pub consumer: ConsumerSettings,
+    /// What envelopes do not say themselves, and limits.
+    pub envelope: EnvelopeSettings,
+    /// How views become groups.
+    pub reassembly: ReassemblySettings,
+    /// Bytes of records that may be alive.
+    pub memory_budget_bytes: u64,
+    /// Images a batch at most.
+    pub max_batch: usize,
+    /// How long a group waits for company.
+    pub max_delay: Duration,
+    /// Pixels to the model's input.
+    pub preprocessor: Preprocessor,
+    /// The model.
+    pub model: Box<dyn AnomalyModel>,
+    /// Thresholds, regions and maps.
+    pub judge: JudgeSettings,
+    /// Where results go.
+    pub output: OutputSettings,
+    /// Told when the pipeline is ready.
+    pub readiness: Readiness,
+}
+
+impl PipelineSetup {
+    /// Loads and warms the model and maps the settings to the stages.
+    ///
+    /// # Errors
+    /// When the bundle or the device is not as it should be.
+    pub fn from_settings(settings: &Settings, readiness: Readiness) -> anyhow::Result<Self> {
+        let bundle = Bundle::load(&settings.model.path)?;
+        let identity = bundle.identity();
+        let model = CandleModel::new(
+            &bundle,
+            &settings.model.device.to_string(),
+            settings.model.max_batch,
+        )?;
+        tracing::info!(
+            name = identity.name,
+            version = identity.version,
+            classes = bundle.manifest.classes.len(),
+            "model loaded"
+        );
+        telemetry::set_model(&identity, None);
+        let memory_budget_bytes = settings.reassembly.memory_budget.as_u64();
+        Ok(Self {
+            consumer: ConsumerSettings {
+                bus: bus(&settings.bus),
+                group_id: settings.bus.group_id.clone(),
+                subscription: match &settings.input.topic_regex {
+                    Some(regex) => vec![regex.clone()],
+                    None => settings.input.topics.clone(),
+                },
+                commit_interval: settings.bus.commit_interval,
+                drain_timeout: settings.bus.drain_timeout,
+                prefetch_bytes: memory_budget_bytes / PREFETCH_SHARE,
+            },
+            envelope: envelope(settings),
+            reassembly: reassembly(settings),
+            memory_budget_bytes,
+            max_batch: settings.model.max_batch,
+            max_delay: settings.model.max_delay,
+            preprocessor: bundle.preprocessor().map_err(|error| anyhow!(error))?,
+            model: Box::new(model),
+            judge: judge(&bundle, &settings.output),
+            output: OutputSettings {
+                results: ResultContext {
+                    topic: Topic::new(settings.output.results_topic.as_str()),
+                    format: match settings.output.format {
+                        config::ResultFormat::Msgpack => ResultFormat::Msgpack,
+                        config::ResultFormat::Json => ResultFormat::Json,
+                    },
+                    run: Run {
+                        kind: RunKind::Live,
+                        id: settings.bus.group_id.clone(),
+                    },
+                },
+                dead_letter_topic: Topic::new(settings.output.dead_letter_topic.as_str()),
+                max_message_bytes: usize::try_from(settings.output.max_message_bytes.as_u64())
+                    .unwrap_or(usize::MAX),
+                model: identity,
+            },
+            readiness,
+        })
+    }
+}
+
+/// The bus as its clients see it.
+pub(crate) fn bus(settings: &config::BusSettings) -> BusSettings {
+    BusSettings {
+        brokers: settings.brokers.clone(),
+        properties: settings
+            .properties
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect(),
+    }
+}
+
+fn envelope(settings: &Settings) -> EnvelopeSettings {
+    EnvelopeSettings {
+        default_line: LineId::new(settings.input.line.as_deref().unwrap_or(UNNAMED_LINE)),
+        default_class: settings.input.class.as_deref().map(ClassName::new),
+        limits: ImageLimits {
+            max_bytes: usize::try_from(settings.limits.max_bytes.as_u64()).unwrap_or(usize::MAX),
+            max_width: settings.limits.max_width,
+            max_height: settings.limits.max_height,
+            max_pixels: settings.limits.max_pixels,
+        },
+    }
+}
+
+fn reassembly(settings: &Settings) -> ReassemblySettings {
+    let reassembly = &settings.reassembly;
+    let line = LineSettings {
+        timeout: reassembly.timeout,
+        on_timeout: reassembly.on_timeout.into(),
+        duplicates: match reassembly.duplicates {
+            config::DuplicatePolicy::FirstWins => DuplicatePolicy::FirstWins,
+            config::DuplicatePolicy::LastWins => DuplicatePolicy::LastWins,
+        },
+    };
+    let lines = settings
+        .lines
+        .iter()
+        .map(|(name, own)| {
+            let settings = LineSettings {
+                timeout: own.timeout.unwrap_or(line.timeout),
+                on_timeout: own.on_timeout.map_or(line.on_timeout, Into::into),
+                duplicates: line.duplicates,
+            };
+            (LineId::new(name.as_str()), settings)
+        })
+        .collect();
+    ReassemblySettings {
+        line,
+        lines,
+        expected: expected_views(&settings.views),
+        reuse_after: reassembly.reuse_after,
+        max_future: reassembly.max_future,
+        idle_after: reassembly.idle_after,
+        wall_grace: Some(reassembly.wall_grace),
+        memory: MemoryMarks {
+            high_percent: percent(reassembly.memory_high),
+            low_percent: percent(reassembly.memory_low),
+        },
+        ..ReassemblySettings::default()
+    }
+}
+
+fn expected_views(settings: &config::ViewSettings) -> ExpectedViews {
+    let views = |names: &[String]| -> Vec<ViewId> {
+        names.iter().map(|name| ViewId::new(name.as_str())).collect()
+    };
+    let mut expected = ExpectedViews::for_all(views(&settings.default));
+    for (class, names) in &settings.class {
+        expected.insert(None, Some(ClassName::new(class.as_str())), views(names));
+    }
+    for (line, names) in &settings.line {
+        expected.insert(Some(LineId::new(line.as_str())), None, views(names));
+    }
+    expected
+}
+
+/// A share of one, checked to lie within, in percent.
+fn percent(share: f64) -> u8 {
+    (share * 100.0).round().clamp(0.0, 100.0) as u8
+}
+
+fn judge(bundle: &Bundle, output: &config::OutputSettings) -> JudgeSettings {
+    let classes = bundle
+        .manifest
+        .classes
+        .iter()
+        .map(|(class, thresholds)| {
+            let thresholds = ClassThresholds {
+                score: thresholds.threshold,
+                pixel: Some(thresholds.pixel_threshold),
+            };
+            (ClassName::new(class.as_str()), thresholds)
+        })
+        .collect();
+    JudgeSettings {
+        classes,
+        default_pixel_threshold: None,
+        regions: RegionSettings {
+            max_regions: output.regions.max_per_view,
+            min_area: output.regions.min_area,
+        },
+        maps: output.maps.codec.codec().map(|codec| MapSettings {
+            codec,
+            side: output.maps.side,
+        }),
+    }
+}

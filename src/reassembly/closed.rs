@@ -1,0 +1,167 @@
+//! The memory of closed parts, so that a late view is told from a new part.
+//!
+//! It is bounded in parts and bytes; the oldest are forgotten first. A view that comes for a
+//! forgotten part opens it anew: the part is then published twice, the second time partial and
+//! with another result ID, since that names the first offsets. The bounds must therefore cover
+//! what a line makes in the time in which views can be late.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::domain::{PartKey, Record, Reject, RejectReason, SourceOffset, Timestamp, View, ViewId};
+
+use super::group::{Fingerprint, HeldView, OpenGroup, misrouted, reject};
+use super::schedule::Sequence;
+use super::settings::ClosedMemorySettings;
+
+/// What a view means to its closed part.
+#[derive(Debug)]
+pub(crate) enum LateView {
+    /// The part ID is used again.
+    NewPart,
+    /// The very record is on its way with the part; this copy is dropped.
+    Redelivered,
+    /// The part has this image; nothing is lost with this record.
+    Identical,
+    /// Not part of what was published.
+    Rejected(Reject),
+}
+
+/// What is kept of a part after it was closed.
+#[derive(Debug)]
+pub(crate) struct ClosedPart {
+    pub(crate) sequence: Sequence,
+    /// Whether its result is known to be published.
+    pub(crate) is_published: bool,
+    /// A view with a later event time belongs to a new part.
+    reusable_after: Timestamp,
+    opened_by: SourceOffset,
+    views: Vec<(ViewId, Fingerprint)>,
+    records: Vec<(SourceOffset, u64)>,
+}
+
+impl ClosedPart {
+    pub(crate) fn of(group: &OpenGroup, reusable_after: Timestamp) -> Self {
+        let of_view = |held: &HeldView| (held.view.view.clone(), held.fingerprint);
+        let of_record = |record: &Arc<Record>| (record.source.clone(), record.generation);
+        Self {
+            sequence: group.sequence,
+            is_published: false,
+            reusable_after,
+            opened_by: group.opened_by().clone(),
+            views: group.views().iter().map(of_view).collect(),
+            records: group.records().map(of_record).collect(),
+        }
+    }
+
+    pub(crate) fn reusable_after(&self) -> Timestamp {
+        self.reusable_after
+    }
+
+    pub(crate) fn sources(&self) -> impl Iterator<Item = &SourceOffset> {
+        self.records.iter().map(|(source, _)| source)
+    }
+
+    /// Whether a record, as read under its generation, is part of it.
+    pub(crate) fn has_record(&self, record: &Record) -> bool {
+        self.records.iter().any(|(source, generation)| {
+            *source == record.source && *generation == record.generation
+        })
+    }
+
+    pub(crate) fn receive(
+        &self,
+        view: &View,
+        fingerprint: Fingerprint,
+        event_time: Timestamp,
+    ) -> LateView {
+        if event_time > self.reusable_after {
+            return LateView::NewPart;
+        }
+        if self.has_record(&view.record) {
+            return LateView::Redelivered;
+        }
+        if view.record.source.partition != self.opened_by.partition {
+            return LateView::Rejected(misrouted(view, &self.opened_by));
+        }
+        let same_image =
+            |(name, known): &(ViewId, Fingerprint)| *name == view.view && *known == fingerprint;
+        if self.views.iter().any(same_image) {
+            return LateView::Identical;
+        }
+        let error = format!(
+            "view `{}` came after its part `{}` was closed",
+            view.view, view.part.part
+        );
+        LateView::Rejected(reject(view, RejectReason::Late, error))
+    }
+
+    /// Roughly the memory it takes; names are shared and not counted.
+    fn size_bytes(&self) -> usize {
+        size_of::<(PartKey, Self)>()
+            + self.views.len() * size_of::<(ViewId, Fingerprint)>()
+            + self.records.len() * size_of::<(SourceOffset, u64)>()
+    }
+}
+
+/// Which closed parts are remembered, in the order in which they are forgotten.
+#[derive(Debug)]
+pub(crate) struct ClosedQueue {
+    limits: ClosedMemorySettings,
+    by_reuse: BTreeSet<(Timestamp, Sequence)>,
+    parts: BTreeMap<Sequence, (PartKey, usize)>,
+    bytes: usize,
+}
+
+impl ClosedQueue {
+    pub(crate) fn new(limits: ClosedMemorySettings) -> Self {
+        Self {
+            limits,
+            by_reuse: BTreeSet::new(),
+            parts: BTreeMap::new(),
+            bytes: 0,
+        }
+    }
+
+    pub(crate) fn insert(&mut self, part: PartKey, closed: &ClosedPart) {
+        let bytes = closed.size_bytes() + part.line.as_str().len() + part.part.as_str().len();
+        self.by_reuse
+            .insert((closed.reusable_after, closed.sequence));
+        self.parts.insert(closed.sequence, (part, bytes));
+        self.bytes += bytes;
+    }
+
+    pub(crate) fn remove(&mut self, sequence: Sequence, reusable_after: Timestamp) {
+        self.take(reusable_after, sequence);
+    }
+
+    /// Takes out the parts whose IDs may be used again, and the oldest ones over the bounds.
+    pub(crate) fn take_forgotten(
+        &mut self,
+        stream_time: Option<Timestamp>,
+    ) -> Vec<(PartKey, Sequence)> {
+        let mut forgotten = Vec::new();
+        while let Some(&(reusable_after, sequence)) = self.by_reuse.first() {
+            let is_reusable = stream_time.is_some_and(|time| time > reusable_after);
+            let is_over =
+                self.parts.len() > self.limits.max_parts || self.bytes > self.limits.max_bytes;
+            if !is_reusable && !is_over {
+                break;
+            }
+            let part = self.take(reusable_after, sequence);
+            forgotten.extend(part.map(|part| (part, sequence)));
+        }
+        forgotten
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.parts.len()
+    }
+
+    fn take(&mut self, reusable_after: Timestamp, sequence: Sequence) -> Option<PartKey> {
+        self.by_reuse.remove(&(reusable_after, sequence));
+        let (part, bytes) = self.parts.remove(&sequence)?;
+        self.bytes = self.bytes.saturating_sub(bytes);
+        Some(part)
+    }
+}

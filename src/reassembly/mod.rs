@@ -1,0 +1,557 @@
+//! Reassembly: gathers the views of one part, whatever order the cameras' topics deliver them in.
+//!
+//! Promises, for every view given to [`ReassemblyBuffer::accept`] under the current assignment:
+//! its record ends in exactly one closed group (as a view or absorbed as a copy), or in exactly
+//! one reject, or is finished as a copy of what was closed before, or is forgotten when its
+//! partition is revoked, or still waits in an open group. A part is closed once. No wait is
+//! without end: a group closes when it is complete, when stream time passes its deadline, when
+//! nothing was left to read for too long, or when memory needs the room.
+//!
+//! The buffer does no I/O and asks no clock; `now` is the wall clock, given by the caller. It can
+//! be shared between threads. Lock order: the map's entry of one part, then the [`Timeline`],
+//! which is a leaf; nothing takes a second entry while it holds one.
+
+mod closed;
+mod expected;
+mod group;
+mod memory;
+mod quiet_time;
+mod report;
+mod schedule;
+mod settings;
+mod stream_time;
+mod timeline;
+
+use std::collections::HashSet;
+use std::mem;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+
+use crate::domain::{
+    CloseCause, Group, MemoryBudget, PartKey, Reject, RejectReason, ScoringOrder, SourceOffset,
+    TimeoutPolicy, Timestamp, TopicPartition, View, ViewId,
+};
+
+pub use expected::{ExpectedViews, ViewList};
+pub use report::{
+    Event, FlowDecision, Forgotten, OldestGroup, PartitionStatus, ReassemblyCounts,
+    ReassemblyStatus,
+};
+pub use settings::{ClosedMemorySettings, LineSettings, MemoryMarks, ReassemblySettings};
+
+use closed::{ClosedPart, LateView};
+use group::{Arrival, Fingerprint, Joined, OpenGroup};
+use schedule::{Due, Sequence};
+use timeline::Timeline;
+
+/// The open groups of all parts, and the memory of closed ones.
+#[derive(Debug)]
+pub struct ReassemblyBuffer {
+    parts: DashMap<PartKey, PartState>,
+    timeline: Mutex<Timeline>,
+    settings: ReassemblySettings,
+    budget: MemoryBudget,
+}
+
+#[derive(Debug)]
+enum PartState {
+    Open(OpenGroup),
+    Closed(ClosedPart),
+}
+
+impl PartState {
+    fn sequence(&self) -> Sequence {
+        match self {
+            Self::Open(group) => group.sequence,
+            Self::Closed(closed) => closed.sequence,
+        }
+    }
+}
+
+impl ReassemblyBuffer {
+    /// An empty buffer without partitions. `budget` is the one that the records' leases are from.
+    pub fn new(settings: ReassemblySettings, budget: MemoryBudget) -> Self {
+        Self {
+            parts: DashMap::new(),
+            timeline: Mutex::new(Timeline::new(&settings, &budget)),
+            settings,
+            budget,
+        }
+    }
+
+    /// Takes partitions under `generation`, all running. Those that are held under another
+    /// generation are revoked first. Partitions that were paused must be resumed by the caller.
+    pub fn assign(
+        &self,
+        partitions: &[TopicPartition],
+        generation: u64,
+        now: Timestamp,
+    ) -> Forgotten {
+        let stale: Vec<TopicPartition> = {
+            let timeline = self.timeline();
+            let is_stale = |partition: &&TopicPartition| {
+                let held = timeline.clock.generation(partition);
+                held.is_some_and(|held| held != generation)
+            };
+            partitions.iter().filter(is_stale).cloned().collect()
+        };
+        let forgotten = self.revoke(&stale, now);
+        let mut timeline = self.timeline();
+        for partition in partitions {
+            if timeline.clock.generation(partition) != Some(generation) {
+                timeline.assign(partition.clone(), generation, now);
+            }
+        }
+        forgotten
+    }
+
+    /// Gives partitions up: forgets the open groups that have a record from them, and the closed
+    /// parts that are not known to be published, since those will be read again.
+    pub fn revoke(&self, partitions: &[TopicPartition], now: Timestamp) -> Forgotten {
+        if partitions.is_empty() {
+            return Forgotten::default();
+        }
+        self.timeline().revoke(partitions, now);
+        let revoked: HashSet<&TopicPartition> = partitions.iter().collect();
+        let is_revoked = |source: &SourceOffset| revoked.contains(&source.topic_partition());
+        let mut open = Vec::new();
+        let mut closed = Vec::new();
+        self.parts.retain(|_, state| match state {
+            PartState::Open(group) if group.records().any(|record| is_revoked(&record.source)) => {
+                let sources = group.records().map(|record| record.source.clone());
+                let stranded = sources.filter(|source| !is_revoked(source));
+                open.push((group.sequence, group.bytes, stranded.collect::<Vec<_>>()));
+                false
+            }
+            PartState::Closed(part) if !part.is_published && part.sources().any(is_revoked) => {
+                closed.push((part.sequence, part.reusable_after()));
+                false
+            }
+            _ => true,
+        });
+        self.forget(open, closed)
+    }
+
+    fn forget(
+        &self,
+        open: Vec<(Sequence, usize, Vec<SourceOffset>)>,
+        closed: Vec<(Sequence, Timestamp)>,
+    ) -> Forgotten {
+        let mut timeline = self.timeline();
+        let mut forgotten = Forgotten {
+            groups: open.len(),
+            stranded: Vec::new(),
+        };
+        for (sequence, bytes, stranded) in open {
+            timeline.schedule.remove(sequence);
+            timeline.open_bytes = timeline.open_bytes.saturating_sub(bytes as u64);
+            forgotten.stranded.extend(stranded);
+        }
+        for (sequence, reusable_after) in closed {
+            timeline.closed.remove(sequence, reusable_after);
+        }
+        timeline.counts.forgotten += forgotten.groups as u64;
+        forgotten.stranded.sort();
+        forgotten
+    }
+
+    /// Takes a view in. Its time moves stream time first, so groups that are due close before it;
+    /// then it joins its group, which may complete it. A view of a stale generation is dropped.
+    pub fn accept(&self, view: View, now: Timestamp) -> Vec<Event> {
+        let mut events = Vec::new();
+        let (event_time, due) = {
+            let mut timeline = self.timeline();
+            if !timeline.is_current(&view.record) {
+                timeline.counts.stale += 1;
+                return events;
+            }
+            let event_time = timeline.observe(&view.record, view.captured_at, now);
+            (event_time, timeline.take_passed(now))
+        };
+        self.close_due(due, &mut events);
+        let fingerprint = Fingerprint::of(view.image_bytes());
+        self.receive(view, fingerprint, event_time, now, &mut events);
+        self.forget_closed();
+        events
+    }
+
+    /// Closes what is due. To be called a few times per second, whether or not records come.
+    pub fn tick(&self, now: Timestamp) -> Vec<Event> {
+        let mut events = Vec::new();
+        let due = {
+            let mut timeline = self.timeline();
+            let mut due = timeline.take_passed(now);
+            due.extend(timeline.take_quiet(now));
+            due
+        };
+        self.close_due(due, &mut events);
+        self.forget_closed();
+        events
+    }
+
+    /// Notes that everything in a partition was read.
+    pub fn reach_end(&self, partition: &TopicPartition, now: Timestamp) {
+        self.timeline().reach_end(partition, now);
+    }
+
+    /// Notes that the stages behind keep the consumer from reading, or no longer do. The time
+    /// between counts neither as idleness nor towards a wall-clock deadline.
+    pub fn set_back_pressured(&self, is_back_pressured: bool, now: Timestamp) {
+        self.timeline().set_back_pressured(is_back_pressured, now);
+    }
+
+    /// Decides what to pause, resume and evict for the memory budget. To be called like
+    /// [`Self::tick`]; each transition is named once.
+    pub fn flow(&self, now: Timestamp) -> FlowDecision {
+        let mut events = Vec::new();
+        {
+            let mut timeline = self.timeline();
+            let is_back_pressured = timeline.clock.is_back_pressured();
+            timeline
+                .flow
+                .update(self.budget.used_bytes(), is_back_pressured, now);
+        }
+        loop {
+            let evicted = self.timeline().take_evicted(now);
+            let Some(due) = evicted else { break };
+            self.close_due(vec![due], &mut events);
+        }
+        self.forget_closed();
+        let mut timeline = self.timeline();
+        if !events.is_empty() {
+            timeline.flow.note_progress(now);
+        }
+        let decision = timeline.decide_flow(&self.settings, now);
+        FlowDecision { events, ..decision }
+    }
+
+    /// Closes the open group with the earliest deadline by its line's policy, for its memory.
+    pub fn evict_oldest(&self) -> Vec<Event> {
+        let mut events = Vec::new();
+        let oldest = self.timeline().schedule.take_earliest(CloseCause::Evicted);
+        self.close_due(oldest.into_iter().collect(), &mut events);
+        self.forget_closed();
+        events
+    }
+
+    /// Closes all open groups as if stream time had passed them: a bounded replay has ended.
+    pub fn close_all(&self) -> Vec<Event> {
+        let mut events = Vec::new();
+        loop {
+            let earliest = self
+                .timeline()
+                .schedule
+                .take_earliest(CloseCause::StreamTime);
+            let Some(due) = earliest else { break };
+            self.close_due(vec![due], &mut events);
+        }
+        self.forget_closed();
+        events
+    }
+
+    /// Notes that a group's result is published, so that a rebalance need not forget the part.
+    pub fn mark_published(&self, group: &Group) {
+        let Some(mut state) = self.parts.get_mut(&group.part) else {
+            return;
+        };
+        if let PartState::Closed(closed) = &mut *state {
+            let first = group.views.first();
+            closed.is_published |= first.is_some_and(|view| closed.has_record(&view.record));
+        }
+    }
+
+    /// How often things happened since the start.
+    pub fn counts(&self) -> ReassemblyCounts {
+        self.timeline().counts
+    }
+
+    /// The state of the buffer, for operators.
+    pub fn status(&self, now: Timestamp) -> ReassemblyStatus {
+        let (mut status, oldest) = {
+            let timeline = self.timeline();
+            let status = ReassemblyStatus {
+                open_groups: timeline.schedule.len(),
+                open_bytes: timeline.open_bytes,
+                closed_parts: timeline.closed.len(),
+                stream_time: timeline.clock.stream_time(),
+                oldest: None,
+                partitions: timeline.partition_statuses(now),
+            };
+            (status, timeline.schedule.earliest().cloned())
+        };
+        status.oldest = oldest.map(|appointment| OldestGroup {
+            missing: self.missing_views(&appointment.part),
+            part: appointment.part,
+            deadline: appointment.deadline,
+        });
+        status
+    }
+
+    fn missing_views(&self, part: &PartKey) -> Vec<ViewId> {
+        match self.parts.get(part).as_deref() {
+            Some(PartState::Open(group)) => group.missing(&self.settings.expected),
+            _ => Vec::new(),
+        }
+    }
+
+    fn timeline(&self) -> MutexGuard<'_, Timeline> {
+        // A panic elsewhere leaves the timeline usable: its methods do not panic half-way.
+        self.timeline.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn close_due(&self, due: Vec<Due>, events: &mut Vec<Event>) {
+        for due in due {
+            let Some(mut state) = self.parts.get_mut(&due.part) else {
+                continue;
+            };
+            if state.sequence() == due.sequence {
+                self.close(&mut state, due.cause, &mut self.timeline(), events);
+            }
+        }
+    }
+
+    fn forget_closed(&self) {
+        let forgotten = {
+            let mut timeline = self.timeline();
+            let stream_time = timeline.clock.stream_time();
+            timeline.closed.take_forgotten(stream_time)
+        };
+        for (part, sequence) in forgotten {
+            self.parts.remove_if(&part, |_, state| {
+                matches!(state, PartState::Closed(_)) && state.sequence() == sequence
+            });
+        }
+    }
+
+    fn receive(
+        &self,
+        view: View,
+        fingerprint: Fingerprint,
+        event_time: Timestamp,
+        now: Timestamp,
+        events: &mut Vec<Event>,
+    ) {
+        let entry = self.parts.entry(view.part.clone());
+        let mut timeline = self.timeline();
+        // Again, since the partition may have been revoked by another thread in the meantime.
+        if !timeline.is_current(&view.record) {
+            timeline.counts.stale += 1;
+            return;
+        }
+        let arrival = self.arrival(view, fingerprint, event_time, &timeline);
+        match entry {
+            Entry::Vacant(vacant) => {
+                if let Some(group) = self.open(arrival, now, &mut timeline, events) {
+                    let mut state = vacant.insert(PartState::Open(group));
+                    self.close_complete(&mut state, &mut timeline, events);
+                }
+            }
+            Entry::Occupied(mut occupied) => {
+                self.receive_known(occupied.get_mut(), arrival, now, &mut timeline, events);
+            }
+        }
+    }
+
+    fn arrival(
+        &self,
+        view: View,
+        fingerprint: Fingerprint,
+        event_time: Timestamp,
+        timeline: &Timeline,
+    ) -> Arrival {
+        let timeout = self.settings.for_line(&view.part.line).timeout;
+        // A backlog that was taken over lies behind stream time; its parts get their time too.
+        let opened_at = timeline.clock.stream_time().max(Some(event_time));
+        Arrival {
+            view,
+            fingerprint,
+            event_time,
+            deadline: opened_at.unwrap_or(event_time).after(timeout),
+        }
+    }
+
+    fn receive_known(
+        &self,
+        state: &mut PartState,
+        arrival: Arrival,
+        now: Timestamp,
+        timeline: &mut Timeline,
+        events: &mut Vec<Event>,
+    ) {
+        if let PartState::Open(group) = state {
+            if arrival.event_time <= self.reusable_after(group, CloseCause::StreamTime) {
+                self.join(group, arrival, timeline, events);
+                self.close_complete(state, timeline, events);
+                return;
+            }
+            self.close(state, CloseCause::StreamTime, timeline, events);
+        }
+        let PartState::Closed(closed) = state else {
+            return;
+        };
+        match closed.receive(&arrival.view, arrival.fingerprint, arrival.event_time) {
+            LateView::NewPart => {
+                if let Some(group) = self.open(arrival, now, timeline, events) {
+                    timeline
+                        .closed
+                        .remove(closed.sequence, closed.reusable_after());
+                    *state = PartState::Open(group);
+                    self.close_complete(state, timeline, events);
+                }
+            }
+            LateView::Redelivered => timeline.counts.redelivered += 1,
+            LateView::Identical => {
+                timeline.counts.late_identical += 1;
+                events.push(Event::Finished(vec![arrival.view.record]));
+            }
+            LateView::Rejected(reject) => push_reject(reject, timeline, events),
+        }
+    }
+
+    /// Opens a group with its first view, unless that is refused.
+    fn open(
+        &self,
+        arrival: Arrival,
+        now: Timestamp,
+        timeline: &mut Timeline,
+        events: &mut Vec<Event>,
+    ) -> Option<OpenGroup> {
+        let mut group = OpenGroup::opened_for(&arrival, timeline.next_sequence());
+        self.join(&mut group, arrival, timeline, events);
+        if group.views().is_empty() {
+            return None;
+        }
+        timeline.schedule_group(&group, &self.settings, now);
+        Some(group)
+    }
+
+    fn join(
+        &self,
+        group: &mut OpenGroup,
+        arrival: Arrival,
+        timeline: &mut Timeline,
+        events: &mut Vec<Event>,
+    ) {
+        let duplicates = self.settings.for_line(&arrival.view.part.line).duplicates;
+        let (bytes, conflicts, deadline) = (group.bytes, group.count_conflicts, group.deadline);
+        match group.join(arrival, &self.settings.expected, duplicates) {
+            Joined::Held(displaced) => {
+                for reject in displaced {
+                    push_reject(reject, timeline, events);
+                }
+            }
+            Joined::Absorbed => timeline.counts.absorbed += 1,
+            Joined::Redelivered => timeline.counts.redelivered += 1,
+            Joined::Refused(reject) => push_reject(reject, timeline, events),
+        }
+        timeline.open_bytes =
+            (timeline.open_bytes + group.bytes as u64).saturating_sub(bytes as u64);
+        timeline.counts.count_conflicts += (group.count_conflicts - conflicts) as u64;
+        if group.deadline != deadline {
+            timeline
+                .schedule
+                .move_deadline(group.sequence, group.deadline);
+        }
+    }
+
+    fn close_complete(
+        &self,
+        state: &mut PartState,
+        timeline: &mut Timeline,
+        events: &mut Vec<Event>,
+    ) {
+        let is_complete = match state {
+            PartState::Open(group) => group.is_complete(&self.settings.expected),
+            PartState::Closed(_) => false,
+        };
+        if is_complete {
+            self.close(state, CloseCause::Complete, timeline, events);
+        }
+    }
+
+    fn close(
+        &self,
+        state: &mut PartState,
+        cause: CloseCause,
+        timeline: &mut Timeline,
+        events: &mut Vec<Event>,
+    ) {
+        let PartState::Open(group) = state else {
+            return;
+        };
+        let closed = ClosedPart::of(group, self.reusable_after(group, cause));
+        timeline.schedule.remove(group.sequence);
+        timeline.open_bytes = timeline.open_bytes.saturating_sub(group.bytes as u64);
+        timeline.closed.insert(group.part().clone(), &closed);
+        timeline.count_closed(cause);
+        let previous = mem::replace(state, PartState::Closed(closed));
+        if let PartState::Open(group) = previous {
+            self.hand_on(group, cause, timeline, events);
+        }
+    }
+
+    /// The event time up to which the group's part ID still means the same part.
+    fn reusable_after(&self, group: &OpenGroup, cause: CloseCause) -> Timestamp {
+        let closed_at = match cause {
+            CloseCause::Complete => group.last_event,
+            _ => group.last_event.max(group.deadline),
+        };
+        closed_at.after(self.settings.reuse_after)
+    }
+
+    /// Sends a closed group where its line's policy wants it.
+    fn hand_on(
+        &self,
+        group: OpenGroup,
+        cause: CloseCause,
+        timeline: &mut Timeline,
+        events: &mut Vec<Event>,
+    ) {
+        let on_timeout = self.settings.for_line(&group.part().line).on_timeout;
+        let scoring = match (cause, on_timeout) {
+            (CloseCause::Complete, _) | (_, TimeoutPolicy::ScorePartial) => ScoringOrder::Score,
+            (_, TimeoutPolicy::Review | TimeoutPolicy::DeadLetter) => ScoringOrder::Skip,
+        };
+        let group = group.close(cause, scoring, &self.settings.expected);
+        if cause == CloseCause::Complete || on_timeout != TimeoutPolicy::DeadLetter {
+            events.push(Event::Closed(group));
+            return;
+        }
+        let error = expiry_error(&group);
+        for view in group.views {
+            let reject = Reject {
+                record: view.record,
+                reason: RejectReason::Expired,
+                error: error.clone(),
+            };
+            push_reject(reject, timeline, events);
+        }
+        if !group.absorbed.is_empty() {
+            events.push(Event::Finished(group.absorbed));
+        }
+    }
+}
+
+fn push_reject(reject: Reject, timeline: &mut Timeline, events: &mut Vec<Event>) {
+    timeline.counts.rejected += 1;
+    events.push(Event::Rejected(reject));
+}
+
+fn expiry_error(group: &Group) -> String {
+    let cause = match group.cause {
+        CloseCause::Evicted => "was closed early for lack of memory",
+        _ => "was not complete in time",
+    };
+    let missing: Vec<&str> = group.missing.iter().map(|view| view.as_str()).collect();
+    let came = group.views.len();
+    if missing.is_empty() {
+        return format!("part `{}` {cause}: {came} views came", group.part.part);
+    }
+    format!(
+        "part `{}` {cause}: {came} views came, missing `{}`",
+        group.part.part,
+        missing.join("`, `")
+    )
+}

@@ -1,0 +1,114 @@
+//! What the buffer tells its surroundings: events, decisions, counts, status.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::domain::{
+    Group, PartKey, Record, Reject, SourceOffset, Timestamp, TopicPartition, ViewId,
+};
+
+/// What became of records.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A part is closed and goes on its way; its records finish when it is published.
+    Closed(Group),
+    /// A record goes to the dead letters and finishes when that is published.
+    Rejected(Reject),
+    /// Records with nothing to publish: copies of what was used. They are finished now.
+    Finished(Vec<Arc<Record>>),
+}
+
+/// What the consumer should do about memory.
+#[derive(Clone, Debug, Default)]
+pub struct FlowDecision {
+    /// Partitions to pause now. Named once; they count as paused from here on.
+    pub pause: Vec<TopicPartition>,
+    /// Partitions to resume now.
+    pub resume: Vec<TopicPartition>,
+    /// Groups that had to give way.
+    pub events: Vec<Event>,
+}
+
+/// What a revocation made the buffer forget.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Open groups.
+    pub groups: usize,
+    /// Records of those groups on partitions that are still ours. Empty while the topics are
+    /// co-partitioned; otherwise they must be read again, from the lowest offset a partition.
+    pub stranded: Vec<SourceOffset>,
+}
+
+/// How often things happened since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReassemblyCounts {
+    /// Views given to the buffer.
+    pub views: u64,
+    /// Views of partitions that are not ours any more; dropped.
+    pub stale: u64,
+    /// Copies of a record that is held already; dropped.
+    pub redelivered: u64,
+    /// Byte-identical views that finish with their group.
+    pub absorbed: u64,
+    /// Byte-identical views of parts that were closed before.
+    pub late_identical: u64,
+    /// Records rejected, for whatever reason.
+    pub rejected: u64,
+    /// Views whose time lay too far in the future.
+    pub clamped: u64,
+    /// Views that named another number of views than their part's first.
+    pub count_conflicts: u64,
+    /// Groups closed with every view.
+    pub complete: u64,
+    /// Groups closed by stream time.
+    pub timed_out: u64,
+    /// Groups closed by the wall clock.
+    pub wall_clock: u64,
+    /// Groups closed for lack of memory.
+    pub evicted: u64,
+    /// Groups forgotten because their partitions were revoked.
+    pub forgotten: u64,
+}
+
+/// The state of the buffer, for operators.
+#[derive(Clone, Debug)]
+pub struct ReassemblyStatus {
+    /// Groups waiting for views.
+    pub open_groups: usize,
+    /// Bytes of records they keep alive.
+    pub open_bytes: u64,
+    /// Closed parts that are remembered.
+    pub closed_parts: usize,
+    /// How far the log has come.
+    pub stream_time: Option<Timestamp>,
+    /// The group with the earliest deadline.
+    pub oldest: Option<OldestGroup>,
+    /// Every assigned partition, in order.
+    pub partitions: Vec<PartitionStatus>,
+}
+
+/// The open group that is due first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OldestGroup {
+    /// The part.
+    pub part: PartKey,
+    /// Stream time at which it closes.
+    pub deadline: Timestamp,
+    /// The listed views that it waits for.
+    pub missing: Vec<ViewId>,
+}
+
+/// One partition's progress.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionStatus {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// Its highest event time.
+    pub highest: Option<Timestamp>,
+    /// How far it is ahead of stream time.
+    pub ahead: Duration,
+    /// Whether it no longer holds stream time back.
+    pub is_idle: bool,
+    /// Whether it is paused for memory.
+    pub is_paused: bool,
+}

@@ -1,0 +1,169 @@
+//! Stream time: how far the log itself has come.
+//!
+//! Stream time is the lowest of the partitions' highest event times, over the assigned partitions
+//! that are not idle. It never runs backwards. A partition without any record holds it back until
+//! it is known to be empty. A partition is idle when it is at its end and has had no record for
+//! `idle_after`; one that is paused or back-pressured is never idle, since records may wait there.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use crate::domain::{Timestamp, TopicPartition};
+
+/// What a record's arrival meant for the clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Observed {
+    /// The record's event time, clamped.
+    pub(crate) event_time: Timestamp,
+    /// Whether it had to be clamped.
+    pub(crate) was_clamped: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct StreamClock {
+    partitions: HashMap<TopicPartition, PartitionClock>,
+    stream_time: Option<Timestamp>,
+    is_back_pressured: bool,
+    idle_after: Duration,
+    max_future: Duration,
+}
+
+/// What is known of one partition's time.
+#[derive(Clone, Debug)]
+pub(crate) struct PartitionClock {
+    pub(crate) generation: u64,
+    pub(crate) highest: Option<Timestamp>,
+    pub(crate) is_at_end: bool,
+    pub(crate) is_paused: bool,
+    /// Wall time of the last record, or of the assignment, or of the end of a pause.
+    active_at: Timestamp,
+}
+
+impl StreamClock {
+    pub(crate) fn new(idle_after: Duration, max_future: Duration) -> Self {
+        Self {
+            partitions: HashMap::new(),
+            stream_time: None,
+            is_back_pressured: false,
+            idle_after,
+            max_future,
+        }
+    }
+
+    pub(crate) fn assign(&mut self, partition: TopicPartition, generation: u64, now: Timestamp) {
+        let clock = PartitionClock {
+            generation,
+            highest: None,
+            is_at_end: false,
+            is_paused: false,
+            active_at: now,
+        };
+        self.partitions.insert(partition, clock);
+    }
+
+    pub(crate) fn revoke(&mut self, partition: &TopicPartition) {
+        self.partitions.remove(partition);
+    }
+
+    pub(crate) fn generation(&self, partition: &TopicPartition) -> Option<u64> {
+        self.partitions.get(partition).map(|clock| clock.generation)
+    }
+
+    pub(crate) fn partitions(&self) -> impl Iterator<Item = (&TopicPartition, &PartitionClock)> {
+        self.partitions.iter()
+    }
+
+    /// Notes a record of an assigned partition.
+    pub(crate) fn observe(
+        &mut self,
+        partition: &TopicPartition,
+        captured_at: Timestamp,
+        now: Timestamp,
+    ) -> Observed {
+        let latest = now.after(self.max_future);
+        let event_time = captured_at.min(latest);
+        if let Some(clock) = self.partitions.get_mut(partition) {
+            clock.highest = clock.highest.max(Some(event_time));
+            clock.is_at_end = false;
+            clock.active_at = now;
+        }
+        Observed {
+            event_time,
+            was_clamped: captured_at > latest,
+        }
+    }
+
+    pub(crate) fn reach_end(&mut self, partition: &TopicPartition) {
+        if let Some(clock) = self.partitions.get_mut(partition) {
+            clock.is_at_end = true;
+        }
+    }
+
+    pub(crate) fn set_paused(
+        &mut self,
+        partition: &TopicPartition,
+        is_paused: bool,
+        now: Timestamp,
+    ) {
+        if let Some(clock) = self.partitions.get_mut(partition) {
+            clock.is_paused = is_paused;
+            clock.active_at = now;
+        }
+    }
+
+    pub(crate) fn set_back_pressured(&mut self, is_back_pressured: bool, now: Timestamp) {
+        if self.is_back_pressured == is_back_pressured {
+            return;
+        }
+        self.is_back_pressured = is_back_pressured;
+        for clock in self.partitions.values_mut() {
+            clock.active_at = now;
+        }
+    }
+
+    pub(crate) fn is_back_pressured(&self) -> bool {
+        self.is_back_pressured
+    }
+
+    pub(crate) fn stream_time(&self) -> Option<Timestamp> {
+        self.stream_time
+    }
+
+    /// Moves stream time as far as the partitions allow.
+    pub(crate) fn advance(&mut self, now: Timestamp) -> Option<Timestamp> {
+        if let Some(lowest) = self.lowest(now).flatten() {
+            self.stream_time = self.stream_time.max(Some(lowest));
+        }
+        self.stream_time
+    }
+
+    /// The lowest of the highest event times of the partitions that count: `None` if none counts,
+    /// `Some(None)` if one of them has had no record yet.
+    pub(crate) fn lowest(&self, now: Timestamp) -> Option<Option<Timestamp>> {
+        self.partitions
+            .values()
+            .filter(|clock| !self.is_idle(clock, now))
+            .map(|clock| clock.highest)
+            .min()
+    }
+
+    pub(crate) fn is_idle(&self, clock: &PartitionClock, now: Timestamp) -> bool {
+        clock.is_at_end
+            && !clock.is_paused
+            && !self.is_back_pressured
+            && now.since(clock.active_at) >= self.idle_after
+    }
+
+    /// Whether nothing is left to read on any assigned partition of that number, and nothing
+    /// keeps us from reading what comes.
+    pub(crate) fn is_quiet(&self, number: i32) -> bool {
+        let mut of_number = self
+            .partitions
+            .iter()
+            .filter(|(partition, _)| partition.partition == number)
+            .peekable();
+        !self.is_back_pressured
+            && of_number.peek().is_some()
+            && of_number.all(|(_, clock)| clock.is_at_end && !clock.is_paused)
+    }
+}

@@ -1,0 +1,224 @@
+//! The state that all groups share: clocks, due times, memory pressure, counts.
+//!
+//! It sits behind one mutex that is a leaf: whoever holds it takes no other lock.
+
+use std::collections::BTreeSet;
+
+use crate::domain::{CloseCause, MemoryBudget, Record, Timestamp, TopicPartition};
+
+use super::closed::ClosedQueue;
+use super::group::OpenGroup;
+use super::memory::{Flow, Marks, Pressure, should_pause};
+use super::quiet_time::QuietClocks;
+use super::report::{FlowDecision, PartitionStatus, ReassemblyCounts};
+use super::schedule::{Appointment, Due, Schedule, Sequence};
+use super::settings::ReassemblySettings;
+use super::stream_time::StreamClock;
+
+#[derive(Debug)]
+pub(crate) struct Timeline {
+    pub(crate) clock: StreamClock,
+    pub(crate) schedule: Schedule,
+    pub(crate) closed: ClosedQueue,
+    pub(crate) flow: Flow,
+    pub(crate) counts: ReassemblyCounts,
+    pub(crate) open_bytes: u64,
+    quiet: QuietClocks,
+    next_sequence: Sequence,
+}
+
+impl Timeline {
+    pub(crate) fn new(settings: &ReassemblySettings, budget: &MemoryBudget) -> Self {
+        Self {
+            clock: StreamClock::new(settings.idle_after, settings.max_future),
+            schedule: Schedule::default(),
+            closed: ClosedQueue::new(settings.closed),
+            flow: Flow::new(Marks::of(budget, settings.memory), settings.stall_after),
+            counts: ReassemblyCounts::default(),
+            open_bytes: 0,
+            quiet: QuietClocks::default(),
+            next_sequence: 0,
+        }
+    }
+
+    pub(crate) fn next_sequence(&mut self) -> Sequence {
+        self.next_sequence += 1;
+        self.next_sequence
+    }
+
+    /// Whether a record was read under the assignment that holds now.
+    pub(crate) fn is_current(&self, record: &Record) -> bool {
+        self.clock.generation(&record.source.topic_partition()) == Some(record.generation)
+    }
+
+    pub(crate) fn assign(&mut self, partition: TopicPartition, generation: u64, now: Timestamp) {
+        let number = partition.partition;
+        self.clock.assign(partition, generation, now);
+        self.refresh_quiet(number, now);
+    }
+
+    pub(crate) fn revoke(&mut self, partitions: &[TopicPartition], now: Timestamp) {
+        for partition in partitions {
+            self.clock.revoke(partition);
+            self.refresh_quiet(partition.partition, now);
+        }
+        let numbers: BTreeSet<i32> = self
+            .clock
+            .partitions()
+            .map(|(partition, _)| partition.partition)
+            .collect();
+        for number in self.quiet.numbers() {
+            if !numbers.contains(&number) {
+                self.quiet.remove(number);
+            }
+        }
+    }
+
+    /// Notes a record and moves stream time; returns the record's event time.
+    pub(crate) fn observe(
+        &mut self,
+        record: &Record,
+        captured_at: Timestamp,
+        now: Timestamp,
+    ) -> Timestamp {
+        let partition = record.source.topic_partition();
+        let observed = self.clock.observe(&partition, captured_at, now);
+        self.quiet.set_quiet(partition.partition, false, now);
+        self.flow.note_progress(now);
+        self.counts.views += 1;
+        self.counts.clamped += u64::from(observed.was_clamped);
+        observed.event_time
+    }
+
+    pub(crate) fn reach_end(&mut self, partition: &TopicPartition, now: Timestamp) {
+        self.clock.reach_end(partition);
+        self.refresh_quiet(partition.partition, now);
+    }
+
+    pub(crate) fn set_back_pressured(&mut self, is_back_pressured: bool, now: Timestamp) {
+        self.clock.set_back_pressured(is_back_pressured, now);
+        for number in self.quiet.numbers() {
+            self.refresh_quiet(number, now);
+        }
+    }
+
+    fn refresh_quiet(&mut self, number: i32, now: Timestamp) {
+        let is_quiet = self.clock.is_quiet(number);
+        self.quiet.set_quiet(number, is_quiet, now);
+    }
+
+    /// Moves stream time and takes out the groups that it has passed.
+    pub(crate) fn take_passed(&mut self, now: Timestamp) -> Vec<Due> {
+        match self.clock.advance(now) {
+            Some(stream_time) => self.schedule.take_passed(stream_time),
+            None => Vec::new(),
+        }
+    }
+
+    /// Takes out the groups that have waited for too long while nothing was left to read.
+    pub(crate) fn take_quiet(&mut self, now: Timestamp) -> Vec<Due> {
+        let mut due = Vec::new();
+        for number in self.quiet.numbers() {
+            let elapsed = self.quiet.elapsed(number, now);
+            due.extend(self.schedule.take_quiet(number, elapsed));
+        }
+        due
+    }
+
+    /// Makes the appointment of a group that was just opened.
+    pub(crate) fn schedule_group(
+        &mut self,
+        group: &OpenGroup,
+        settings: &ReassemblySettings,
+        now: Timestamp,
+    ) {
+        let number = group.opened_by().partition;
+        let timeout = settings.for_line(&group.part().line).timeout;
+        let quiet_deadline = settings
+            .wall_grace
+            .map(|grace| (number, self.quiet.elapsed(number, now) + timeout + grace));
+        let appointment = Appointment {
+            part: group.part().clone(),
+            deadline: group.deadline,
+            quiet_deadline,
+        };
+        self.schedule.insert(group.sequence, appointment);
+    }
+
+    pub(crate) fn count_closed(&mut self, cause: CloseCause) {
+        let count = match cause {
+            CloseCause::Complete => &mut self.counts.complete,
+            CloseCause::StreamTime => &mut self.counts.timed_out,
+            CloseCause::WallClock => &mut self.counts.wall_clock,
+            CloseCause::Evicted => &mut self.counts.evicted,
+        };
+        *count += 1;
+    }
+
+    /// Takes out the group to evict next, if memory asks for one.
+    pub(crate) fn take_evicted(&mut self, now: Timestamp) -> Option<Due> {
+        if !self.flow.must_evict(self.open_bytes, now) {
+            return None;
+        }
+        self.schedule.take_earliest(CloseCause::Evicted)
+    }
+
+    /// Decides which partitions change between paused and running, and takes it as done.
+    pub(crate) fn decide_flow(
+        &mut self,
+        settings: &ReassemblySettings,
+        now: Timestamp,
+    ) -> FlowDecision {
+        let pressure = self.flow.pressure;
+        let lowest = self.clock.lowest(now).flatten();
+        let mut decision = FlowDecision::default();
+        for (partition, clock) in self.clock.partitions() {
+            let is_exempt = pressure == Pressure::High && self.clock.is_idle(clock, now);
+            let pause = !is_exempt
+                && should_pause(
+                    pressure,
+                    clock.is_paused,
+                    clock.highest,
+                    lowest,
+                    settings.ahead_margin,
+                );
+            match (clock.is_paused, pause) {
+                (false, true) => decision.pause.push(partition.clone()),
+                (true, false) => decision.resume.push(partition.clone()),
+                _ => {}
+            }
+        }
+        decision.pause.sort();
+        decision.resume.sort();
+        self.apply_pauses(&decision.pause, true, now);
+        self.apply_pauses(&decision.resume, false, now);
+        decision
+    }
+
+    fn apply_pauses(&mut self, partitions: &[TopicPartition], is_paused: bool, now: Timestamp) {
+        for partition in partitions {
+            self.clock.set_paused(partition, is_paused, now);
+            self.refresh_quiet(partition.partition, now);
+        }
+    }
+
+    pub(crate) fn partition_statuses(&self, now: Timestamp) -> Vec<PartitionStatus> {
+        let stream_time = self.clock.stream_time();
+        let mut statuses: Vec<_> = self
+            .clock
+            .partitions()
+            .map(|(partition, clock)| PartitionStatus {
+                partition: partition.clone(),
+                highest: clock.highest,
+                ahead: clock
+                    .highest
+                    .zip(stream_time)
+                    .map_or_else(Default::default, |(highest, time)| highest.since(time)),
+                is_idle: self.clock.is_idle(clock, now),
+                is_paused: clock.is_paused,
+            })
+            .collect();
+        statuses.sort_by(|left, right| left.partition.cmp(&right.partition));
+        statuses
+    }
+}

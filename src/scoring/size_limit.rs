@@ -1,0 +1,142 @@
+//! Keeps results below the broker's message limit by leaving out maps.
+//!
+//! Scores, regions and the decision always travel; maps are for people to look at, and the ones
+//! with the lowest scores show the least.
+
+use crate::domain::{OutboundRecord, PartVerdict};
+
+/// Encodes a verdict, dropping maps, lowest view score first, until the record is no larger than
+/// `limit_bytes`; sets `maps_dropped` when one had to go.
+///
+/// A record that is too large without any map is returned as it is: what else it carries is not
+/// to be lost, and the caller can still compress it.
+///
+/// # Errors
+/// Those of `encode`.
+pub fn fit_to_limit<E>(
+    verdict: &mut PartVerdict,
+    limit_bytes: usize,
+    mut encode: impl FnMut(&PartVerdict) -> Result<OutboundRecord, E>,
+) -> Result<OutboundRecord, E> {
+    loop {
+        let record = encode(verdict)?;
+        if record.size_bytes() <= limit_bytes || !drop_lowest_map(verdict) {
+            return Ok(record);
+        }
+    }
+}
+
+/// Drops the map of the view with the lowest score; false when there is none left.
+fn drop_lowest_map(verdict: &mut PartVerdict) -> bool {
+    let lowest = verdict
+        .views
+        .iter_mut()
+        .filter(|view| view.map.is_some())
+        .min_by(|one, other| {
+            let score = |score: Option<f32>| score.unwrap_or(f32::NEG_INFINITY);
+            score(one.score).total_cmp(&score(other.score))
+        });
+    let Some(view) = lowest else {
+        return false;
+    };
+    view.map = None;
+    verdict.maps_dropped = true;
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use super::*;
+    use crate::domain::{
+        Decision, EncodedMap, MapCodec, PartKey, Timestamp, ViewStatus, ViewVerdict,
+    };
+
+    const MAP_BYTES: usize = 1_000;
+
+    fn view(name: &str, score: f32) -> ViewVerdict {
+        ViewVerdict {
+            view: name.into(),
+            status: ViewStatus::Scored,
+            score: Some(score),
+            source: None,
+            captured_at: None,
+            map: Some(EncodedMap {
+                codec: MapCodec::Zstd,
+                width: 8,
+                height: 8,
+                scale: 1.0,
+                offset: 0.0,
+                data: vec![0; MAP_BYTES],
+            }),
+            regions: Vec::new(),
+            error: None,
+        }
+    }
+
+    fn verdict() -> PartVerdict {
+        PartVerdict {
+            part: PartKey {
+                line: "line1".into(),
+                part: "p-1".into(),
+            },
+            class: None,
+            decision: Decision::Review,
+            score: Some(0.9),
+            threshold: None,
+            is_partial: false,
+            views: vec![view("top", 0.5), view("left", 0.1), view("right", 0.9)],
+            duplicates: Vec::new(),
+            maps_dropped: false,
+            first_view_at: Timestamp(0),
+            last_view_at: Timestamp(0),
+            scored_at: Timestamp(0),
+            traceparent: None,
+        }
+    }
+
+    fn encode(verdict: &PartVerdict) -> Result<OutboundRecord, Infallible> {
+        let maps = verdict.views.iter().filter_map(|view| view.map.as_ref());
+        Ok(OutboundRecord {
+            topic: "results".into(),
+            key: None,
+            value: Some(maps.flat_map(|map| map.data.clone()).collect()),
+            headers: Vec::new(),
+        })
+    }
+
+    fn kept(limit_bytes: usize) -> (Vec<&'static str>, bool, usize) {
+        let mut verdict = verdict();
+        let record = fit_to_limit(&mut verdict, limit_bytes, encode).unwrap();
+        let names = ["top", "left", "right"]
+            .into_iter()
+            .zip(&verdict.views)
+            .filter(|(_, view)| view.map.is_some())
+            .map(|(name, _)| name)
+            .collect();
+        (names, verdict.maps_dropped, record.value.unwrap().len())
+    }
+
+    #[test]
+    fn keeps_all_maps_that_fit() {
+        assert_eq!(
+            kept(4 * MAP_BYTES),
+            (vec!["top", "left", "right"], false, 3 * MAP_BYTES)
+        );
+    }
+
+    #[test]
+    fn drops_the_maps_with_the_lowest_scores_first() {
+        assert_eq!(
+            kept(2 * MAP_BYTES + 500),
+            (vec!["top", "right"], true, 2 * MAP_BYTES)
+        );
+        assert_eq!(kept(MAP_BYTES + 500), (vec!["right"], true, MAP_BYTES));
+    }
+
+    #[test]
+    fn returns_the_record_without_maps_when_nothing_fits() {
+        assert_eq!(kept(0), (vec![], true, 0));
+    }
+}
