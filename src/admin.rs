@@ -179,9 +179,10 @@ async fn render(State(metrics): State<PrometheusHandle>) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+
     use metrics_exporter_prometheus::PrometheusBuilder;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpStream;
     use tokio::sync::oneshot;
     use tokio::task::JoinHandle;
 
@@ -215,13 +216,21 @@ mod tests {
         }
     }
 
-    async fn request(address: SocketAddr, line: &str) -> String {
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        let request = format!("{line} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        answer
+    /// A client that knows nothing of the server's libraries.
+    async fn request(address: SocketAddr, line: &'static str) -> String {
+        tokio::task::spawn_blocking(move || {
+            let mut stream = TcpStream::connect(address).unwrap();
+            write!(
+                stream,
+                "{line} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n"
+            )
+            .unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            answer
+        })
+        .await
+        .unwrap()
     }
 
     #[tokio::test]
@@ -290,7 +299,7 @@ mod tests {
         let running = start().await;
         running.stop.send(()).unwrap();
         running.task.await.unwrap().unwrap();
-        assert!(TcpStream::connect(running.address).await.is_err());
+        assert!(TcpStream::connect(running.address).is_err());
     }
 
     #[tokio::test]
