@@ -16,13 +16,12 @@ pub(crate) fn model_classes() -> Vec<String> {
     let bundle = model_path().join("model.toml");
     let text = std::fs::read_to_string(&bundle).unwrap();
     let table: Table = text.parse().unwrap();
-    let classes = table["classes"].as_array().unwrap();
-    classes.iter().map(class_name).collect()
-}
-
-fn class_name(class: &Value) -> String {
-    let name = class.get("name").unwrap_or(class);
-    name.as_str().unwrap().to_owned()
+    table["classes"]
+        .as_table()
+        .unwrap()
+        .keys()
+        .cloned()
+        .collect()
 }
 
 /// Settings that grow by dotted path.
@@ -47,13 +46,19 @@ impl Config {
 
     /// Sets one of `bus.properties`, whose names have dots of their own.
     pub(crate) fn property(mut self, name: &str, value: &str) -> Self {
-        let bus = self.0.entry("bus").or_insert_with(|| Value::Table(Table::new()));
+        let bus = self
+            .0
+            .entry("bus")
+            .or_insert_with(|| Value::Table(Table::new()));
         let properties = bus
             .as_table_mut()
             .unwrap()
             .entry("properties")
             .or_insert_with(|| Value::Table(Table::new()));
-        properties.as_table_mut().unwrap().insert(name.to_owned(), value.into());
+        properties
+            .as_table_mut()
+            .unwrap()
+            .insert(name.to_owned(), value.into());
         self
     }
 

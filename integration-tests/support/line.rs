@@ -7,7 +7,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::util::Timeout;
 
 use super::config::{Config, model_classes, model_path};
-use super::outcomes::{Fate, Outcomes, OutcomeReader};
+use super::outcomes::{Fate, OutcomeReader, Outcomes};
 use super::process::log_folder;
 use super::shots::Shot;
 use crate::kafka::{Broker, free_port};
@@ -113,7 +113,9 @@ impl<'a> Line<'a> {
         for shot in shots {
             send_one(&producer, &shot);
         }
-        producer.flush(Timeout::After(Duration::from_secs(60))).unwrap();
+        producer
+            .flush(Timeout::After(Duration::from_secs(60)))
+            .unwrap();
     }
 
     /// Reads what was published, to the end.
@@ -149,14 +151,18 @@ impl<'a> Line<'a> {
 }
 
 fn send_one(producer: &BaseProducer, shot: &Shot) {
-    let headers = shot.headers.iter().fold(OwnedHeaders::new(), |headers, (name, value)| {
-        headers.insert(Header {
-            key: name,
-            value: Some(value),
-        })
-    });
-    let mut record: BaseRecord<'_, [u8], [u8]> =
-        BaseRecord::to(&shot.topic).payload(&shot.value).headers(headers);
+    let headers = shot
+        .headers
+        .iter()
+        .fold(OwnedHeaders::new(), |headers, (name, value)| {
+            headers.insert(Header {
+                key: name,
+                value: Some(value),
+            })
+        });
+    let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&shot.topic)
+        .payload(&shot.value)
+        .headers(headers);
     record.key = shot.key.as_deref();
     record.partition = shot.partition;
     record.timestamp = shot.timestamp;

@@ -174,20 +174,29 @@ pub(crate) struct Outcomes {
 impl Outcomes {
     /// The parts that have a result.
     pub(crate) fn parts(&self) -> BTreeSet<&str> {
-        self.results.iter().map(|record| record.result.part_id.as_str()).collect()
+        self.results
+            .iter()
+            .map(|record| record.result.part_id.as_str())
+            .collect()
     }
 
     /// The one result of a part; fails the test if there are none or several.
     pub(crate) fn result_of(&self, part: &str) -> &PartResult {
-        let found: Vec<_> =
-            self.results.iter().filter(|record| record.result.part_id == part).collect();
+        let found: Vec<_> = self
+            .results
+            .iter()
+            .filter(|record| record.result.part_id == part)
+            .collect();
         assert_eq!(found.len(), 1, "results of part `{part}`: {found:?}");
         &found[0].result
     }
 
     /// The dead letters of a part.
     pub(crate) fn dead_letters_of(&self, part: &str) -> Vec<&DeadLetter> {
-        self.dead_letters.iter().filter(|letter| letter.part() == part).collect()
+        self.dead_letters
+            .iter()
+            .filter(|letter| letter.part() == part)
+            .collect()
     }
 
     /// The one dead letter of a part; fails the test if there are none or several.
@@ -202,7 +211,9 @@ impl Outcomes {
         let mut ids: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         for record in &self.results {
             let result = &record.result;
-            ids.entry(&result.part_id).or_default().insert(&result.result_id);
+            ids.entry(&result.part_id)
+                .or_default()
+                .insert(&result.result_id);
         }
         ids
     }
@@ -214,25 +225,49 @@ impl Outcomes {
         let found: BTreeSet<&str> = ids.keys().copied().collect();
         let lost: Vec<_> = expected.difference(&found).collect();
         let invented: Vec<_> = found.difference(&expected).collect();
-        assert!(lost.is_empty() && invented.is_empty(), "lost {lost:?}, invented {invented:?}");
+        assert!(
+            lost.is_empty() && invented.is_empty(),
+            "lost {lost:?}, invented {invented:?}"
+        );
         let several: Vec<_> = ids.iter().filter(|(_, ids)| ids.len() > 1).collect();
-        assert!(several.is_empty(), "parts with several result IDs: {several:?}");
+        assert!(
+            several.is_empty(),
+            "parts with several result IDs: {several:?}"
+        );
     }
 
     /// The fate of every record that stands in `topics`.
     pub(super) fn fates(&self, client: &ClientConfig, topics: &[String]) -> Vec<Fate> {
         let mut fates: BTreeMap<Place, Fate> = places_in(client, topics)
             .into_iter()
-            .map(|place| (place.clone(), Fate { place, results: BTreeSet::new(), reasons: BTreeSet::new() }))
+            .map(|place| {
+                (
+                    place.clone(),
+                    Fate {
+                        place,
+                        results: BTreeSet::new(),
+                        reasons: BTreeSet::new(),
+                    },
+                )
+            })
             .collect();
         for record in &self.results {
-            for view in record.result.views.iter().filter(|view| view.status == "scored") {
-                let fate = fates.get_mut(&view.place()).expect("a result names a record that exists");
+            for view in record
+                .result
+                .views
+                .iter()
+                .filter(|view| view.status == "scored")
+            {
+                let fate = fates
+                    .get_mut(&view.place())
+                    .expect("a result names a record that exists");
                 fate.results.insert(record.result.result_id.clone());
             }
         }
         for letter in &self.dead_letters {
-            let fate = fates.get_mut(&letter.place()).expect("a dead letter names a record that exists");
+            let fate = fates
+                .get_mut(&letter.place())
+                .expect("a dead letter names a record that exists");
             fate.reasons.insert(letter.reason());
         }
         fates.into_values().collect()
@@ -252,7 +287,10 @@ impl Outcomes {
                 "headers": headers,
             })
         };
-        self.results.iter().map(|record| format!("{}\n", line(record))).collect()
+        self.results
+            .iter()
+            .map(|record| format!("{}\n", line(record)))
+            .collect()
     }
 }
 
@@ -263,7 +301,9 @@ fn places_in(client: &ClientConfig, topics: &[String]) -> Vec<Place> {
     for topic in topics {
         for partition in 0..PARTITIONS {
             let timeout = Duration::from_secs(10);
-            let (low, high) = consumer.fetch_watermarks(topic, partition, timeout).unwrap();
+            let (low, high) = consumer
+                .fetch_watermarks(topic, partition, timeout)
+                .unwrap();
             places.extend((low..high).map(|offset| (topic.clone(), partition, offset)));
         }
     }
@@ -291,7 +331,8 @@ impl OutcomeReader {
         let mut list = TopicPartitionList::new();
         for topic in [line.results_topic(), line.dead_letter_topic()] {
             for partition in 0..PARTITIONS {
-                list.add_partition_offset(&topic, partition, Offset::Beginning).unwrap();
+                list.add_partition_offset(&topic, partition, Offset::Beginning)
+                    .unwrap();
             }
         }
         consumer.assign(&list).unwrap();
@@ -308,7 +349,10 @@ impl OutcomeReader {
         let partitions = 2 * usize::try_from(PARTITIONS).unwrap();
         let started = Instant::now();
         while self.ended.len() < partitions {
-            assert!(started.elapsed() < Duration::from_secs(30), "the outcomes have no end");
+            assert!(
+                started.elapsed() < Duration::from_secs(30),
+                "the outcomes have no end"
+            );
             self.poll();
         }
     }
@@ -322,7 +366,11 @@ impl OutcomeReader {
                 "still not enough after {timeout:?}: {} results of {} parts, dead letters {:?}",
                 self.outcomes.results.len(),
                 self.outcomes.parts().len(),
-                self.outcomes.dead_letters.iter().map(DeadLetter::reason).collect::<Vec<_>>(),
+                self.outcomes
+                    .dead_letters
+                    .iter()
+                    .map(DeadLetter::reason)
+                    .collect::<Vec<_>>(),
             );
             self.poll();
         }
@@ -356,7 +404,10 @@ impl OutcomeReader {
                 continue;
             }
             let timeout = Duration::from_secs(10);
-            let (_, end) = self.consumer.fetch_watermarks(&topic, partition, timeout).unwrap();
+            let (_, end) = self
+                .consumer
+                .fetch_watermarks(&topic, partition, timeout)
+                .unwrap();
             let position = match element.offset() {
                 Offset::Offset(offset) => offset,
                 _ => 0,
@@ -400,6 +451,11 @@ fn headers(message: &BorrowedMessage<'_>) -> Vec<(String, Vec<u8>)> {
     };
     headers
         .iter()
-        .map(|header| (header.key.to_owned(), header.value.unwrap_or_default().to_vec()))
+        .map(|header| {
+            (
+                header.key.to_owned(),
+                header.value.unwrap_or_default().to_vec(),
+            )
+        })
         .collect()
 }

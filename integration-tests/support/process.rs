@@ -12,6 +12,7 @@ use super::config::Config;
 use crate::kafka::{children, repository};
 
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
+const EVENT_TIMEOUT: Duration = Duration::from_secs(60);
 const STOP_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// Where logs and configurations of the processes are kept.
@@ -46,6 +47,12 @@ pub(crate) fn binary() -> Command {
         command.env_remove(name);
     }
     command
+}
+
+/// How a process ended, and what it had to say.
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    pub(crate) log: String,
 }
 
 /// A running `panoptes run`.
@@ -87,7 +94,11 @@ impl Panoptes {
                 panic!("panoptes ended with {status}: {}", self.log_tail());
             }
             let waited = started.elapsed();
-            assert!(waited < READY_TIMEOUT, "not ready after {waited:?}: {}", self.log_tail());
+            assert!(
+                waited < READY_TIMEOUT,
+                "not ready after {waited:?}: {}",
+                self.log_tail()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -96,7 +107,10 @@ impl Panoptes {
     pub(crate) fn get(&self, path: &str) -> Option<(u16, String)> {
         let mut stream = TcpStream::connect(&self.admin).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.admin);
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+            self.admin
+        );
         stream.write_all(request.as_bytes()).ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok()?;
@@ -112,6 +126,58 @@ impl Panoptes {
         Metrics::parse(&body)
     }
 
+    /// Waits until a counter, summed over these labels, has reached `value`.
+    pub(crate) fn await_metric(&self, name: &str, labels: &[(&str, &str)], value: f64) {
+        self.await_metrics(&format!("{name} to reach {value}"), |metrics| {
+            metrics.sum(name, labels) >= value
+        });
+    }
+
+    /// Waits for what `expected` describes.
+    pub(crate) fn await_metrics(&self, expected: &str, holds: impl Fn(&Metrics) -> bool) {
+        self.await_that(expected, |process| holds(&process.metrics()));
+    }
+
+    /// Waits until `path` answers with `status`.
+    pub(crate) fn await_answer(&self, path: &str, status: u16) {
+        self.await_that(&format!("{path} to answer {status}"), |process| {
+            process.get(path).is_some_and(|(found, _)| found == status)
+        });
+    }
+
+    /// Waits until the log holds `text`.
+    pub(crate) fn await_log(&self, text: &str) {
+        self.await_that(&format!("`{text}` in the log"), |process| {
+            process.log_text().contains(text)
+        });
+    }
+
+    fn await_that(&self, expected: &str, holds: impl Fn(&Self) -> bool) {
+        let started = Instant::now();
+        while !holds(self) {
+            let waited = started.elapsed();
+            assert!(
+                waited < EVENT_TIMEOUT,
+                "expected {expected}; waited {waited:?} in vain"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits for a process that ends by itself.
+    pub(crate) fn await_end(mut self) -> Ended {
+        let status = children::wait_for(&mut self.child, EVENT_TIMEOUT);
+        Ended {
+            status: status.unwrap_or_else(|| panic!("still running after {EVENT_TIMEOUT:?}")),
+            log: self.log_text(),
+        }
+    }
+
+    /// All that it has logged.
+    pub(crate) fn log_text(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
     /// Stops it in order (SIGTERM) and says how it ended.
     pub(crate) fn stop(mut self) -> ExitStatus {
         children::terminate(&self.child);
@@ -123,7 +189,12 @@ impl Panoptes {
     pub(crate) fn stop_in_order(self) {
         let log = self.log.clone();
         let status = self.stop();
-        assert_eq!(status.code(), Some(0), "exit after SIGTERM, see {}", log.display());
+        assert_eq!(
+            status.code(),
+            Some(0),
+            "exit after SIGTERM, see {}",
+            log.display()
+        );
     }
 
     /// Takes it down at once (SIGKILL).
@@ -160,7 +231,9 @@ pub(crate) struct Metrics(Vec<(String, BTreeMap<String, String>, f64)>);
 
 impl Metrics {
     pub(crate) fn parse(text: &str) -> Self {
-        let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let lines = text
+            .lines()
+            .filter(|line| !line.is_empty() && !line.starts_with('#'));
         Self(lines.map(parse_sample).collect())
     }
 
@@ -170,7 +243,9 @@ impl Metrics {
             .iter()
             .filter(|(sample, found, _)| {
                 sample == name
-                    && labels.iter().all(|(label, value)| found.get(*label).is_some_and(|it| it == value))
+                    && labels
+                        .iter()
+                        .all(|(label, value)| found.get(*label).is_some_and(|it| it == value))
             })
             .map(|(_, _, value)| value)
             .sum()
@@ -185,9 +260,12 @@ impl Metrics {
 fn parse_sample(line: &str) -> (String, BTreeMap<String, String>, f64) {
     let (head, value) = line.rsplit_once(' ').unwrap();
     let (name, labels) = head.split_once('{').unwrap_or((head, ""));
-    let labels = labels.trim_end_matches('}').split("\",").filter_map(|pair| {
-        let (label, value) = pair.split_once("=\"")?;
-        Some((label.to_owned(), value.trim_end_matches('"').to_owned()))
-    });
+    let labels = labels
+        .trim_end_matches('}')
+        .split("\",")
+        .filter_map(|pair| {
+            let (label, value) = pair.split_once("=\"")?;
+            Some((label.to_owned(), value.trim_end_matches('"').to_owned()))
+        });
     (name.to_owned(), labels.collect(), value.parse().unwrap())
 }

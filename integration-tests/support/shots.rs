@@ -51,12 +51,18 @@ impl Shot {
     pub(crate) fn in_form(topic: &str, part: &str, seed: u64, form: Form) -> Self {
         match form {
             Form::Jpeg => Self::jpeg(topic, part, seed),
-            Form::Png => {
-                Self::of(topic, part, "image/png", images::encoded(seed, ImageFormat::Png))
-            }
-            Form::Bmp => {
-                Self::of(topic, part, "image/bmp", images::encoded(seed, ImageFormat::Bmp))
-            }
+            Form::Png => Self::of(
+                topic,
+                part,
+                "image/png",
+                images::encoded(seed, ImageFormat::Png),
+            ),
+            Form::Bmp => Self::of(
+                topic,
+                part,
+                "image/bmp",
+                images::encoded(seed, ImageFormat::Bmp),
+            ),
             Form::Raw => {
                 let pixels = images::photograph(seed).into_raw();
                 Self::of(topic, part, "image/x-raw", pixels)
@@ -91,7 +97,8 @@ impl Shot {
 
     /// With one header more.
     pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
-        self.headers.push((name.to_owned(), value.as_bytes().to_vec()));
+        self.headers
+            .push((name.to_owned(), value.as_bytes().to_vec()));
         self
     }
 
