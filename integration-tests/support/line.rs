@@ -161,7 +161,7 @@ fn send_one(producer: &BaseProducer, shot: &Shot) {
             })
         });
     let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&shot.topic)
-        .payload(&shot.value)
+        .payload(shot.value.as_slice())
         .headers(headers);
     record.key = shot.key.as_deref();
     record.partition = shot.partition;
