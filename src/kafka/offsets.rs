@@ -141,6 +141,20 @@ impl OffsetLedger {
         }
     }
 
+    /// Notes that a commit may have failed: every position is to be committed again.
+    pub fn forget_committed(&mut self) {
+        for ledger in self.partitions.values_mut() {
+            ledger.committed = None;
+        }
+    }
+
+    /// Whether a partition is held under `generation`.
+    pub fn is_current(&self, partition: &TopicPartition, generation: u64) -> bool {
+        self.partitions
+            .get(partition)
+            .is_some_and(|ledger| ledger.generation == generation)
+    }
+
     /// How many records of the partition are unfinished.
     pub fn in_flight(&self, partition: &TopicPartition) -> usize {
         self.partitions
@@ -162,13 +176,6 @@ impl OffsetLedger {
             .get(partition)
             .map(PartitionLedger::finished_above)
             .unwrap_or_default()
-    }
-
-    /// The generation under which a partition is held.
-    pub fn generation(&self, partition: &TopicPartition) -> Option<u64> {
-        self.partitions
-            .get(partition)
-            .map(|ledger| ledger.generation)
     }
 }
 
