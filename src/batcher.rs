@@ -90,3 +90,89 @@ impl<G> Batcher<G> {
         self.open.take()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MAX_IMAGES: usize = 8;
+    const MAX_DELAY: Duration = Duration::from_millis(20);
+
+    #[test]
+    fn a_full_batch_closes_at_once() {
+        let now = Instant::now();
+        let mut batcher = Batcher::new(MAX_IMAGES, MAX_DELAY);
+        assert!(batcher.push("first", 4, now).is_empty());
+        let closed = batcher.push("second", 4, now);
+        assert_eq!(closed.len(), 1);
+        assert_eq!(closed[0].groups, ["first", "second"]);
+        assert_eq!(batcher.deadline(), None);
+    }
+
+    #[test]
+    fn a_single_oversized_group_is_a_batch_of_its_own() {
+        let now = Instant::now();
+        let mut batcher = Batcher::new(MAX_IMAGES, MAX_DELAY);
+        assert!(batcher.push("small", 1, now).is_empty());
+        let closed = batcher.push("large", 15, now);
+        assert_eq!(closed[0].groups, ["small"]);
+        assert_eq!((closed[1].groups[0], closed[1].images), ("large", 15));
+    }
+
+    #[test]
+    fn the_age_counts_from_the_oldest_group() {
+        let now = Instant::now();
+        let mut batcher = Batcher::new(MAX_IMAGES, MAX_DELAY);
+        assert!(batcher.push("first", 1, now).is_empty());
+        assert!(batcher.push("second", 1, now + MAX_DELAY / 2).is_empty());
+        assert_eq!(batcher.deadline(), Some(now + MAX_DELAY));
+        assert!(batcher.close_due(now + MAX_DELAY / 2).is_none());
+        let closed = batcher.close_due(now + MAX_DELAY).unwrap();
+        assert_eq!(closed.groups, ["first", "second"]);
+        assert!(batcher.flush().is_none());
+    }
+
+    #[test]
+    fn groups_without_images_still_leave_in_time() {
+        let now = Instant::now();
+        let mut batcher = Batcher::new(MAX_IMAGES, MAX_DELAY);
+        assert!(batcher.push("unscored", 0, now).is_empty());
+        let closed = batcher.close_due(now + MAX_DELAY).unwrap();
+        assert_eq!((closed.groups.len(), closed.images), (1, 0));
+    }
+
+    proptest! {
+        #[test]
+        fn loses_nothing_keeps_order_and_both_bounds(
+            arrivals in prop::collection::vec((0usize..14, 0u64..15), 0..200),
+        ) {
+            let start = Instant::now();
+            let mut now = start;
+            let mut batcher = Batcher::new(MAX_IMAGES, MAX_DELAY);
+            let mut closed: Vec<(Batch<(usize, usize, Instant)>, Instant)> = Vec::new();
+            for (number, &(images, pause_ms)) in arrivals.iter().enumerate() {
+                let next = now + Duration::from_millis(pause_ms);
+                if let Some(deadline) = batcher.deadline().filter(|deadline| *deadline <= next) {
+                    closed.extend(batcher.close_due(deadline).map(|batch| (batch, deadline)));
+                }
+                now = next;
+                let batches = batcher.push((number, images, now), images, now);
+                closed.extend(batches.into_iter().map(|batch| (batch, now)));
+            }
+            closed.extend(batcher.flush().map(|batch| (batch, now)));
+
+            let order: Vec<usize> =
+                closed.iter().flat_map(|(batch, _)| &batch.groups).map(|group| group.0).collect();
+            prop_assert_eq!(order, (0..arrivals.len()).collect::<Vec<_>>());
+            for (batch, closed_at) in &closed {
+                let images: usize = batch.groups.iter().map(|group| group.1).sum();
+                prop_assert_eq!(batch.images, images);
+                let with_images = batch.groups.iter().filter(|group| group.1 > 0).count();
+                prop_assert!(images <= MAX_IMAGES || with_images == 1);
+                prop_assert!(batch.groups.iter().all(|group| *closed_at - group.2 <= MAX_DELAY));
+            }
+        }
+    }
+}
