@@ -22,6 +22,9 @@ mod settings;
 mod stream_time;
 mod timeline;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashSet;
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

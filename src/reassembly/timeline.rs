@@ -91,7 +91,7 @@ impl Timeline {
     }
 
     pub(crate) fn reach_end(&mut self, partition: &TopicPartition, now: Timestamp) {
-        self.clock.reach_end(partition);
+        self.clock.reach_end(partition, now);
         self.refresh_quiet(partition.partition, now);
     }
 
@@ -100,6 +100,11 @@ impl Timeline {
         for number in self.quiet.numbers() {
             self.refresh_quiet(number, now);
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn quiet_numbers(&self) -> Vec<i32> {
+        self.quiet.numbers()
     }
 
     fn refresh_quiet(&mut self, number: i32, now: Timestamp) {
