@@ -36,10 +36,10 @@ pub struct PretrainArguments {
     #[arg(long, default_value_t = 8)]
     pub patch: usize,
     /// Channels of a token
-    #[arg(long, default_value_t = 192)]
+    #[arg(long, default_value_t = 128)]
     pub width: usize,
     /// Attention heads
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 2)]
     pub heads: usize,
     /// Blocks
     #[arg(long, default_value_t = 6)]
@@ -62,7 +62,7 @@ pub struct PretrainArguments {
     /// Seed of everything random
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Threads, each with a share of the batch; the result depends on their number
+    /// Threads that share the batch
     #[arg(long, default_value_t = 2)]
     pub threads: usize,
     /// File to keep checkpoints in

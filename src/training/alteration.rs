@@ -105,11 +105,11 @@ impl Area {
     }
 }
 
-/// Alters one to three places of `original`; `donor` lends texture.
-pub fn alter(rng: &mut impl Rng, original: &Canvas, donor: &Canvas) -> Altered {
+/// Alters one to three places of `original`; `donor` draws an image that lends texture.
+pub fn alter<R: Rng>(rng: &mut R, original: &Canvas, donor: impl Fn(&mut R) -> Canvas) -> Altered {
     let mut canvas = original.clone();
     for _ in 0..rng.random_range(1..4) {
-        alter_once(rng, &mut canvas, donor);
+        alter_once(rng, &mut canvas, &donor);
     }
     for value in &mut canvas.values {
         *value = value.clamp(0.0, 1.0);
@@ -126,11 +126,14 @@ pub fn alter(rng: &mut impl Rng, original: &Canvas, donor: &Canvas) -> Altered {
     Altered { canvas, mask }
 }
 
-fn alter_once(rng: &mut impl Rng, canvas: &mut Canvas, donor: &Canvas) {
+fn alter_once<R: Rng>(rng: &mut R, canvas: &mut Canvas, donor: &impl Fn(&mut R) -> Canvas) {
     let area = Area::random(rng, canvas.side);
     match rng.random_range(0..13) {
         0 | 1 => paste(rng, canvas, &area, None),
-        2 => paste(rng, canvas, &area, Some(donor)),
+        2 => {
+            let donor = donor(rng);
+            paste(rng, canvas, &area, Some(&donor));
+        }
         3 | 4 => stain(rng, canvas, &area),
         5 | 6 => stroke(rng, canvas),
         7 => smooth(canvas, &area),
@@ -315,8 +318,8 @@ mod tests {
     fn the_mask_is_exactly_where_the_image_visibly_changed() {
         for seed in 0..60 {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
-            let (original, donor) = (draw(&mut rng, 64), draw(&mut rng, 64));
-            let altered = alter(&mut rng, &original, &donor);
+            let original = draw(&mut rng, 64);
+            let altered = alter(&mut rng, &original, |rng| draw(rng, 64));
             assert_eq!(altered.mask.len(), original.area());
             for (pixel, &is_altered) in altered.mask.iter().enumerate() {
                 let (before, after) = (original.colour(pixel), altered.canvas.colour(pixel));
@@ -331,8 +334,8 @@ mod tests {
         let shares: Vec<f64> = (0..100)
             .map(|seed| {
                 let mut rng = ChaCha8Rng::seed_from_u64(seed);
-                let (original, donor) = (draw(&mut rng, 64), draw(&mut rng, 64));
-                let mask = alter(&mut rng, &original, &donor).mask;
+                let original = draw(&mut rng, 64);
+                let mask = alter(&mut rng, &original, |rng| draw(rng, 64)).mask;
                 mask.iter().filter(|&&altered| altered).count() as f64 / mask.len() as f64
             })
             .collect();

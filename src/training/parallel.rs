@@ -2,7 +2,10 @@
 //!
 //! candle's element-wise operations run on one thread, so on the CPU the way to use all cores is
 //! to give each a share of the batch over the same variables and to add the gradients. The sum is
-//! taken in the order of the shards: the result does not depend on which thread is faster.
+//! taken in the order of the shards: the result depends neither on the number of threads nor on
+//! which of them is faster. Small shards stay within the processor's cache.
+
+use std::sync::{Mutex, PoisonError};
 
 use candle_core::{Result, Tensor, bail};
 
@@ -28,35 +31,46 @@ pub struct ShardLoss {
     pub details: Vec<f64>,
 }
 
-/// Runs every shard on its own thread and averages losses and gradients.
+/// Runs the shards on `threads` threads and averages losses and gradients.
 ///
 /// # Errors
 /// The first shard's error, in order; also when a shard's thread panics.
-pub fn shard_gradients<F>(parameters: &Parameters, shards: Vec<F>) -> Result<StepGradients>
+pub fn shard_gradients<F>(
+    parameters: &Parameters,
+    threads: usize,
+    shards: Vec<F>,
+) -> Result<StepGradients>
 where
     F: FnOnce() -> Result<ShardLoss> + Send,
 {
     let count = shards.len().max(1) as f64;
-    let results: Vec<Result<(f64, Vec<f64>, Gradients)>> = std::thread::scope(|scope| {
-        let threads: Vec<_> = shards
-            .into_iter()
-            .map(|shard| scope.spawn(move || run_shard(parameters, shard)))
-            .collect();
-        threads
-            .into_iter()
-            .map(|thread| match thread.join() {
-                Ok(result) => result,
+    let queue = Mutex::new(shards.into_iter().enumerate());
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work = || -> Result<Vec<(usize, ShardResult)>> {
+        let mut done = Vec::new();
+        while let Some((index, shard)) = next() {
+            done.push((index, run_shard(parameters, shard)?));
+        }
+        Ok(done)
+    };
+    let mut results = std::thread::scope(|scope| -> Result<Vec<(usize, ShardResult)>> {
+        let running: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(work)).collect();
+        let mut results = Vec::new();
+        for thread in running {
+            match thread.join() {
+                Ok(done) => results.extend(done?),
                 Err(_) => bail!("a training thread panicked"),
-            })
-            .collect()
-    });
+            }
+        }
+        Ok(results)
+    })?;
+    results.sort_by_key(|(index, _)| *index);
     let mut total = StepGradients {
         loss: 0.0,
         details: Vec::new(),
         gradients: Gradients::new(),
     };
-    for result in results {
-        let (loss, details, gradients) = result?;
+    for (_, (loss, details, gradients)) in results {
         total.loss += loss / count;
         total.details.resize(details.len(), 0.0);
         for (sum, value) in total.details.iter_mut().zip(details) {
@@ -74,7 +88,10 @@ where
     Ok(total)
 }
 
-fn run_shard<F>(parameters: &Parameters, shard: F) -> Result<(f64, Vec<f64>, Gradients)>
+/// Loss, details and gradients of one shard.
+type ShardResult = (f64, Vec<f64>, Gradients);
+
+fn run_shard<F>(parameters: &Parameters, shard: F) -> Result<ShardResult>
 where
     F: FnOnce() -> Result<ShardLoss>,
 {
@@ -114,9 +131,9 @@ mod tests {
                 })
             }
         };
-        let whole = shard_gradients(&parameters, vec![shard(&rows)]).unwrap();
+        let whole = shard_gradients(&parameters, 2, vec![shard(&rows)]).unwrap();
         let halves = vec![shard(&rows[..2]), shard(&rows[2..])];
-        let halves = shard_gradients(&parameters, halves).unwrap();
+        let halves = shard_gradients(&parameters, 2, halves).unwrap();
         assert!((whole.loss - halves.loss).abs() < 1e-6);
         assert_eq!(halves.details, [2.0]);
         let values = |step: &StepGradients| step.gradients["w"].to_vec1::<f32>().unwrap();

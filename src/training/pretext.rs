@@ -52,9 +52,8 @@ const PATCH_VARIANCE: f32 = 1e-3;
 /// Draws one example; `given` are images to use besides formulas.
 pub fn example(rng: &mut ChaCha8Rng, settings: &PretextSettings, given: &[Canvas]) -> Example {
     let original = source(rng, settings, given);
-    let donor = source(rng, settings, given);
     let (canvas, mask) = if rng.random_bool(settings.altered_share) {
-        let altered = alter(rng, &original, &donor);
+        let altered = alter(rng, &original, |rng| source(rng, settings, given));
         (altered.canvas, altered.mask)
     } else {
         (original.clone(), vec![false; original.area()])

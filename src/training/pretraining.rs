@@ -23,6 +23,8 @@ use crate::model::vit::{Vit, VitConfig};
 
 /// Altered patches are rare: their share of the loss is raised by this factor.
 const ALTERED_WEIGHT: f64 = 3.0;
+/// Images of one shard: few enough that their features stay in the processor's cache.
+const SHARD: usize = 4;
 /// Prefixes of the two kinds of parameters.
 const ENCODER: &str = "encoder.";
 const HEAD: &str = "head.";
@@ -60,7 +62,7 @@ pub struct PretrainingSettings {
     pub warm_up: u64,
     /// Seed of everything random.
     pub seed: u64,
-    /// Threads, each with a share of the batch.
+    /// Threads that share the batch.
     pub threads: usize,
     /// Where checkpoints are kept, if anywhere.
     pub checkpoint: Option<PathBuf>,
@@ -110,7 +112,7 @@ impl PretrainingSettings {
     /// What must be equal for a checkpoint to be taken up.
     fn fingerprint(&self) -> String {
         format!(
-            "{:?} {:?} pixels {} given {} iterations {} batch {} rate {} warm-up {} threads {}",
+            "{:?} {:?} pixels {} given {} iterations {} batch {} rate {} warm-up {}",
             self.encoder,
             self.pretext,
             self.pixel_weight,
@@ -118,8 +120,7 @@ impl PretrainingSettings {
             self.iterations,
             self.batch,
             self.learning_rate,
-            self.warm_up,
-            self.threads
+            self.warm_up
         )
     }
 }
@@ -241,7 +242,7 @@ impl Run {
     ) -> Result<StepGradients> {
         let pretext = settings.pretext_settings();
         let items: Vec<u64> = (0..settings.batch as u64).collect();
-        let share = settings.batch.div_ceil(settings.threads);
+        let share = SHARD.min(settings.batch);
         let (network, iteration) = (&self.network, self.iteration);
         let shards = items
             .chunks(share)
@@ -258,7 +259,7 @@ impl Run {
                 }
             })
             .collect();
-        let step = shard_gradients(&self.parameters, shards)?;
+        let step = shard_gradients(&self.parameters, settings.threads, shards)?;
         let schedule = Schedule {
             peak: settings.learning_rate,
             last: settings.learning_rate * 0.01,
@@ -387,7 +388,9 @@ impl Pretrainer {
             .sqr()?
             .mean(D::Minus1)?;
         let asked = hidden.squeeze(D::Minus1)?;
-        let painting = weighted_mean(&errors, &asked)?;
+        let pretext = settings.pretext_settings();
+        let expected = pretext.hidden_share * pretext.hidden_patches * altered.elem_count() as f64;
+        let painting = ((errors * asked)?.sum_all()? * (1.0 / expected.max(1.0)))?;
         let loss = match settings.pretext {
             Pretext::Both => (&judging + (&painting * settings.pixel_weight)?)?,
             Pretext::Hidden => painting.clone(),
@@ -437,10 +440,5 @@ fn judge_loss(logits: &Tensor, altered: &Tensor, judged: &Tensor) -> Result<Tens
     let softplus = (logits.relu()? + (logits.abs()?.neg()?.exp()? + 1.0)?.log()?)?;
     let loss = (softplus - (logits * altered)?)?;
     let weights = (altered.affine(ALTERED_WEIGHT - 1.0, 1.0)? * judged)?;
-    weighted_mean(&loss, &weights)
-}
-
-fn weighted_mean(values: &Tensor, weights: &Tensor) -> Result<Tensor> {
-    let total = weights.sum_all()?.to_scalar::<f32>()?.max(1.0);
-    (values * weights)?.sum_all()? * (1.0 / f64::from(total))
+    (loss * weights)?.mean_all()
 }
