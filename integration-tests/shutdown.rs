@@ -3,7 +3,6 @@
 use crate::kafka::Broker;
 use crate::kafka::tools::describe_group;
 use crate::support::line::Line;
-use crate::support::outcomes::Fate;
 use crate::support::process::Panoptes;
 
 const PARTS: u64 = 150;
@@ -41,7 +40,7 @@ fn run_in_two_halves(name: &str, end: impl FnOnce(Panoptes)) {
         "{:?}",
         outcomes.dead_letters
     );
-    assert!(line.fates(&outcomes).iter().all(Fate::is_single));
+    line.assert_every_record_has_one_fate(&outcomes);
     let positions = describe_group(line.broker, &line.name);
     assert_eq!(positions.len(), 20, "{positions:?}");
     assert!(
