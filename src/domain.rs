@@ -255,10 +255,14 @@ pub enum PixelFormat {
     Mono10,
     /// 10-bit grey, packed without gaps (PFNC `Mono10p`).
     Mono10p,
+    /// 10-bit grey, two pixels in three bytes (GigE Vision `Mono10Packed`).
+    Mono10Packed,
     /// 12-bit grey in 16-bit little-endian words.
     Mono12,
     /// 12-bit grey, packed without gaps (PFNC `Mono12p`).
     Mono12p,
+    /// 12-bit grey, two pixels in three bytes (GigE Vision `Mono12Packed`).
+    Mono12Packed,
     /// 16-bit grey, little endian.
     Mono16,
     /// 8-bit red, green, blue.

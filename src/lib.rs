@@ -14,3 +14,4 @@ pub mod reassembly;
 pub mod schema;
 pub mod scoring;
 pub mod telemetry;
+pub mod training;

@@ -43,6 +43,8 @@ pub(crate) fn free_port() -> u16 {
 pub(crate) struct BrokerSettings {
     /// Lines of `server.properties`; each wins over `scripts/kafka-start`'s.
     pub(crate) properties: Vec<String>,
+    /// More listeners: name, security protocol, port.
+    pub(crate) listeners: Vec<(&'static str, &'static str, u16)>,
     /// SCRAM credentials created when the storage is formatted.
     pub(crate) scram: Option<String>,
 }
@@ -66,17 +68,16 @@ impl Broker {
 
     /// A broker of one's own; `name` names its log.
     pub(crate) fn start(name: &str) -> Self {
-        Self::start_with(name, |_| BrokerSettings::default())
+        Self::start_with(name, BrokerSettings::default())
     }
 
-    /// A broker of one's own with other settings, which may depend on its port.
-    pub(crate) fn start_with(name: &str, settings: impl FnOnce(u16) -> BrokerSettings) -> Self {
-        let port = free_port();
+    /// A broker of one's own with other settings.
+    pub(crate) fn start_with(name: &str, settings: BrokerSettings) -> Self {
         let broker = Self {
             name: name.to_owned(),
-            port,
+            port: free_port(),
             controller_port: free_port(),
-            settings: settings(port),
+            settings,
             data: tempfile::Builder::new()
                 .prefix("panoptes-kafka-")
                 .tempdir()
@@ -163,6 +164,9 @@ impl Broker {
         command.args(["--port", &self.port.to_string()]);
         command.args(["--controller-port", &self.controller_port.to_string()]);
         command.arg("--data").arg(self.data.path());
+        for (name, protocol, port) in &self.settings.listeners {
+            command.args(["--listener", &format!("{name}:{protocol}:{port}")]);
+        }
         if let Some(scram) = &self.settings.scram {
             command.args(["--add-scram", scram]);
         }

@@ -1,6 +1,5 @@
 //! Kafka's own command-line tools, so that what Panoptes writes is also read by code that is not ours.
 
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::{Broker, repository};
@@ -93,19 +92,4 @@ fn parse_position(line: &str, group: &str) -> Option<GroupPosition> {
         end: fields[4].parse().ok()?,
         lag: fields[5].parse().ok(),
     })
-}
-
-/// Runs the JDK's `keytool`.
-pub(crate) fn keytool(folder: &Path, arguments: &[&str]) {
-    let output = Command::new("keytool")
-        .current_dir(folder)
-        .args(arguments)
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "keytool {arguments:?} failed: {}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
 }

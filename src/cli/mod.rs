@@ -56,7 +56,14 @@ pub enum Command {
     Config(config::ConfigCommand),
     /// Look into model bundles.
     #[command(subcommand)]
-    Model(model::ModelCommand),
+    Model(ModelCommand),
+}
+
+/// What to do with a model bundle.
+#[derive(Debug, Subcommand)]
+pub enum ModelCommand {
+    /// Check a bundle and print what is in it.
+    Inspect(model::InspectArguments),
 }
 
 /// Exit code of a wrong configuration or usage; clap's own, too.
@@ -88,8 +95,11 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         //Command::Train(arguments) => train::run(&arguments),
         //Command::Eval(arguments) => eval::run(&arguments),
         //Command::Calibrate(arguments) => calibrate::run(&arguments),
-        Command::Config(command) => config::run(command),
-        Command::Model(command) => model::run(command),
+        Command::Config(command) => {
+            print!("{}", config::run(&command)?);
+            Ok(())
+        }
+        Command::Model(ModelCommand::Inspect(arguments)) => model::inspect(&arguments),
     }
 }
 

@@ -5,3 +5,4 @@ pub mod consumer;
 pub mod embedded;
 pub mod offsets;
 pub mod publisher;
+pub mod topic_reader;

@@ -141,12 +141,18 @@ impl OffsetLedger {
         }
     }
 
-    /// Forgets what the broker has taken, so that every position is committed again: a commit
-    /// failed after it was reported as begun.
+    /// Notes that a commit may have failed: every position is to be committed again.
     pub fn forget_committed(&mut self) {
         for ledger in self.partitions.values_mut() {
             ledger.committed = None;
         }
+    }
+
+    /// Whether a partition is held under `generation`.
+    pub fn is_current(&self, partition: &TopicPartition, generation: u64) -> bool {
+        self.partitions
+            .get(partition)
+            .is_some_and(|ledger| ledger.generation == generation)
     }
 
     /// How many records of the partition are unfinished.
@@ -170,13 +176,6 @@ impl OffsetLedger {
             .get(partition)
             .map(PartitionLedger::finished_above)
             .unwrap_or_default()
-    }
-
-    /// The generation under which a partition is held.
-    pub fn generation(&self, partition: &TopicPartition) -> Option<u64> {
-        self.partitions
-            .get(partition)
-            .map(|ledger| ledger.generation)
     }
 }
 
@@ -307,4 +306,376 @@ fn insert_range(ranges: &mut BTreeMap<i64, i64>, added: Range<i64>) {
         end = end.max(other_end);
     }
     ranges.insert(start, end);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::Topic;
+
+    fn partition(number: i32) -> TopicPartition {
+        TopicPartition {
+            topic: Topic::from("cam"),
+            partition: number,
+        }
+    }
+
+    fn at(number: i32, offset: i64) -> SourceOffset {
+        SourceOffset {
+            topic: Topic::from("cam"),
+            partition: number,
+            offset,
+        }
+    }
+
+    fn ledger_with_begun(offsets: impl IntoIterator<Item = i64>) -> OffsetLedger {
+        let mut ledger = OffsetLedger::default();
+        ledger.assign([partition(0)], 1);
+        for offset in offsets {
+            assert_eq!(ledger.begin(&at(0, offset)), Begun::Fresh);
+        }
+        ledger
+    }
+
+    #[test]
+    fn commits_only_past_finished_records() {
+        let mut ledger = ledger_with_begun(10..14);
+        for offset in [13, 11, 12] {
+            ledger.finish(&at(0, offset), 1);
+            assert_eq!(ledger.commit_position(&partition(0)), Some(10));
+        }
+        assert_eq!(ledger.finished_above(&partition(0)), vec![11..14]);
+        ledger.finish(&at(0, 10), 1);
+        assert_eq!(ledger.commit_position(&partition(0)), Some(14));
+        assert!(ledger.finished_above(&partition(0)).is_empty());
+    }
+
+    #[test]
+    fn has_no_position_before_the_first_record() {
+        let ledger = ledger_with_begun([]);
+        assert_eq!(ledger.commit_position(&partition(0)), None);
+        assert!(ledger.positions_to_commit().is_empty());
+    }
+
+    #[test]
+    fn the_end_of_a_partition_commits_past_trailing_transaction_markers() {
+        let mut ledger = ledger_with_begun([4]);
+        ledger.advance(&partition(0), 6);
+        assert_eq!(ledger.commit_position(&partition(0)), Some(4));
+        ledger.finish(&at(0, 4), 1);
+        assert_eq!(ledger.commit_position(&partition(0)), Some(6));
+    }
+
+    #[test]
+    fn gaps_between_finished_records_are_bridged() {
+        let mut ledger = ledger_with_begun((0..100).step_by(2));
+        for offset in (2..100).step_by(2) {
+            ledger.finish(&at(0, offset), 1);
+        }
+        assert_eq!(ledger.finished_above(&partition(0)), vec![1..99]);
+    }
+
+    #[test]
+    fn a_stale_generation_finishes_nothing() {
+        let mut ledger = ledger_with_begun([0]);
+        ledger.assign([partition(0)], 2);
+        assert_eq!(ledger.commit_position(&partition(0)), None);
+        assert_eq!(ledger.begin(&at(0, 0)), Begun::Fresh);
+        assert!(!ledger.finish(&at(0, 0), 1));
+        assert_eq!(ledger.commit_position(&partition(0)), Some(0));
+        assert!(ledger.finish(&at(0, 0), 2));
+        assert!(!ledger.finish(&at(0, 0), 2), "finishing is idempotent");
+    }
+
+    #[test]
+    fn the_same_assignment_again_keeps_what_is_in_flight() {
+        let mut ledger = ledger_with_begun([0, 1]);
+        ledger.assign([partition(0), partition(1)], 1);
+        assert_eq!(ledger.in_flight(&partition(0)), 2);
+        assert_eq!(ledger.total_in_flight(), 2);
+    }
+
+    #[test]
+    fn records_of_revoked_partitions_are_not_begun() {
+        let mut ledger = ledger_with_begun([0]);
+        ledger.revoke(&[partition(0)]);
+        assert_eq!(ledger.begin(&at(0, 1)), Begun::Unassigned);
+        assert!(!ledger.finish(&at(0, 0), 1));
+        assert!(!ledger.is_current(&partition(0), 1));
+    }
+
+    #[test]
+    fn a_copy_is_told_from_a_fresh_record() {
+        let mut ledger = ledger_with_begun([0, 1]);
+        ledger.finish(&at(0, 1), 1);
+        assert_eq!(ledger.begin(&at(0, 0)), Begun::InFlight);
+        assert_eq!(ledger.begin(&at(0, 1)), Begun::Finished);
+    }
+
+    #[test]
+    fn restored_ranges_are_skipped_when_they_are_read_again() {
+        let mut ledger = ledger_with_begun([]);
+        ledger.restore(&partition(0), &[6..8, 9..10]);
+        let begun: Vec<Begun> = (5..11).map(|offset| ledger.begin(&at(0, offset))).collect();
+        let fresh = |index: usize| begun[index] == Begun::Fresh;
+        assert_eq!(
+            [0, 1, 2, 3, 4, 5].map(fresh),
+            [true, false, false, true, false, true]
+        );
+        assert_eq!(ledger.finished_above(&partition(0)), vec![6..8, 9..10]);
+        ledger.finish(&at(0, 5), 1);
+        assert_eq!(ledger.commit_position(&partition(0)), Some(8));
+    }
+
+    #[test]
+    fn a_rewound_log_is_read_as_new() {
+        let mut ledger = ledger_with_begun(100..105);
+        for offset in 100..103 {
+            ledger.finish(&at(0, offset), 1);
+        }
+        assert_eq!(ledger.begin(&at(0, 0)), Begun::Fresh);
+        assert_eq!(ledger.begin(&at(0, 1)), Begun::Fresh);
+        ledger.finish(&at(0, 0), 1);
+        assert_eq!(ledger.commit_position(&partition(0)), Some(1));
+        ledger.finish(&at(0, 1), 1);
+        assert_eq!(ledger.commit_position(&partition(0)), Some(2));
+    }
+
+    #[test]
+    fn only_changed_positions_are_to_be_committed() {
+        let mut ledger = ledger_with_begun([0, 1]);
+        let first = ledger.positions_to_commit();
+        assert_eq!(first, vec![(partition(0), 0)]);
+        ledger.mark_committed(&first);
+        ledger.finish(&at(0, 1), 1);
+        assert!(ledger.positions_to_commit().is_empty());
+        ledger.finish(&at(0, 0), 1);
+        assert_eq!(ledger.positions_to_commit(), vec![(partition(0), 2)]);
+        ledger.mark_committed(&[(partition(0), 2)]);
+        ledger.forget_committed();
+        assert_eq!(ledger.positions_to_commit(), vec![(partition(0), 2)]);
+    }
+
+    /// One partition as a table of offsets: what the ledger must agree with.
+    #[derive(Debug, Default)]
+    struct NaivePartition {
+        generation: u64,
+        start: Option<i64>,
+        position: i64,
+        unfinished: Vec<i64>,
+    }
+
+    impl NaivePartition {
+        fn watermark(&self) -> Option<i64> {
+            self.start?;
+            Some(
+                self.unfinished
+                    .iter()
+                    .copied()
+                    .min()
+                    .unwrap_or(self.position),
+            )
+        }
+
+        fn finished_offsets_above(&self) -> Vec<i64> {
+            let Some(watermark) = self.watermark() else {
+                return Vec::new();
+            };
+            (watermark..self.position)
+                .filter(|offset| !self.unfinished.contains(offset))
+                .collect()
+        }
+
+        fn begin(&mut self, offset: i64) -> Begun {
+            if self.unfinished.contains(&offset) {
+                return Begun::InFlight;
+            }
+            if self.start.is_some() && offset < self.position {
+                return Begun::Finished;
+            }
+            self.start.get_or_insert(offset);
+            self.position = offset + 1;
+            self.unfinished.push(offset);
+            Begun::Fresh
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Read {
+            number: i32,
+            gap: i64,
+        },
+        ReadAgain {
+            number: i32,
+            back: i64,
+        },
+        Finish {
+            number: i32,
+            which: usize,
+            is_stale: bool,
+        },
+        ReachEnd {
+            number: i32,
+            gap: i64,
+        },
+        Commit,
+        Assign {
+            number: i32,
+        },
+        Revoke {
+            number: i32,
+        },
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let number = 0..3i32;
+        let step = prop_oneof![
+            10 => (number.clone(), prop_oneof![4 => Just(0i64), 1 => 0..4i64])
+                .prop_map(|(number, gap)| Step::Read { number, gap }),
+            2 => (number.clone(), 0..12i64)
+                .prop_map(|(number, back)| Step::ReadAgain { number, back }),
+            10 => (number.clone(), any::<usize>(), prop::bool::weighted(0.1)).prop_map(
+                |(number, which, is_stale)| Step::Finish { number, which, is_stale }
+            ),
+            1 => (number.clone(), 0..3i64)
+                .prop_map(|(number, gap)| Step::ReachEnd { number, gap }),
+            2 => Just(Step::Commit),
+            1 => number.clone().prop_map(|number| Step::Assign { number }),
+            1 => number.prop_map(|number| Step::Revoke { number }),
+        ];
+        prop::collection::vec(step, 1..300)
+    }
+
+    #[derive(Default)]
+    struct Trial {
+        ledger: OffsetLedger,
+        naive: HashMap<i32, NaivePartition>,
+        committed: HashMap<i32, i64>,
+        generation: u64,
+    }
+
+    impl Trial {
+        fn apply(&mut self, step: Step) {
+            match step {
+                Step::Read { number, gap } => {
+                    let committed = self.committed.get(&number).copied().unwrap_or(0);
+                    let next = self
+                        .naive
+                        .get(&number)
+                        .map_or(0, |naive| match naive.start {
+                            Some(_) => naive.position + gap,
+                            None => committed + gap,
+                        });
+                    self.begin(number, next);
+                }
+                Step::ReadAgain { number, back } => {
+                    let watermark = self.naive.get(&number).and_then(NaivePartition::watermark);
+                    let Some(watermark) = watermark else { return };
+                    let offset = (self.naive[&number].position - back).max(watermark);
+                    self.begin(number, offset);
+                }
+                Step::Finish {
+                    number,
+                    which,
+                    is_stale,
+                } => self.finish(number, which, is_stale),
+                Step::ReachEnd { number, gap } => {
+                    if let Some(naive) = self.naive.get_mut(&number) {
+                        let position = match naive.start {
+                            Some(_) => naive.position + gap,
+                            None => self.committed.get(&number).copied().unwrap_or(0) + gap,
+                        };
+                        naive.start.get_or_insert(position);
+                        naive.position = position;
+                        self.ledger.advance(&partition(number), position);
+                    }
+                }
+                Step::Commit => {
+                    let positions = self.ledger.positions_to_commit();
+                    self.ledger.mark_committed(&positions);
+                    for (partition, position) in positions {
+                        self.committed.insert(partition.partition, position);
+                    }
+                    assert!(self.ledger.positions_to_commit().is_empty());
+                }
+                Step::Assign { number } => {
+                    self.generation += 1;
+                    let generation = self.generation;
+                    self.ledger.assign([partition(number)], generation);
+                    let naive = NaivePartition {
+                        generation,
+                        ..NaivePartition::default()
+                    };
+                    self.naive.insert(number, naive);
+                }
+                Step::Revoke { number } => {
+                    self.ledger.revoke(&[partition(number)]);
+                    self.naive.remove(&number);
+                }
+            }
+        }
+
+        fn begin(&mut self, number: i32, offset: i64) {
+            let expected = match self.naive.get_mut(&number) {
+                Some(naive) => naive.begin(offset),
+                None => Begun::Unassigned,
+            };
+            assert_eq!(self.ledger.begin(&at(number, offset)), expected);
+        }
+
+        fn finish(&mut self, number: i32, which: usize, is_stale: bool) {
+            let Some(naive) = self.naive.get_mut(&number) else {
+                assert!(!self.ledger.finish(&at(number, 0), self.generation));
+                return;
+            };
+            if naive.unfinished.is_empty() {
+                return;
+            }
+            let index = which % naive.unfinished.len();
+            let offset = naive.unfinished[index];
+            if is_stale {
+                assert!(
+                    !self
+                        .ledger
+                        .finish(&at(number, offset), naive.generation + 1)
+                );
+                return;
+            }
+            naive.unfinished.swap_remove(index);
+            assert!(self.ledger.finish(&at(number, offset), naive.generation));
+            assert!(!self.ledger.finish(&at(number, offset), naive.generation));
+        }
+
+        fn check(&self) {
+            for number in 0..3 {
+                let naive = self.naive.get(&number);
+                let watermark = naive.and_then(NaivePartition::watermark);
+                assert_eq!(self.ledger.commit_position(&partition(number)), watermark);
+                let ranges = self.ledger.finished_above(&partition(number));
+                let above: Vec<i64> = ranges.iter().cloned().flatten().collect();
+                let expected = naive.map(NaivePartition::finished_offsets_above);
+                assert_eq!(above, expected.unwrap_or_default());
+                let in_flight = naive.map_or(0, |naive| naive.unfinished.len());
+                assert_eq!(self.ledger.in_flight(&partition(number)), in_flight);
+                assert!(
+                    ranges.len() <= in_flight,
+                    "ranges touch or lie below the watermark"
+                );
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_a_table_of_offsets_in_every_order(steps in steps()) {
+            let mut trial = Trial::default();
+            for step in steps {
+                trial.apply(step);
+                trial.check();
+            }
+        }
+    }
 }

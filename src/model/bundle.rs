@@ -394,3 +394,6 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<(), BundleError> {
             source,
         })
 }
+
+#[cfg(test)]
+mod tests;

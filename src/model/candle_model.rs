@@ -1,4 +1,11 @@
 //! The model that the stream runs: a checked bundle on a device.
+//!
+//! On the CPU each image is run by itself, several at a time on threads of their own. That is
+//! faster than one large batch, since candle runs its element-wise operations on one thread; and
+//! an image's map does not depend, to the last bit, on what it was batched with, so a replay
+//! repeats what the live run said.
+
+use std::thread;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
@@ -17,6 +24,8 @@ pub struct CandleModel {
     projector: MapProjector,
     device: Device,
     max_batch: usize,
+    /// One pool of one thread a core: an image's matrix products stay on its thread.
+    workers: Vec<rayon::ThreadPool>,
 }
 
 /// Why a bundle cannot be put on a device.
@@ -33,6 +42,9 @@ pub enum PlacementError {
         /// What is wrong.
         reason: String,
     },
+    /// The system gives no more threads.
+    #[error("cannot start the model's threads: {0}")]
+    Threads(String),
     /// The device refused the weights.
     #[error("model `{model}` on device `{device}`: {message}")]
     Refused {
@@ -70,25 +82,69 @@ impl CandleModel {
             projector: MapProjector::new(encoder.grid(), encoder.input_side, *map_side),
             device: placed,
             max_batch: max_batch.max(1),
+            workers: start_workers()?,
         })
     }
 
     fn run(&self, images: &[InputImage]) -> candle_core::Result<Vec<AnomalyMap>> {
+        if self.device.is_cpu() {
+            self.run_one_by_one(images)
+        } else {
+            self.run_together(images)
+        }
+    }
+
+    fn run_together(&self, images: &[InputImage]) -> candle_core::Result<Vec<AnomalyMap>> {
         let side = self.network.config().encoder.input_side;
         let mut values = Vec::with_capacity(images.len() * 3 * side * side);
         for image in images {
             values.extend_from_slice(&image.values);
         }
         let batch = Tensor::from_vec(values, (images.len(), 3, side, side), &self.device)?;
-        let patches = self
-            .network
-            .patch_anomalies(&batch)?
-            .flatten_from(1)?
-            .to_vec2::<f32>()?;
+        let patches = self.network.patch_anomalies(&batch)?.flatten_from(1)?;
+        let patches = patches.to_vec2::<f32>()?;
         Ok(patches
             .iter()
             .map(|patches| self.projector.project(patches))
             .collect())
+    }
+
+    fn run_one_by_one(&self, images: &[InputImage]) -> candle_core::Result<Vec<AnomalyMap>> {
+        let share = images.len().div_ceil(self.workers.len()).max(1);
+        // With fewer images than cores the products share the cores through rayon's own pool.
+        let fills_cores = images.len() >= self.workers.len();
+        let run_share = |images: &[InputImage]| -> candle_core::Result<Vec<AnomalyMap>> {
+            let mut maps = Vec::with_capacity(images.len());
+            for image in images {
+                maps.extend(self.run_together(std::slice::from_ref(image))?);
+            }
+            Ok(maps)
+        };
+        let answers: Vec<_> = thread::scope(|scope| {
+            let threads: Vec<_> = images
+                .chunks(share)
+                .zip(&self.workers)
+                .map(|(images, worker)| {
+                    let run_share = &run_share;
+                    scope.spawn(move || match fills_cores {
+                        true => worker.install(|| run_share(images)),
+                        false => run_share(images),
+                    })
+                })
+                .collect();
+            threads
+                .into_iter()
+                .map(thread::ScopedJoinHandle::join)
+                .collect()
+        });
+        let mut maps = Vec::with_capacity(images.len());
+        for answer in answers {
+            match answer {
+                Ok(answer) => maps.extend(answer?),
+                Err(_) => candle_core::bail!("a thread of the model panicked"),
+            }
+        }
+        Ok(maps)
     }
 }
 
@@ -126,6 +182,14 @@ pub fn place(bundle: &Bundle, device: &Device) -> candle_core::Result<Mvmcad> {
     )
 }
 
+fn start_workers() -> Result<Vec<rayon::ThreadPool>, PlacementError> {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    (0..cores)
+        .map(|_| rayon::ThreadPoolBuilder::new().num_threads(1).build())
+        .collect::<Result<_, _>>()
+        .map_err(|error| PlacementError::Threads(error.to_string()))
+}
+
 fn open_device(name: &str) -> Result<Device, PlacementError> {
     let unknown = || PlacementError::UnknownDevice(name.to_owned());
     match name {
@@ -152,5 +216,88 @@ fn device_error(images: usize, error: &candle_core::Error) -> ModelError {
     match message.to_lowercase().contains("out of memory") {
         true => ModelError::OutOfMemory { images, message },
         false => ModelError::Device(message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::RgbImage;
+    use crate::model::mvmcad::{Amplification, PriorMode};
+    use crate::model::testing::{lively_weights, tiny_config, tiny_manifest};
+
+    fn bundle() -> Bundle {
+        let config = tiny_config(PriorMode::Calibrated, Amplification::After);
+        Bundle {
+            tensors: lively_weights(&config, 1),
+            manifest: tiny_manifest(config),
+        }
+    }
+
+    fn images(bundle: &Bundle, count: usize) -> Vec<InputImage> {
+        let preprocessor = bundle.manifest.preprocessor().unwrap();
+        (0..count)
+            .map(|index| {
+                let pixels = (0..40 * 50 * 3)
+                    .map(|byte| (byte * (index + 3) % 251) as u8)
+                    .collect();
+                let image = RgbImage {
+                    width: 40,
+                    height: 50,
+                    pixels,
+                };
+                preprocessor.prepare(&image).unwrap()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn an_image_gets_the_same_map_alone_and_in_any_batch() {
+        let bundle = bundle();
+        let images = images(&bundle, 7);
+        let alone: Vec<_> = images
+            .iter()
+            .flat_map(|image| {
+                let mut model = CandleModel::new(&bundle, "cpu", 8).unwrap();
+                model.anomaly_maps(std::slice::from_ref(image)).unwrap()
+            })
+            .collect();
+        for max_batch in [1, 2, 3, 32] {
+            let mut model = CandleModel::new(&bundle, "cpu", max_batch).unwrap();
+            assert_eq!(
+                model.anomaly_maps(&images).unwrap(),
+                alone,
+                "batches of {max_batch}"
+            );
+        }
+    }
+
+    #[test]
+    fn no_images_give_no_maps() {
+        let mut model = CandleModel::new(&bundle(), "auto", 8).unwrap();
+        assert_eq!(model.anomaly_maps(&[]).unwrap(), vec![]);
+        assert_eq!(model.identity().name, "tiny");
+    }
+
+    #[test]
+    fn devices_that_are_not_there_are_named() {
+        let error = |device| {
+            CandleModel::new(&bundle(), device, 8)
+                .unwrap_err()
+                .to_string()
+        };
+        assert_eq!(
+            error("gpu"),
+            "`device`: expected `auto`, `cpu` or `cuda:N`, found `gpu`"
+        );
+        assert_eq!(
+            error("cuda:x"),
+            "`device`: expected `auto`, `cpu` or `cuda:N`, found `cuda:x`"
+        );
+        if !candle_core::utils::cuda_is_available() {
+            let expected =
+                "device `cuda:0`: this program was built without CUDA; use `cpu` or `auto`";
+            assert_eq!(error("cuda:0"), expected);
+        }
     }
 }

@@ -4,8 +4,10 @@
 //! in silence. So every layer is told what it is run for, and training takes the slower way whose
 //! gradient is right.
 
-use candle_core::{D, Result, Tensor};
-use candle_nn::{Linear, VarBuilder};
+use candle_core::{D, Module, Result, Tensor};
+use candle_nn::VarBuilder;
+
+use super::kernels;
 
 /// What a forward pass is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,9 +37,7 @@ impl LayerNorm {
 
     pub(crate) fn forward(&self, tokens: &Tensor, mode: Mode) -> Result<Tensor> {
         match mode {
-            Mode::Train => {
-                candle_nn::ops::layer_norm_slow(tokens, &self.weight, &self.bias, self.epsilon)
-            }
+            Mode::Train => kernels::layer_norm(tokens, &self.weight, &self.bias, self.epsilon),
             Mode::Inference => candle_nn::ops::layer_norm(
                 &tokens.contiguous()?,
                 &self.weight,
@@ -48,17 +48,30 @@ impl LayerNorm {
     }
 }
 
-/// A linear layer with bias.
+/// A linear layer with bias, over the last dimension.
+#[derive(Clone, Debug)]
+pub(crate) struct Linear {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl Module for Linear {
+    fn forward(&self, values: &Tensor) -> Result<Tensor> {
+        kernels::linear(values, &self.weight, &self.bias)
+    }
+}
+
+/// A linear layer on the tensors `weight` and `bias`.
 pub(crate) fn linear(inputs: usize, outputs: usize, weights: VarBuilder<'_>) -> Result<Linear> {
     let weight = weights.get((outputs, inputs), "weight")?;
     let bias = weights.get(outputs, "bias")?;
-    Ok(Linear::new(weight, Some(bias)))
+    Ok(Linear { weight, bias })
 }
 
 /// Softmax over the last dimension.
 pub(crate) fn softmax(scores: &Tensor, mode: Mode) -> Result<Tensor> {
     match mode {
-        Mode::Train => candle_nn::ops::softmax(scores, D::Minus1),
+        Mode::Train => kernels::softmax(scores),
         Mode::Inference => candle_nn::ops::softmax_last_dim(&scores.contiguous()?),
     }
 }

@@ -158,3 +158,32 @@ fn product(left: &[f64], right: &[f64], inner: usize, columns: usize) -> Vec<f64
     }
     output
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn even_patches_give_an_even_map_that_darkens_at_the_border_alone() {
+        let map = MapProjector::new(4, 28, 20).project(&[0.5; 16]);
+        for y in 0..20 {
+            for x in 0..20 {
+                let value = map.values[y * 20 + x];
+                let is_inside = (2..18).contains(&x) && (2..18).contains(&y);
+                assert_eq!((value - 0.5).abs() < 1e-6, is_inside, "{x}, {y}: {value}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_map_may_be_larger_or_smaller_than_the_image() {
+        for side in [1, 5, 28, 64] {
+            let map = MapProjector::new(4, 28, side).project(&[1.; 16]);
+            assert_eq!(
+                (map.width, map.height, map.values.len()),
+                (side, side, side * side)
+            );
+            assert!(map.values.iter().all(|value| *value > 0. && *value < 1.001));
+        }
+    }
+}

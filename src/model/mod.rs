@@ -4,12 +4,17 @@
 
 pub mod bundle;
 pub mod candle_model;
+pub(crate) mod kernels;
 mod layers;
 pub mod maps;
 pub mod mvmcad;
+#[cfg(test)]
+mod parity;
 mod position;
 pub mod preprocess;
 pub mod tensors;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod vit;
 pub mod vit_weights;
 

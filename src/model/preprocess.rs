@@ -290,3 +290,54 @@ fn resize_columns(pixels: &[u8], stride: usize, first_row: usize, taps: &Taps) -
     }
     output
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_normalised_channel_by_channel() {
+        let image = RgbImage {
+            width: 8,
+            height: 6,
+            pixels: [255, 0, 51].repeat(48),
+        };
+        let preprocessor = Preprocessor::new(Normalisation::imagenet(16), 10).unwrap();
+        let input = preprocessor.prepare(&image).unwrap();
+        assert_eq!(input.values.len(), 300);
+        for (channel, expected) in [(1. - 0.485) / 0.229, -0.456 / 0.224, (0.2 - 0.406) / 0.225]
+            .iter()
+            .enumerate()
+        {
+            let plane = &input.values[channel * 100..(channel + 1) * 100];
+            assert!(
+                plane
+                    .iter()
+                    .all(|value: &f32| (value - expected).abs() < 1e-5)
+            );
+        }
+        let expected = MapFootprint {
+            x: 1.5,
+            y: 1.125,
+            width: 5.,
+            height: 3.75,
+        };
+        assert_eq!(input.footprint, expected);
+    }
+
+    #[test]
+    fn images_without_pixels_or_with_a_wrong_buffer_are_refused() {
+        let preprocessor = Preprocessor::new(Normalisation::imagenet(16), 16).unwrap();
+        let image = |width, height, bytes| RgbImage {
+            width,
+            height,
+            pixels: vec![0; bytes],
+        };
+        let error = |image| preprocessor.prepare(&image).unwrap_err().to_string();
+        assert_eq!(error(image(0, 4, 0)), "image of `0` x `4` pixels is empty");
+        assert_eq!(
+            error(image(2, 4, 23)),
+            "image of `2` x `4` pixels: expected `24` bytes, found `23`"
+        );
+    }
+}

@@ -10,10 +10,11 @@
 //! Oquab et al., "DINOv2"; Darcet et al., "Vision Transformers Need Registers".
 
 use candle_core::{Module, Result, Tensor};
-use candle_nn::{Linear, VarBuilder};
+use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
-use super::layers::{Heads, LayerNorm, Mode, linear};
+use super::kernels::gelu;
+use super::layers::{Heads, LayerNorm, Linear, Mode, linear};
 use super::tensors::{Initial, TensorSpecs};
 
 /// Epsilon of the encoder's layer norms, as in DINOv2, DeiT and timm.
@@ -329,10 +330,7 @@ impl Block {
         let attended = Heads::split(&projected, self.heads)?.attend(mode)?;
         let branch = scaled(self.projection.forward(&attended)?, self.scale1.as_ref())?;
         let tokens = (tokens + branch)?;
-        let hidden = self
-            .fc1
-            .forward(&self.norm2.forward(&tokens, mode)?)?
-            .gelu_erf()?;
+        let hidden = gelu(&self.fc1.forward(&self.norm2.forward(&tokens, mode)?)?)?;
         let branch = scaled(self.fc2.forward(&hidden)?, self.scale2.as_ref())?;
         tokens + branch
     }

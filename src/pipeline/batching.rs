@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use super::intake::BatchMessage;
 use super::prepare::PendingGroup;
 use crate::batcher::{Batch, Batcher};
+use crate::domain::ScoringOrder;
 
 /// Batches groups until the input closes; what is left then goes out too.
 pub(crate) async fn batch_groups(
@@ -19,7 +20,11 @@ pub(crate) async fn batch_groups(
         let closed: Vec<Batch<PendingGroup>> = tokio::select! {
             message = groups.recv() => match message {
                 Some(BatchMessage::Group(pending)) => {
-                    batcher.push(pending, Instant::now())
+                    let images = match pending.group.scoring {
+                        ScoringOrder::Score => pending.group.views.len(),
+                        ScoringOrder::Skip => 0,
+                    };
+                    batcher.push(pending, images, Instant::now())
                 }
                 Some(BatchMessage::Flush) => batcher.flush().into_iter().collect(),
                 None => {

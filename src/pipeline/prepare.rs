@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use tokio::sync::mpsc;
 
 use super::in_flight::InFlightToken;
-use crate::batcher::{Batch, BatchItem};
+use crate::batcher::Batch;
 use crate::decode::{ImageLimits, decode_pixels};
 use crate::domain::{Group, MapFootprint, Reject, RejectReason, ScoringOrder, View};
 use crate::inference::InferenceBatch;
@@ -23,12 +23,6 @@ use crate::telemetry::{self, Stage};
 pub(crate) struct PendingGroup {
     pub(crate) group: Group,
     pub(crate) token: InFlightToken,
-}
-
-impl BatchItem for PendingGroup {
-    fn images(&self) -> usize {
-        self.group.images()
-    }
 }
 
 /// A group whose views are with the device.
@@ -108,7 +102,7 @@ fn prepare_view(
     limits: ImageLimits,
 ) -> (PreparedView, Option<InputImage>) {
     let started = Instant::now();
-    let pixels = match decode_pixels(view, limits) {
+    let pixels = match decode_pixels(view, &limits) {
         Ok(pixels) => pixels,
         Err(error) => return failed(view, error.reason, error.message),
     };

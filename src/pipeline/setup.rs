@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 
 use super::output::OutputSettings;
 use crate::admin::Readiness;
@@ -60,7 +60,7 @@ impl PipelineSetup {
     /// When the bundle or the device is not as it should be.
     pub fn from_settings(settings: &Settings, readiness: Readiness) -> anyhow::Result<Self> {
         let bundle = Bundle::load(&settings.model.path)?;
-        let identity = bundle.identity();
+        let identity = bundle.manifest.identity();
         let model = CandleModel::new(
             &bundle,
             &settings.model.device.to_string(),
@@ -91,7 +91,7 @@ impl PipelineSetup {
             memory_budget_bytes,
             max_batch: settings.model.max_batch,
             max_delay: settings.model.max_delay,
-            preprocessor: bundle.preprocessor().map_err(|error| anyhow!(error))?,
+            preprocessor: bundle.manifest.preprocessor().map_err(|error| anyhow!(error))?,
             model: Box::new(model),
             judge: judge(&bundle, &settings.output),
             output: OutputSettings {
@@ -123,7 +123,7 @@ pub(crate) fn bus(settings: &config::BusSettings) -> BusSettings {
         properties: settings
             .properties
             .iter()
-            .map(|(name, value)| (name.clone(), value.clone()))
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect(),
     }
 }

@@ -17,8 +17,9 @@ use super::settings::ClosedMemorySettings;
 /// What a view means to its closed part.
 #[derive(Debug)]
 pub(crate) enum LateView {
-    /// The part ID is used again.
-    NewPart,
+    /// The part ID is used again, or the part is read again because its owner before did not
+    /// commit it.
+    OpensAnew,
     /// The very record is on its way with the part; this copy is dropped.
     Redelivered,
     /// The part has this image; nothing is lost with this record.
@@ -32,7 +33,7 @@ pub(crate) enum LateView {
 pub(crate) struct ClosedPart {
     pub(crate) sequence: Sequence,
     /// Whether its result is known to be published.
-    pub(crate) is_published: bool,
+    is_published: bool,
     /// A view with a later event time belongs to a new part.
     reusable_after: Timestamp,
     opened_by: SourceOffset,
@@ -58,17 +59,26 @@ impl ClosedPart {
         self.reusable_after
     }
 
-    pub(crate) fn sources(&self) -> impl Iterator<Item = &SourceOffset> {
-        self.records.iter().map(|(source, _)| source)
+    /// Notes that its result is published, told by one of its records.
+    pub(crate) fn mark_published(&mut self, source: &SourceOffset, generation: u64) {
+        if self.generation_of(source) == Some(generation) {
+            self.is_published = true;
+        }
     }
 
-    /// Whether a record, as read under its generation, is part of it.
-    pub(crate) fn has_record(&self, record: &Record) -> bool {
-        self.records.iter().any(|(source, generation)| {
-            *source == record.source && *generation == record.generation
-        })
+    /// The generation under which a record of it was read.
+    fn generation_of(&self, source: &SourceOffset) -> Option<u64> {
+        self.records
+            .iter()
+            .find(|(known, _)| known == source)
+            .map(|(_, generation)| *generation)
     }
 
+    /// Tells what a view of this part ID means.
+    ///
+    /// A record of the part that is read again under a newer generation was not committed by the
+    /// older one. Unless the part is known to be published, that may have been lost on the way,
+    /// so it is opened anew; the result ID is the same, so a reader can tell.
     pub(crate) fn receive(
         &self,
         view: &View,
@@ -76,10 +86,15 @@ impl ClosedPart {
         event_time: Timestamp,
     ) -> LateView {
         if event_time > self.reusable_after {
-            return LateView::NewPart;
+            return LateView::OpensAnew;
         }
-        if self.has_record(&view.record) {
-            return LateView::Redelivered;
+        match self.generation_of(&view.record.source) {
+            Some(generation) if generation == view.record.generation => {
+                return LateView::Redelivered;
+            }
+            Some(_) if self.is_published => return LateView::Identical,
+            Some(_) => return LateView::OpensAnew,
+            None => {}
         }
         if view.record.source.partition != self.opened_by.partition {
             return LateView::Rejected(misrouted(view, &self.opened_by));

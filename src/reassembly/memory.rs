@@ -24,7 +24,7 @@ pub(crate) enum Pressure {
 /// The thresholds in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Marks {
-    pub(crate) low: u64,
+    low: u64,
     high: u64,
     limit: u64,
 }
@@ -32,10 +32,10 @@ pub(crate) struct Marks {
 impl Marks {
     pub(crate) fn of(budget: &MemoryBudget, marks: MemoryMarks) -> Self {
         let limit = budget.limit_bytes();
-        let share = |percent: u8| limit.saturating_mul(u64::from(percent)) / 100;
+        let share = |mark: f64| (limit as f64 * mark) as u64;
         Self {
-            low: share(marks.low_percent),
-            high: share(marks.high_percent),
+            low: share(marks.low),
+            high: share(marks.high),
             limit,
         }
     }
@@ -69,17 +69,15 @@ impl Pressure {
 #[derive(Debug)]
 pub(crate) struct Flow {
     pub(crate) pressure: Pressure,
-    marks: Marks,
     stall_after: Duration,
     last_used: u64,
     moved_at: Option<Timestamp>,
 }
 
 impl Flow {
-    pub(crate) fn new(marks: Marks, stall_after: Duration) -> Self {
+    pub(crate) fn new(stall_after: Duration) -> Self {
         Self {
             pressure: Pressure::Normal,
-            marks,
             stall_after,
             last_used: 0,
             moved_at: None,
@@ -93,8 +91,14 @@ impl Flow {
 
     /// Takes the memory in use into account. Memory that is given back is progress too, and so
     /// is time spent under back-pressure: the stages behind will move again by themselves.
-    pub(crate) fn update(&mut self, used: u64, is_back_pressured: bool, now: Timestamp) {
-        self.pressure = self.marks.next(self.pressure, used);
+    pub(crate) fn update(
+        &mut self,
+        marks: Marks,
+        used: u64,
+        is_back_pressured: bool,
+        now: Timestamp,
+    ) {
+        self.pressure = marks.next(self.pressure, used);
         if used < self.last_used || is_back_pressured || self.moved_at.is_none() {
             self.moved_at = Some(now);
         }
@@ -102,7 +106,7 @@ impl Flow {
     }
 
     /// Whether open groups of that many bytes must give way.
-    pub(crate) fn must_evict(&self, open_bytes: u64, now: Timestamp) -> bool {
+    pub(crate) fn must_evict(&self, marks: Marks, open_bytes: u64, now: Timestamp) -> bool {
         let is_stalled = self
             .moved_at
             .is_some_and(|moved_at| now.since(moved_at) >= self.stall_after);
@@ -111,7 +115,7 @@ impl Flow {
             Pressure::High => is_stalled,
             Pressure::Over => true,
         };
-        must_shrink && open_bytes > self.marks.low
+        must_shrink && open_bytes > marks.low
     }
 }
 

@@ -22,27 +22,30 @@ mod settings;
 mod stream_time;
 mod timeline;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashSet;
 use std::mem;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
 use crate::domain::{
-    CloseCause, Group, MemoryBudget, PartKey, Reject, RejectReason, ScoringOrder, SourceOffset,
-    TimeoutPolicy, Timestamp, TopicPartition, View, ViewId,
+    CloseCause, Group, MemoryBudget, PartKey, Record, Reject, RejectReason, ScoringOrder,
+    SourceOffset, TimeoutPolicy, Timestamp, TopicPartition, View, ViewId,
 };
 
 pub use expected::{ExpectedViews, ViewList};
 pub use report::{
-    Event, FlowDecision, Forgotten, OldestGroup, PartitionStatus, ReassemblyCounts,
-    ReassemblyStatus,
+    Event, FlowDecision, OldestGroup, PartitionStatus, ReassemblyCounts, ReassemblyStatus,
 };
-pub use settings::{ClosedMemorySettings, LineSettings, MemoryMarks, ReassemblySettings};
+pub use settings::{ClosedMemorySettings, LinePolicy, MemoryMarks, ReassemblySettings};
 
 use closed::{ClosedPart, LateView};
 use group::{Arrival, Fingerprint, Joined, OpenGroup};
+use memory::Marks;
 use schedule::{Due, Sequence};
 use timeline::Timeline;
 
@@ -52,7 +55,6 @@ pub struct ReassemblyBuffer {
     parts: DashMap<PartKey, PartState>,
     timeline: Mutex<Timeline>,
     settings: ReassemblySettings,
-    budget: MemoryBudget,
 }
 
 #[derive(Debug)]
@@ -71,24 +73,18 @@ impl PartState {
 }
 
 impl ReassemblyBuffer {
-    /// An empty buffer without partitions. `budget` is the one that the records' leases are from.
-    pub fn new(settings: ReassemblySettings, budget: MemoryBudget) -> Self {
+    /// An empty buffer without partitions.
+    pub fn new(settings: ReassemblySettings) -> Self {
         Self {
             parts: DashMap::new(),
-            timeline: Mutex::new(Timeline::new(&settings, &budget)),
+            timeline: Mutex::new(Timeline::new(&settings)),
             settings,
-            budget,
         }
     }
 
-    /// Takes partitions under `generation`, all running. Those that are held under another
-    /// generation are revoked first. Partitions that were paused must be resumed by the caller.
-    pub fn assign(
-        &self,
-        partitions: &[TopicPartition],
-        generation: u64,
-        now: Timestamp,
-    ) -> Forgotten {
+    /// Takes partitions under `generation`, all running: those that were paused before must be
+    /// resumed by the caller. One that is held under another generation is revoked first.
+    pub fn assign(&self, partitions: &[TopicPartition], generation: u64, now: Timestamp) {
         let stale: Vec<TopicPartition> = {
             let timeline = self.timeline();
             let is_stale = |partition: &&TopicPartition| {
@@ -97,64 +93,42 @@ impl ReassemblyBuffer {
             };
             partitions.iter().filter(is_stale).cloned().collect()
         };
-        let forgotten = self.revoke(&stale, now);
+        self.revoke(&stale, now);
         let mut timeline = self.timeline();
         for partition in partitions {
             if timeline.clock.generation(partition) != Some(generation) {
                 timeline.assign(partition.clone(), generation, now);
             }
         }
-        forgotten
     }
 
-    /// Gives partitions up: forgets the open groups that have a record from them, and the closed
-    /// parts that are not known to be published, since those will be read again.
-    pub fn revoke(&self, partitions: &[TopicPartition], now: Timestamp) -> Forgotten {
+    /// Gives partitions up and forgets the open groups that have a record from them; the next
+    /// owner reads those again. Returns how many groups it forgot.
+    ///
+    /// Closed parts stay known, so that their late views are still told from new parts; a record
+    /// that is read again under a new generation shows that its part was not committed.
+    pub fn revoke(&self, partitions: &[TopicPartition], now: Timestamp) -> usize {
         if partitions.is_empty() {
-            return Forgotten::default();
+            return 0;
         }
         self.timeline().revoke(partitions, now);
         let revoked: HashSet<&TopicPartition> = partitions.iter().collect();
-        let is_revoked = |source: &SourceOffset| revoked.contains(&source.topic_partition());
-        let mut open = Vec::new();
-        let mut closed = Vec::new();
+        let is_revoked = |record: &Arc<Record>| revoked.contains(&record.source.topic_partition());
+        let mut forgotten = Vec::new();
         self.parts.retain(|_, state| match state {
-            PartState::Open(group) if group.records().any(|record| is_revoked(&record.source)) => {
-                let sources = group.records().map(|record| record.source.clone());
-                let stranded = sources.filter(|source| !is_revoked(source));
-                open.push((group.sequence, group.bytes, stranded.collect::<Vec<_>>()));
-                false
-            }
-            PartState::Closed(part) if !part.is_published && part.sources().any(is_revoked) => {
-                closed.push((part.sequence, part.reusable_after()));
+            PartState::Open(group) if group.records().any(is_revoked) => {
+                forgotten.push((group.sequence, group.bytes));
                 false
             }
             _ => true,
         });
-        self.forget(open, closed)
-    }
-
-    fn forget(
-        &self,
-        open: Vec<(Sequence, usize, Vec<SourceOffset>)>,
-        closed: Vec<(Sequence, Timestamp)>,
-    ) -> Forgotten {
         let mut timeline = self.timeline();
-        let mut forgotten = Forgotten {
-            groups: open.len(),
-            stranded: Vec::new(),
-        };
-        for (sequence, bytes, stranded) in open {
-            timeline.schedule.remove(sequence);
-            timeline.open_bytes = timeline.open_bytes.saturating_sub(bytes as u64);
-            forgotten.stranded.extend(stranded);
+        for (sequence, bytes) in &forgotten {
+            timeline.schedule.remove(*sequence);
+            timeline.open_bytes = timeline.open_bytes.saturating_sub(*bytes as u64);
         }
-        for (sequence, reusable_after) in closed {
-            timeline.closed.remove(sequence, reusable_after);
-        }
-        timeline.counts.forgotten += forgotten.groups as u64;
-        forgotten.stranded.sort();
-        forgotten
+        timeline.counts.forgotten += forgotten.len() as u64;
+        forgotten.len()
     }
 
     /// Takes a view in. Its time moves stream time first, so groups that are due close before it;
@@ -191,9 +165,11 @@ impl ReassemblyBuffer {
         events
     }
 
-    /// Notes that everything in a partition was read.
-    pub fn reach_end(&self, partition: &TopicPartition, now: Timestamp) {
+    /// Notes that everything in a partition was read. This must be told every time a partition
+    /// comes to its end: neither idleness nor the wall-clock deadline begins without it.
+    pub fn end_of_partition(&self, partition: &TopicPartition, now: Timestamp) -> Vec<Event> {
         self.timeline().reach_end(partition, now);
+        self.tick(now)
     }
 
     /// Notes that the stages behind keep the consumer from reading, or no longer do. The time
@@ -202,19 +178,14 @@ impl ReassemblyBuffer {
         self.timeline().set_back_pressured(is_back_pressured, now);
     }
 
-    /// Decides what to pause, resume and evict for the memory budget. To be called like
-    /// [`Self::tick`]; each transition is named once.
-    pub fn flow(&self, now: Timestamp) -> FlowDecision {
+    /// Decides what to pause, resume and evict for the memory budget, the one that the records'
+    /// leases are from. To be called like [`Self::tick`]; each transition is named once.
+    pub fn flow(&self, budget: &MemoryBudget, now: Timestamp) -> FlowDecision {
+        let marks = Marks::of(budget, self.settings.memory);
+        self.timeline().update_flow(marks, budget.used_bytes(), now);
         let mut events = Vec::new();
-        {
-            let mut timeline = self.timeline();
-            let is_back_pressured = timeline.clock.is_back_pressured();
-            timeline
-                .flow
-                .update(self.budget.used_bytes(), is_back_pressured, now);
-        }
         loop {
-            let evicted = self.timeline().take_evicted(now);
+            let evicted = self.timeline().take_evicted(marks, now);
             let Some(due) = evicted else { break };
             self.close_due(vec![due], &mut events);
         }
@@ -251,15 +222,17 @@ impl ReassemblyBuffer {
         events
     }
 
-    /// Notes that a group's result is published, so that a rebalance need not forget the part.
-    pub fn mark_published(&self, group: &Group) {
-        let Some(mut state) = self.parts.get_mut(&group.part) else {
-            return;
-        };
-        if let PartState::Closed(closed) = &mut *state {
-            let first = group.views.first();
-            closed.is_published |= first.is_some_and(|view| closed.has_record(&view.record));
+    /// Notes that a part's result is published, told by one of its records. If that record is
+    /// read again after a rebalance, its part is then not opened anew.
+    pub fn mark_published(&self, part: &PartKey, source: &SourceOffset, generation: u64) {
+        if let Some(PartState::Closed(closed)) = self.parts.get_mut(part).as_deref_mut() {
+            closed.mark_published(source, generation);
         }
+    }
+
+    /// How many groups wait for views.
+    pub fn open_groups(&self) -> usize {
+        self.timeline().schedule.len()
     }
 
     /// How often things happened since the start.
@@ -392,7 +365,7 @@ impl ReassemblyBuffer {
             return;
         };
         match closed.receive(&arrival.view, arrival.fingerprint, arrival.event_time) {
-            LateView::NewPart => {
+            LateView::OpensAnew => {
                 if let Some(group) = self.open(arrival, now, timeline, events) {
                     timeline
                         .closed

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::{
-    Group, PartKey, Record, Reject, SourceOffset, Timestamp, TopicPartition, ViewId,
-};
+use crate::domain::{Group, PartKey, Record, Reject, Timestamp, TopicPartition, ViewId};
 
 /// What became of records.
 #[derive(Clone, Debug)]
@@ -27,16 +25,6 @@ pub struct FlowDecision {
     pub resume: Vec<TopicPartition>,
     /// Groups that had to give way.
     pub events: Vec<Event>,
-}
-
-/// What a revocation made the buffer forget.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Forgotten {
-    /// Open groups.
-    pub groups: usize,
-    /// Records of those groups on partitions that are still ours. Empty while the topics are
-    /// co-partitioned; otherwise they must be read again, from the lowest offset a partition.
-    pub stranded: Vec<SourceOffset>,
 }
 
 /// How often things happened since the start.

@@ -9,7 +9,7 @@ use super::expected::ExpectedViews;
 
 /// What one line may set for itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LineSettings {
+pub struct LinePolicy {
     /// How long, in stream time, a part waits for its views after the first.
     pub timeout: Duration,
     /// What becomes of a part that is not complete by then.
@@ -18,7 +18,7 @@ pub struct LineSettings {
     pub duplicates: DuplicatePolicy,
 }
 
-impl Default for LineSettings {
+impl Default for LinePolicy {
     fn default() -> Self {
         Self {
             timeout: Duration::from_secs(5),
@@ -29,19 +29,19 @@ impl Default for LineSettings {
 }
 
 /// Shares of the memory budget at which the intake is slowed and let go again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MemoryMarks {
     /// From this share on, partitions that run ahead are paused.
-    pub high_percent: u8,
+    pub high: f64,
     /// Below this share everything runs again.
-    pub low_percent: u8,
+    pub low: f64,
 }
 
 impl Default for MemoryMarks {
     fn default() -> Self {
         Self {
-            high_percent: 80,
-            low_percent: 60,
+            high: 0.8,
+            low: 0.6,
         }
     }
 }
@@ -70,9 +70,9 @@ impl Default for ClosedMemorySettings {
 #[derive(Clone, Debug)]
 pub struct ReassemblySettings {
     /// For lines without settings of their own.
-    pub line: LineSettings,
+    pub line: LinePolicy,
     /// Lines with settings of their own.
-    pub lines: HashMap<LineId, LineSettings>,
+    pub lines: HashMap<LineId, LinePolicy>,
     /// Which views a part should have.
     pub expected: ExpectedViews,
     /// A part ID seen again this much event time after its part was closed is a new part.
@@ -98,7 +98,7 @@ pub struct ReassemblySettings {
 impl Default for ReassemblySettings {
     fn default() -> Self {
         Self {
-            line: LineSettings::default(),
+            line: LinePolicy::default(),
             lines: HashMap::new(),
             expected: ExpectedViews::default(),
             reuse_after: Duration::from_secs(3600),
@@ -115,7 +115,7 @@ impl Default for ReassemblySettings {
 
 impl ReassemblySettings {
     /// The settings that hold for a line.
-    pub fn for_line(&self, line: &LineId) -> &LineSettings {
+    pub(crate) fn for_line(&self, line: &LineId) -> &LinePolicy {
         self.lines.get(line).unwrap_or(&self.line)
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! Stream time is the lowest of the partitions' highest event times, over the assigned partitions
 //! that are not idle. It never runs backwards. A partition without any record holds it back until
-//! it is known to be empty. A partition is idle when it is at its end and has had no record for
-//! `idle_after`; one that is paused or back-pressured is never idle, since records may wait there.
+//! it is known to be empty. A partition is idle when it has been at its end, without a record, for
+//! `idle_after`; when all are, stream time is the highest event time seen. A partition that is
+//! paused or back-pressured is never idle, since records may wait there.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -35,7 +36,7 @@ pub(crate) struct PartitionClock {
     pub(crate) highest: Option<Timestamp>,
     pub(crate) is_at_end: bool,
     pub(crate) is_paused: bool,
-    /// Wall time of the last record, or of the assignment, or of the end of a pause.
+    /// Wall time of the last record, of reaching the end, or of the end of a pause.
     active_at: Timestamp,
 }
 
@@ -93,9 +94,13 @@ impl StreamClock {
         }
     }
 
-    pub(crate) fn reach_end(&mut self, partition: &TopicPartition) {
+    /// Notes that everything was read. Idleness begins here, but for repetitions.
+    pub(crate) fn reach_end(&mut self, partition: &TopicPartition, now: Timestamp) {
         if let Some(clock) = self.partitions.get_mut(partition) {
-            clock.is_at_end = true;
+            if !clock.is_at_end {
+                clock.is_at_end = true;
+                clock.active_at = now;
+            }
         }
     }
 
@@ -131,9 +136,15 @@ impl StreamClock {
 
     /// Moves stream time as far as the partitions allow.
     pub(crate) fn advance(&mut self, now: Timestamp) -> Option<Timestamp> {
-        if let Some(lowest) = self.lowest(now).flatten() {
-            self.stream_time = self.stream_time.max(Some(lowest));
-        }
+        let reached = match self.lowest(now) {
+            Some(lowest) => lowest,
+            None => self
+                .partitions
+                .values()
+                .filter_map(|clock| clock.highest)
+                .max(),
+        };
+        self.stream_time = self.stream_time.max(reached);
         self.stream_time
     }
 

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::domain::{CloseCause, MemoryBudget, Record, Timestamp, TopicPartition};
+use crate::domain::{CloseCause, Record, Timestamp, TopicPartition};
 
 use super::closed::ClosedQueue;
 use super::group::OpenGroup;
@@ -28,12 +28,12 @@ pub(crate) struct Timeline {
 }
 
 impl Timeline {
-    pub(crate) fn new(settings: &ReassemblySettings, budget: &MemoryBudget) -> Self {
+    pub(crate) fn new(settings: &ReassemblySettings) -> Self {
         Self {
             clock: StreamClock::new(settings.idle_after, settings.max_future),
             schedule: Schedule::default(),
             closed: ClosedQueue::new(settings.closed),
-            flow: Flow::new(Marks::of(budget, settings.memory), settings.stall_after),
+            flow: Flow::new(settings.stall_after),
             counts: ReassemblyCounts::default(),
             open_bytes: 0,
             quiet: QuietClocks::default(),
@@ -91,7 +91,7 @@ impl Timeline {
     }
 
     pub(crate) fn reach_end(&mut self, partition: &TopicPartition, now: Timestamp) {
-        self.clock.reach_end(partition);
+        self.clock.reach_end(partition, now);
         self.refresh_quiet(partition.partition, now);
     }
 
@@ -102,9 +102,20 @@ impl Timeline {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn quiet_numbers(&self) -> Vec<i32> {
+        self.quiet.numbers()
+    }
+
     fn refresh_quiet(&mut self, number: i32, now: Timestamp) {
         let is_quiet = self.clock.is_quiet(number);
         self.quiet.set_quiet(number, is_quiet, now);
+    }
+
+    /// Takes the memory in use into account.
+    pub(crate) fn update_flow(&mut self, marks: Marks, used: u64, now: Timestamp) {
+        let is_back_pressured = self.clock.is_back_pressured();
+        self.flow.update(marks, used, is_back_pressured, now);
     }
 
     /// Moves stream time and takes out the groups that it has passed.
@@ -156,8 +167,8 @@ impl Timeline {
     }
 
     /// Takes out the group to evict next, if memory asks for one.
-    pub(crate) fn take_evicted(&mut self, now: Timestamp) -> Option<Due> {
-        if !self.flow.must_evict(self.open_bytes, now) {
+    pub(crate) fn take_evicted(&mut self, marks: Marks, now: Timestamp) -> Option<Due> {
+        if !self.flow.must_evict(marks, self.open_bytes, now) {
             return None;
         }
         self.schedule.take_earliest(CloseCause::Evicted)

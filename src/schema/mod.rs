@@ -7,3 +7,4 @@
 pub(crate) mod committed;
 pub mod dead_letter;
 pub mod result;
+pub mod view;

@@ -6,10 +6,10 @@
 //! over tokens. Published formulas leave the place and a residual open; see [`Amplification`].
 
 use candle_core::{D, Module, Result, Tensor};
-use candle_nn::{Linear, VarBuilder};
+use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
-use super::super::layers::{Heads, LayerNorm, Mode, linear, merge_heads};
+use super::super::layers::{Heads, LayerNorm, Linear, Mode, linear, merge_heads};
 use super::super::tensors::{Initial, TensorSpecs};
 use super::{INITIAL_WEIGHT, NORM_EPSILON};
 

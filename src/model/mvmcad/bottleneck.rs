@@ -6,11 +6,12 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{Module, Result, Tensor};
-use candle_nn::{Linear, VarBuilder};
+use candle_nn::VarBuilder;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::super::layers::{Mode, linear};
+use super::super::kernels::gelu;
+use super::super::layers::{Linear, Mode, linear};
 use super::super::tensors::TensorSpecs;
 use super::INITIAL_WEIGHT;
 
@@ -86,7 +87,7 @@ impl Bottleneck {
 
     pub(crate) fn forward(&self, tokens: &Tensor, mode: Mode) -> Result<Tensor> {
         let noisy = self.dropout.forward(tokens, mode)?;
-        let hidden = self.fc1.forward(&noisy)?.gelu_erf()?;
+        let hidden = gelu(&self.fc1.forward(&noisy)?)?;
         let hidden = self.dropout.forward(&hidden, mode)?;
         self.dropout.forward(&self.fc2.forward(&hidden)?, mode)
     }

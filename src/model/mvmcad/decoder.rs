@@ -5,9 +5,10 @@
 //! `o_n = phi(q_n) KV / (phi(q_n) . sum phi(k))`, `KV = sum phi(k_n) v_n`, all in f32.
 
 use candle_core::{Module, Result, Tensor};
-use candle_nn::{Linear, VarBuilder};
+use candle_nn::VarBuilder;
 
-use super::super::layers::{Heads, LayerNorm, Mode, linear, merge_heads};
+use super::super::kernels::gelu;
+use super::super::layers::{Heads, LayerNorm, Linear, Mode, linear, merge_heads};
 use super::super::tensors::TensorSpecs;
 use super::{INITIAL_WEIGHT, NORM_EPSILON};
 
@@ -99,10 +100,7 @@ impl Block {
         let projected = self.qkv.forward(&self.norm1.forward(tokens, mode)?)?;
         let attended = linear_attention(&Heads::split(&projected, self.heads)?)?;
         let tokens = (tokens + self.projection.forward(&attended)?)?;
-        let hidden = self
-            .fc1
-            .forward(&self.norm2.forward(&tokens, mode)?)?
-            .gelu_erf()?;
+        let hidden = gelu(&self.fc1.forward(&self.norm2.forward(&tokens, mode)?)?)?;
         tokens + self.fc2.forward(&hidden)?
     }
 }

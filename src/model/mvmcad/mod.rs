@@ -9,6 +9,8 @@
 mod amplification;
 mod bottleneck;
 mod decoder;
+#[cfg(test)]
+mod gradients;
 mod prior;
 
 use candle_core::{D, Result, Tensor};

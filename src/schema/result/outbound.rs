@@ -49,7 +49,7 @@ fn headers(result: &PartResult, format: ResultFormat) -> Vec<Header> {
     // The time is optional in CloudEvents; only one that RFC 3339 cannot write is left out.
     let time = jiff::Timestamp::from_millisecond(result.timing.scored_at)
         .ok()
-        .map(|time| time.to_string());
+        .map(|time| format!("{time:.3}"));
     let decision = crate::domain::Decision::from(result.decision).as_str();
     let named = [
         ("ce_specversion", Some("1.0".to_owned())),

@@ -287,7 +287,7 @@ fn the_record_is_a_cloud_event_with_headers_to_filter_by() {
         ("ce_source", "/panoptes/line1"),
         ("ce_type", "panoptes.result.v1"),
         ("ce_subject", "p-1"),
-        ("ce_time", "2023-11-14T22:13:20.25Z"),
+        ("ce_time", "2023-11-14T22:13:20.250Z"),
         ("ce_dataschema", "urn:panoptes:schema:result:v1:msgpack"),
         ("content-type", "application/msgpack"),
         ("decision", "review"),

@@ -1,0 +1,1 @@
+//! `panoptes demo`: one command, no set-up.

@@ -1,0 +1,1 @@
+//! `panoptes produce` and `panoptes tail` around `panoptes run`.

@@ -1,0 +1,63 @@
+//! The process ends in mid-run, in order or not, and another goes on.
+
+use crate::kafka::Broker;
+use crate::kafka::tools::describe_group;
+use crate::support::line::Line;
+use crate::support::outcomes::Fate;
+use crate::support::process::Panoptes;
+
+const PARTS: u64 = 150;
+
+/// Sends a run of parts, ends the first process by `end` in mid-run, and lets a second one finish.
+fn run_in_two_halves(name: &str, end: impl FnOnce(Panoptes)) {
+    let line = Line::new(Broker::shared(), name);
+    let config = line.config().set("reassembly.timeout", "30s");
+    let first = Panoptes::run(&config, &format!("{name}-1"));
+    let parts: Vec<String> = (0..PARTS)
+        .map(|number| format!("part-{number:03}"))
+        .collect();
+    line.send(parts.iter().flat_map(|part| line.part(part, 1)));
+    line.await_parts(10);
+    end(first);
+    let halfway = line.outcomes().parts().len();
+    assert!(
+        halfway < parts.len(),
+        "the first process was to end in mid-run"
+    );
+    let second = Panoptes::run(&config, &format!("{name}-2"));
+    line.await_parts(parts.len());
+    second.stop_in_order();
+
+    let outcomes = line.outcomes();
+    outcomes.assert_one_result_id_each(parts.iter().map(String::as_str));
+    assert!(
+        outcomes
+            .results
+            .iter()
+            .all(|record| !record.result.is_partial)
+    );
+    assert!(
+        outcomes.dead_letters.is_empty(),
+        "{:?}",
+        outcomes.dead_letters
+    );
+    assert!(line.fates(&outcomes).iter().all(Fate::is_single));
+    let positions = describe_group(line.broker, &line.name);
+    assert_eq!(positions.len(), 20, "{positions:?}");
+    assert!(
+        positions
+            .iter()
+            .all(|position| position.end == 0 || position.lag == Some(0)),
+        "{positions:?}"
+    );
+}
+
+#[test]
+fn sigterm_in_mid_run_drains_and_another_process_resumes() {
+    run_in_two_halves("sigterm", Panoptes::stop_in_order);
+}
+
+#[test]
+fn a_killed_process_loses_nothing() {
+    run_in_two_halves("sigkill", Panoptes::kill);
+}

@@ -1,0 +1,82 @@
+//! Configuration files for `panoptes run`, written as a person would write them: as TOML.
+
+use std::path::PathBuf;
+
+use toml::{Table, Value};
+
+use crate::kafka::repository;
+
+/// The model bundle that the tests score with.
+pub(crate) fn model_path() -> PathBuf {
+    repository().join("models/demo")
+}
+
+/// The classes that the model bundle knows.
+pub(crate) fn model_classes() -> Vec<String> {
+    let bundle = model_path().join("model.toml");
+    let text = std::fs::read_to_string(&bundle).unwrap();
+    let table: Table = text.parse().unwrap();
+    table["classes"]
+        .as_table()
+        .unwrap()
+        .keys()
+        .cloned()
+        .collect()
+}
+
+/// Settings that grow by dotted path.
+#[derive(Clone, Default)]
+pub(crate) struct Config(Table);
+
+impl Config {
+    /// Sets `path`, such as `reassembly.timeout`, to `value`.
+    pub(crate) fn set(mut self, path: &str, value: impl Into<Value>) -> Self {
+        let (sections, key) = path.rsplit_once('.').unwrap_or(("", path));
+        let mut table = &mut self.0;
+        for section in sections.split('.').filter(|section| !section.is_empty()) {
+            table = table
+                .entry(section)
+                .or_insert_with(|| Value::Table(Table::new()))
+                .as_table_mut()
+                .unwrap();
+        }
+        table.insert(key.to_owned(), value.into());
+        self
+    }
+
+    /// Sets one of `bus.properties`, whose names have dots of their own.
+    pub(crate) fn property(mut self, name: &str, value: &str) -> Self {
+        let bus = self
+            .0
+            .entry("bus")
+            .or_insert_with(|| Value::Table(Table::new()));
+        let properties = bus
+            .as_table_mut()
+            .unwrap()
+            .entry("properties")
+            .or_insert_with(|| Value::Table(Table::new()));
+        properties
+            .as_table_mut()
+            .unwrap()
+            .insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Takes `path` out.
+    pub(crate) fn without(mut self, path: &str) -> Self {
+        let (section, key) = path.rsplit_once('.').unwrap();
+        self.0[section].as_table_mut().unwrap().remove(key);
+        self
+    }
+
+    /// The text at `path`.
+    pub(crate) fn text(&self, path: &str) -> String {
+        let (section, key) = path.rsplit_once('.').unwrap();
+        self.0[section][key].as_str().unwrap().to_owned()
+    }
+
+    /// The text of the file.
+    pub(crate) fn to_toml(&self) -> String {
+        toml::to_string(&self.0).unwrap()
+    }
+}

@@ -1,0 +1,171 @@
+//! A production line: camera topics, a results topic, a dead-letter topic, all under its own name.
+
+use std::time::Duration;
+
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::util::Timeout;
+
+use super::config::{Config, model_classes, model_path};
+use super::outcomes::{Fate, OutcomeReader, Outcomes};
+use super::process::log_folder;
+use super::shots::Shot;
+use crate::kafka::{Broker, free_port};
+
+/// The views of a part, where a test says nothing else.
+pub(crate) const VIEWS: [&str; 5] = ["top", "left", "right", "front", "back"];
+
+/// Partitions of every camera topic.
+pub(crate) const PARTITIONS: i32 = 4;
+
+const OUTCOME_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// A line on a broker.
+pub(crate) struct Line<'a> {
+    pub(crate) broker: &'a Broker,
+    pub(crate) name: String,
+    pub(crate) views: Vec<String>,
+}
+
+impl<'a> Line<'a> {
+    /// A line with the five usual cameras; creates its topics. Names must differ between tests.
+    pub(crate) fn new(broker: &'a Broker, name: &str) -> Self {
+        Self::with_views(broker, name, &VIEWS)
+    }
+
+    /// A line with other cameras.
+    pub(crate) fn with_views(broker: &'a Broker, name: &str, views: &[&str]) -> Self {
+        let line = Self {
+            broker,
+            name: name.to_owned(),
+            views: views.iter().map(|view| (*view).to_owned()).collect(),
+        };
+        for topic in line.camera_topics() {
+            broker.create_topic(&topic, PARTITIONS);
+        }
+        broker.create_topic(&line.results_topic(), PARTITIONS);
+        broker.create_topic(&line.dead_letter_topic(), PARTITIONS);
+        line
+    }
+
+    pub(crate) fn camera(&self, view: &str) -> String {
+        format!("{}.cam.{view}", self.name)
+    }
+
+    pub(crate) fn camera_topics(&self) -> Vec<String> {
+        self.views.iter().map(|view| self.camera(view)).collect()
+    }
+
+    pub(crate) fn results_topic(&self) -> String {
+        format!("{}.results", self.name)
+    }
+
+    pub(crate) fn dead_letter_topic(&self) -> String {
+        format!("{}.dead-letters", self.name)
+    }
+
+    /// The configuration of `panoptes run` for this line: short timeouts, a free admin port.
+    pub(crate) fn config(&self) -> Config {
+        Config::default()
+            .set("bus.brokers", self.broker.address())
+            .set("bus.group_id", self.name.as_str())
+            .set("bus.commit_interval", "200ms")
+            .set("input.topics", self.camera_topics())
+            .set("input.line", self.name.as_str())
+            .set("input.class", model_classes()[0].as_str())
+            .set("views.default", self.views.clone())
+            .set("reassembly.timeout", "1s")
+            .set("reassembly.idle_after", "500ms")
+            .set("reassembly.wall_grace", "500ms")
+            .set("model.path", model_path().to_str().unwrap())
+            .set("model.device", "cpu")
+            .set("output.results_topic", self.results_topic())
+            .set("output.dead_letter_topic", self.dead_letter_topic())
+            .set("output.delivery", "at_least_once")
+            .set("output.maps.side", 32)
+            .set("admin.listen", format!("127.0.0.1:{}", free_port()))
+            .set("telemetry.log_format", "json")
+            .property("heartbeat.interval.ms", "500")
+    }
+
+    /// A part seen by all cameras, as JPEGs; `seed` chooses the images.
+    pub(crate) fn part(&self, part: &str, seed: u64) -> Vec<Shot> {
+        let views: Vec<&str> = self.views.iter().map(String::as_str).collect();
+        self.part_seen_by(part, seed, &views)
+    }
+
+    /// A part seen by some cameras.
+    pub(crate) fn part_seen_by(&self, part: &str, seed: u64, views: &[&str]) -> Vec<Shot> {
+        views
+            .iter()
+            .zip(0..)
+            .map(|(view, number)| Shot::jpeg(&self.camera(view), part, seed * 5 + number))
+            .collect()
+    }
+
+    /// Produces the shots in order and waits until the broker has them all.
+    pub(crate) fn send(&self, shots: impl IntoIterator<Item = Shot>) {
+        let mut client = self.broker.client();
+        client.set("linger.ms", "1");
+        client.set("enable.idempotence", "true");
+        client.set("message.max.bytes", "8000000");
+        let producer: BaseProducer = client.create().unwrap();
+        for shot in shots {
+            send_one(&producer, &shot);
+        }
+        producer
+            .flush(Timeout::After(Duration::from_secs(60)))
+            .unwrap();
+    }
+
+    /// Reads what was published, to the end.
+    pub(crate) fn outcomes(&self) -> Outcomes {
+        let mut reader = OutcomeReader::new(self);
+        reader.read_to_end();
+        reader.into_outcomes()
+    }
+
+    /// Reads what is published until `is_enough` says so; fails the test if that takes too long.
+    pub(crate) fn await_outcomes(&self, is_enough: impl Fn(&Outcomes) -> bool) -> Outcomes {
+        let mut reader = OutcomeReader::new(self);
+        reader.read_until(OUTCOME_TIMEOUT, is_enough);
+        reader.into_outcomes()
+    }
+
+    /// Waits for results of so many different parts.
+    pub(crate) fn await_parts(&self, count: usize) -> Outcomes {
+        self.await_outcomes(|outcomes| outcomes.parts().len() >= count)
+    }
+
+    /// The fate of every record in the camera topics.
+    pub(crate) fn fates(&self, outcomes: &Outcomes) -> Vec<Fate> {
+        outcomes.fates(&self.broker.client(), &self.camera_topics())
+    }
+
+    /// Writes what was published as JSON lines for readers in other languages.
+    pub(crate) fn dump(&self, outcomes: &Outcomes) -> std::path::PathBuf {
+        let path = log_folder().join(format!("{}.results.jsonl", self.name));
+        std::fs::write(&path, outcomes.to_json_lines()).unwrap();
+        path
+    }
+}
+
+fn send_one(producer: &BaseProducer, shot: &Shot) {
+    let headers = shot
+        .headers
+        .iter()
+        .fold(OwnedHeaders::new(), |headers, (name, value)| {
+            headers.insert(Header {
+                key: name,
+                value: Some(value),
+            })
+        });
+    let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&shot.topic)
+        .payload(shot.value.as_slice())
+        .headers(headers);
+    record.key = shot.key.as_deref();
+    record.partition = shot.partition;
+    record.timestamp = shot.timestamp;
+    producer.send(record).map_err(|(error, _)| error).unwrap();
+    producer.poll(Duration::ZERO);
+}

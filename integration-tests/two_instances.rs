@@ -1,0 +1,60 @@
+//! Two instances of one group share a line, then one leaves.
+
+use crate::kafka::Broker;
+use crate::support::line::{Line, PARTITIONS};
+use crate::support::outcomes::Fate;
+use crate::support::process::Panoptes;
+
+const PARTS: u64 = 160;
+
+#[test]
+fn two_instances_share_the_work_and_one_takes_over_when_the_other_leaves() {
+    let line = Line::new(Broker::shared(), "instances");
+    let config = line.config().set("reassembly.timeout", "30s");
+    let first = Panoptes::run(&config, "instances-1");
+    let other = config.clone().set(
+        "admin.listen",
+        format!("127.0.0.1:{}", crate::kafka::free_port()),
+    );
+    let second = Panoptes::run(&other, "instances-2");
+    // Ten partitions each: the same two of all five topics, for views of one part must meet.
+    let half = f64::from(5 * PARTITIONS / 2);
+    for instance in [&first, &second] {
+        await_assignment(instance, half);
+    }
+    let parts: Vec<String> = (0..PARTS)
+        .map(|number| format!("part-{number:03}"))
+        .collect();
+    let (before, after) = parts.split_at(parts.len() / 2);
+    line.send(before.iter().flat_map(|part| line.part(part, 1)));
+    for instance in [&first, &second] {
+        instance.await_metric("panoptes_results_total", &[], 5.0);
+    }
+    line.send(after.iter().flat_map(|part| line.part(part, 2)));
+    second.stop_in_order();
+    line.await_parts(parts.len());
+    first.stop_in_order();
+
+    let outcomes = line.outcomes();
+    outcomes.assert_one_result_id_each(parts.iter().map(String::as_str));
+    assert!(
+        outcomes
+            .results
+            .iter()
+            .all(|record| !record.result.is_partial)
+    );
+    assert!(
+        outcomes.dead_letters.is_empty(),
+        "{:?}",
+        outcomes.dead_letters
+    );
+    assert!(line.fates(&outcomes).iter().all(Fate::is_single));
+}
+
+/// The gauge falls as well as rises, so this waits for the very number.
+fn await_assignment(instance: &Panoptes, partitions: f64) {
+    instance.await_metrics(&format!("{partitions} partitions assigned"), |metrics| {
+        let assigned = metrics.sum("panoptes_assigned_partitions", &[]);
+        (assigned - partitions).abs() < 0.5
+    });
+}

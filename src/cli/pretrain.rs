@@ -1,0 +1,148 @@
+//! `panoptes pretrain`: an encoder from scratch, without anyone else's weights or pictures.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use candle_core::Device;
+use clap::{Args, ValueEnum};
+
+use crate::model::vit::{PositionInterpolation, VitConfig};
+use crate::training::dataset::load_canvases;
+use crate::training::encoder_file::save_encoder;
+use crate::training::pretraining::{Pretext, PretrainingSettings, pretrain};
+
+/// Pretrains a small encoder on images drawn from formulas, and on good parts if given.
+#[derive(Args, Clone, Debug)]
+pub struct PretrainArguments {
+    /// File to write the encoder to
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Folder of images of good parts to use besides formula images; may be given again
+    #[arg(long, value_name = "FOLDER")]
+    pub images: Vec<PathBuf>,
+    /// Share of the examples that come from `--images`
+    #[arg(long, default_value_t = 0.5)]
+    pub images_share: f64,
+    /// What the encoder is asked about its images
+    #[arg(long, value_enum, default_value_t = PretextChoice::Both)]
+    pub pretext: PretextChoice,
+    /// Weight of the pixel question against the alteration question
+    #[arg(long, default_value_t = 0.5)]
+    pub pixel_weight: f64,
+    /// Side of the image in pixels
+    #[arg(long, default_value_t = 128)]
+    pub side: usize,
+    /// Side of a patch in pixels
+    #[arg(long, default_value_t = 8)]
+    pub patch: usize,
+    /// Channels of a token
+    #[arg(long, default_value_t = 128)]
+    pub width: usize,
+    /// Attention heads
+    #[arg(long, default_value_t = 2)]
+    pub heads: usize,
+    /// Blocks
+    #[arg(long, default_value_t = 6)]
+    pub depth: usize,
+    /// Target blocks, counted from 0, whose features the anomaly model will compare
+    #[arg(long, value_delimiter = ',', default_values_t = [2, 3, 4, 5])]
+    pub targets: Vec<usize>,
+    /// Iterations
+    #[arg(long, default_value_t = 1200)]
+    pub iterations: u64,
+    /// Images an iteration
+    #[arg(long, default_value_t = 24)]
+    pub batch: usize,
+    /// Learning rate after the warm-up
+    #[arg(long, default_value_t = 1e-3)]
+    pub learning_rate: f64,
+    /// Iterations of the warm-up
+    #[arg(long, default_value_t = 60)]
+    pub warm_up: u64,
+    /// Seed of everything random
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Threads that share the batch
+    #[arg(long, default_value_t = 2)]
+    pub threads: usize,
+    /// File to keep checkpoints in
+    #[arg(long, value_name = "FILE")]
+    pub checkpoint: Option<PathBuf>,
+    /// Iterations between checkpoints
+    #[arg(long, default_value_t = 200)]
+    pub checkpoint_every: u64,
+    /// Go on from the checkpoint
+    #[arg(long, requires = "checkpoint")]
+    pub resume: bool,
+}
+
+/// [`Pretext`] as a flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PretextChoice {
+    /// Pixels of hidden patches, and which patches have been altered
+    Both,
+    /// Only the pixels of hidden patches
+    Hidden,
+    /// Only which patches have been altered
+    Altered,
+}
+
+impl PretrainArguments {
+    fn settings(&self) -> PretrainingSettings {
+        PretrainingSettings {
+            encoder: VitConfig {
+                input_side: self.side,
+                patch: self.patch,
+                width: self.width,
+                depth: self.depth,
+                heads: self.heads,
+                registers: 0,
+                layer_scale: false,
+                position_side: self.side / self.patch.max(1),
+                position_interpolation: PositionInterpolation::default(),
+                targets: self.targets.clone(),
+            },
+            pretext: match self.pretext {
+                PretextChoice::Both => Pretext::Both,
+                PretextChoice::Hidden => Pretext::Hidden,
+                PretextChoice::Altered => Pretext::Altered,
+            },
+            pixel_weight: self.pixel_weight,
+            given_share: self.images_share,
+            iterations: self.iterations,
+            batch: self.batch,
+            learning_rate: self.learning_rate,
+            warm_up: self.warm_up,
+            seed: self.seed,
+            threads: self.threads,
+            checkpoint: self.checkpoint.clone(),
+            checkpoint_every: self.checkpoint_every,
+            resume: self.resume,
+        }
+    }
+}
+
+/// Runs the pretraining and writes the encoder.
+///
+/// # Errors
+/// When the images, the settings, the checkpoint or the device are at fault.
+pub fn run(arguments: &PretrainArguments) -> anyhow::Result<()> {
+    let settings = arguments.settings();
+    let given =
+        load_canvases(&arguments.images, arguments.side).context("cannot use the images")?;
+    println!(
+        "pretraining on formula images and {} given ones",
+        given.len()
+    );
+    let tensors = pretrain(&settings, &given, &Device::Cpu, |iteration, means| {
+        println!(
+            "iteration {iteration} loss {:.4} altered {:.4} pixels {:.4}",
+            means[0], means[1], means[2]
+        );
+    })
+    .context("pretraining failed")?;
+    save_encoder(&arguments.output, &settings.encoder, &tensors)
+        .context("cannot keep the encoder")?;
+    println!("wrote {}", arguments.output.display());
+    Ok(())
+}

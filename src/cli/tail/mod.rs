@@ -1,0 +1,253 @@
+//! `panoptes tail`: what is on the results topic, one line a part.
+//!
+//! Dead letters are understood too. A record that is neither is told in its own line and reading
+//! goes on: looking must not depend on every writer being in order.
+
+mod line;
+mod saved_maps;
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use serde_json::json;
+
+use crate::domain::Record;
+use crate::kafka::topic_reader::{
+    CONNECT_TIMEOUT, ReadFrom, ReadUntil, Reading, TopicReader, TopicReaderError,
+    TopicReaderSettings,
+};
+use crate::schema::dead_letter::{self, DeadLetterNote};
+use crate::schema::result::{Decision, PartResult, ResultError};
+
+pub use line::Colours;
+pub use saved_maps::SaveError;
+
+/// How long one look at the topic waits: long enough to cost nothing, short enough to flush.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How often in a row nothing may come before the end of the topic: with the interval, 30 s.
+const MAX_IDLE_POLLS: u32 = 60;
+
+/// Print results as they stand on the bus, one line a part
+#[derive(Args, Clone, Debug)]
+pub struct TailArguments {
+    /// Bootstrap servers
+    #[arg(long, default_value = "127.0.0.1:9092", env = "PANOPTES__BUS__BROKERS")]
+    pub brokers: String,
+    /// Results topic, or dead-letter topic
+    #[arg(long)]
+    pub topic: String,
+    /// Print every result of the topic, not only the last ones
+    #[arg(long, conflicts_with = "last")]
+    pub from_beginning: bool,
+    /// How many of the last results to print, of each partition
+    #[arg(long, default_value_t = 10, value_name = "COUNT")]
+    pub last: u32,
+    /// Keep on printing results as they come
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Print only parts with this decision; may be given more than once
+    #[arg(long, value_name = "DECISION")]
+    pub decision: Vec<Decision>,
+    /// Save the anomaly maps as PNG, `<DIR>/<part>/<view>.png`
+    #[arg(long, value_name = "DIR")]
+    pub save_maps: Option<PathBuf>,
+    /// Colours of saved maps
+    #[arg(long, value_enum, default_value_t = MapColours::Heat)]
+    pub map_colours: MapColours,
+    /// Print each result whole, as one line of JSON
+    #[arg(long)]
+    pub json: bool,
+    /// A librdkafka property, for TLS and SASL; may be given more than once
+    #[arg(short = 'X', long = "property", value_name = "NAME=VALUE", value_parser = property)]
+    pub properties: Vec<(String, String)>,
+}
+
+/// How saved maps are coloured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum MapColours {
+    /// The 8-bit levels as they travel
+    Grey,
+    /// Black over red and yellow to white
+    Heat,
+}
+
+impl ValueEnum for Decision {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Ok, Self::Ng, Self::Review]
+    }
+
+    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
+        Some(crate::domain::Decision::from(*self).as_str().into())
+    }
+}
+
+/// Why `tail` ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum TailError {
+    /// The topic cannot be read.
+    #[error(transparent)]
+    Read(#[from] TopicReaderError),
+    /// The output is closed.
+    #[error("output cannot be written: {0}")]
+    Write(#[from] io::Error),
+    /// A map cannot be saved.
+    #[error(transparent)]
+    Save(#[from] SaveError),
+    /// The end of the topic was not reached.
+    #[error("topic `{topic}` gave nothing for `{waited:?}` before its end was reached")]
+    Stalled {
+        /// The topic.
+        topic: String,
+        /// How long nothing came.
+        waited: Duration,
+    },
+}
+
+/// Reads the topic and prints it to `output`.
+///
+/// # Errors
+/// When the topic cannot be read, the output not written, or a map not saved. A reader that closes
+/// the output (`| head`) is no error.
+pub fn run(args: &TailArguments, output: &mut impl Write, colours: Colours) -> Result<(), TailError> {
+    let outcome = print_topic(args, output, colours);
+    match outcome {
+        Err(TailError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
+
+fn print_topic(
+    args: &TailArguments,
+    output: &mut impl Write,
+    colours: Colours,
+) -> Result<(), TailError> {
+    let mut reader = TopicReader::open(&reader_settings(args))?;
+    let mut idle_polls = 0;
+    loop {
+        match reader.next(POLL_INTERVAL)? {
+            Reading::Record(record) => {
+                idle_polls = 0;
+                print_record(args, &record, output, colours)?;
+            }
+            Reading::Finished => return Ok(output.flush()?),
+            Reading::Idle => {
+                output.flush()?;
+                idle_polls += 1;
+            }
+        }
+        if !args.follow && idle_polls >= MAX_IDLE_POLLS {
+            return Err(TailError::Stalled {
+                topic: args.topic.clone(),
+                waited: POLL_INTERVAL * MAX_IDLE_POLLS,
+            });
+        }
+    }
+}
+
+fn reader_settings(args: &TailArguments) -> TopicReaderSettings {
+    TopicReaderSettings {
+        brokers: args.brokers.clone(),
+        properties: args.properties.iter().cloned().collect::<BTreeMap<_, _>>(),
+        topic: args.topic.as_str().into(),
+        from: if args.from_beginning {
+            ReadFrom::Beginning
+        } else {
+            ReadFrom::Last(args.last)
+        },
+        until: if args.follow {
+            ReadUntil::Forever
+        } else {
+            ReadUntil::EndOfTopic
+        },
+        connect_timeout: CONNECT_TIMEOUT,
+    }
+}
+
+/// What a record on the topic turns out to be.
+#[derive(Debug)]
+enum Content {
+    Result(Box<PartResult>),
+    DeadLetter(DeadLetterNote),
+    Unreadable(ResultError),
+}
+
+impl Content {
+    fn read(record: &Record) -> Self {
+        if let Ok(note) = dead_letter::read_note(&record.headers) {
+            return Self::DeadLetter(note);
+        }
+        match PartResult::from_bytes(record.value.as_deref().unwrap_or_default()) {
+            Ok(result) => Self::Result(Box::new(result)),
+            Err(error) => Self::Unreadable(error),
+        }
+    }
+
+    /// Whether the chosen decisions leave the letter in; without a choice all stay.
+    fn is_wanted(&self, decisions: &[Decision]) -> bool {
+        match self {
+            Self::Result(result) => decisions.is_empty() || decisions.contains(&result.decision),
+            Self::DeadLetter(_) => decisions.is_empty(),
+            Self::Unreadable(_) => true,
+        }
+    }
+}
+
+fn print_record(
+    args: &TailArguments,
+    record: &Record,
+    output: &mut impl Write,
+    colours: Colours,
+) -> Result<(), TailError> {
+    let content = Content::read(record);
+    if !content.is_wanted(&args.decision) {
+        return Ok(());
+    }
+    if args.json {
+        writeln!(output, "{}", json_line(&content, record))?;
+    } else {
+        let text = match &content {
+            Content::Result(result) => line::result_line(result, colours),
+            Content::DeadLetter(note) => line::dead_letter_line(note, record, colours),
+            Content::Unreadable(error) => line::unreadable_line(error, record, colours),
+        };
+        writeln!(output, "{text}")?;
+    }
+    if let (Some(directory), Content::Result(result)) = (&args.save_maps, &content) {
+        saved_maps::save(result, directory, args.map_colours)?;
+    }
+    Ok(())
+}
+
+fn json_line(content: &Content, record: &Record) -> serde_json::Value {
+    match content {
+        Content::Result(result) => json!(result),
+        Content::DeadLetter(note) => json!({ "dead_letter": {
+            "key": record.key.as_deref().map(String::from_utf8_lossy),
+            "reason": note.reason,
+            "error": note.error,
+            "topic": note.source.topic.as_str(),
+            "partition": note.source.partition,
+            "offset": note.source.offset,
+            "timestamp": note.timestamp.map(|time| time.0),
+        }}),
+        Content::Unreadable(error) => json!({ "unreadable": {
+            "key": record.key.as_deref().map(String::from_utf8_lossy),
+            "source": record.source.to_string(),
+            "error": error.to_string(),
+        }}),
+    }
+}
+
+fn property(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text
+        .split_once('=')
+        .ok_or_else(|| format!("a property is `NAME=VALUE`, found `{text}`"))?;
+    Ok((name.trim().to_owned(), value.to_owned()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,223 @@
+//! From a view's bytes to 8-bit RGB, for every image encoding that a camera may send.
+//!
+//! - The size that an image declares is checked against the limits before memory is taken for it: a
+//!   decompression bomb is rejected on its header.
+//! - An image that ends early is an error, never a picture with a grey rest.
+//! - 16-bit samples are scaled to 8 bits over their whole range; grey becomes red = green = blue; an
+//!   alpha channel is dropped, colours staying as stored. Floating-point samples have no agreed
+//!   white and are unsupported.
+//! - The first page of a TIFF and the first frame of an animation count.
+//! - Colour profiles and EXIF orientation are ignored: industrial cameras set neither, and the model
+//!   must see the sensor's pixels, in whose coordinates the results are.
+
+use std::io::Cursor;
+use std::panic::catch_unwind;
+
+use image::codecs::bmp::BmpDecoder;
+use image::codecs::png::PngDecoder;
+use image::codecs::tiff::TiffDecoder;
+use image::codecs::webp::WebPDecoder;
+use image::error::ImageError;
+use image::{ColorType, DynamicImage, ImageDecoder, Limits};
+
+use super::envelope::sniff;
+use super::limits::ImageLimits;
+use super::{jpeg, raw};
+use crate::domain::{ImageEncoding, RejectReason, RgbImage, View};
+
+/// Memory that a codec may take beside the pixels, for its windows, tables and metadata.
+const CODEC_BYTES: u64 = 64 << 20;
+
+/// Bytes a pixel takes in the widest form a codec decodes to, 16-bit RGBA.
+const WIDEST_PIXEL_BYTES: u64 = 8;
+
+/// Why an image could not be decoded.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct PixelError {
+    /// The reason of the dead letter: `decode`, `too_large` or `unsupported`.
+    pub reason: RejectReason,
+    /// What was expected and found.
+    pub message: String,
+}
+
+impl PixelError {
+    pub(super) fn new(reason: RejectReason, message: impl Into<String>) -> Self {
+        Self {
+            reason,
+            message: message.into(),
+        }
+    }
+}
+
+/// Decodes a view's image.
+///
+/// # Errors
+/// When the image is damaged, exceeds `limits` or is of a kind that is not supported.
+pub fn decode_pixels(view: &View, limits: &ImageLimits) -> Result<RgbImage, PixelError> {
+    decode_image(view.encoding, view.image_bytes(), limits)
+}
+
+/// Decodes an image of a known encoding.
+///
+/// ```
+/// use panoptes::decode::{ImageLimits, decode_image};
+/// use panoptes::domain::{ImageEncoding, PixelFormat, RawLayout};
+/// let layout =
+///     RawLayout { pixel_format: PixelFormat::Mono8, width: 2, height: 1, stride: 2 };
+/// let image = decode_image(ImageEncoding::Raw(layout), &[0, 255], &ImageLimits::default())?;
+/// assert_eq!(image.pixels, [0, 0, 0, 255, 255, 255]);
+/// # Ok::<(), panoptes::decode::PixelError>(())
+/// ```
+///
+/// # Errors
+/// When the image is damaged, exceeds `limits` or is of a kind that is not supported.
+pub fn decode_image(
+    encoding: ImageEncoding,
+    bytes: &[u8],
+    limits: &ImageLimits,
+) -> Result<RgbImage, PixelError> {
+    limits
+        .check_bytes(bytes.len())
+        .map_err(|error| PixelError::new(RejectReason::TooLarge, error))?;
+    // The codecs are other people's code fed with bytes from outside. Should one of them panic, the
+    // image is bad, and the stream goes on.
+    let decoded = catch_unwind(|| decode_by_codec(encoding, bytes, limits)).unwrap_or_else(|_| {
+        let message = format!(
+            "expected a sound `{}`, found one that its decoder panics on",
+            name(encoding)
+        );
+        Err(PixelError::new(RejectReason::Decode, message))
+    });
+    decoded.map_err(|error| with_hint(error, encoding, bytes))
+}
+
+fn decode_by_codec(
+    encoding: ImageEncoding,
+    bytes: &[u8],
+    limits: &ImageLimits,
+) -> Result<RgbImage, PixelError> {
+    let input = Cursor::new(bytes);
+    let fault = |error| codec_error(encoding, &error);
+    match encoding {
+        ImageEncoding::Raw(layout) => {
+            check_dimensions(limits, layout.width, layout.height)?;
+            raw::decode(&layout, bytes)
+                .map_err(|error| PixelError::new(RejectReason::Decode, error))
+        }
+        ImageEncoding::Jpeg => jpeg::decode(bytes, limits),
+        ImageEncoding::Png => {
+            let decoder = PngDecoder::with_limits(input, codec_limits(limits)).map_err(fault)?;
+            read_decoder(encoding, decoder, limits)
+        }
+        ImageEncoding::Bmp => {
+            let decoder = BmpDecoder::new(input).map_err(fault)?;
+            read_decoder(encoding, decoder, limits)
+        }
+        ImageEncoding::Tiff => {
+            let decoder = TiffDecoder::new(input).map_err(fault)?;
+            read_decoder(encoding, decoder, limits)
+        }
+        ImageEncoding::Webp => {
+            let decoder = WebPDecoder::new(input).map_err(fault)?;
+            read_decoder(encoding, decoder, limits)
+        }
+    }
+}
+
+fn read_decoder(
+    encoding: ImageEncoding,
+    mut decoder: impl ImageDecoder,
+    limits: &ImageLimits,
+) -> Result<RgbImage, PixelError> {
+    let fault = |error| codec_error(encoding, &error);
+    let (width, height) = decoder.dimensions();
+    check_dimensions(limits, width, height)?;
+    if matches!(decoder.color_type(), ColorType::Rgb32F | ColorType::Rgba32F) {
+        return Err(PixelError::new(
+            RejectReason::Unsupported,
+            format!(
+                "expected samples of 8 or 16 bits in `{}`, found floating-point samples",
+                name(encoding)
+            ),
+        ));
+    }
+    decoder.set_limits(codec_limits(limits)).map_err(fault)?;
+    let pixels = DynamicImage::from_decoder(decoder)
+        .map_err(fault)?
+        .into_rgb8();
+    Ok(RgbImage {
+        width,
+        height,
+        pixels: pixels.into_raw(),
+    })
+}
+
+/// Checks the size that an image declares.
+pub(super) fn check_dimensions(
+    limits: &ImageLimits,
+    width: u32,
+    height: u32,
+) -> Result<(), PixelError> {
+    if width == 0 || height == 0 {
+        return Err(PixelError::new(
+            RejectReason::Decode,
+            format!("expected width and height above 0, found `{width}x{height}`"),
+        ));
+    }
+    limits
+        .check_dimensions(width, height)
+        .map_err(|error| PixelError::new(RejectReason::TooLarge, error))
+}
+
+fn codec_limits(limits: &ImageLimits) -> Limits {
+    let mut codec = Limits::default();
+    codec.max_image_width = Some(limits.max_width);
+    codec.max_image_height = Some(limits.max_height);
+    codec.max_alloc = Some(
+        limits
+            .max_pixels
+            .saturating_mul(WIDEST_PIXEL_BYTES)
+            .saturating_add(CODEC_BYTES),
+    );
+    codec
+}
+
+fn codec_error(encoding: ImageEncoding, error: &ImageError) -> PixelError {
+    let reason = match error {
+        ImageError::Limits(_) => RejectReason::TooLarge,
+        ImageError::Unsupported(_) => RejectReason::Unsupported,
+        _ => RejectReason::Decode,
+    };
+    PixelError::new(
+        reason,
+        format!("expected a sound `{}`, found: {error}", name(encoding)),
+    )
+}
+
+/// Adds what the bytes look like, when that is another format than the one they were said to be.
+fn with_hint(mut error: PixelError, encoding: ImageEncoding, bytes: &[u8]) -> PixelError {
+    if matches!(encoding, ImageEncoding::Raw(_)) {
+        return error;
+    }
+    if let Some(found) = sniff(bytes).filter(|found| *found != encoding) {
+        error.message = format!("{}; the bytes look like `{}`", error.message, name(found));
+    }
+    error
+}
+
+/// The content type of an encoding.
+fn name(encoding: ImageEncoding) -> &'static str {
+    match encoding {
+        ImageEncoding::Jpeg => "image/jpeg",
+        ImageEncoding::Png => "image/png",
+        ImageEncoding::Bmp => "image/bmp",
+        ImageEncoding::Tiff => "image/tiff",
+        ImageEncoding::Webp => "image/webp",
+        ImageEncoding::Raw(_) => "image/x-raw",
+    }
+}
+
+#[cfg(test)]
+#[path = "pixels_tests.rs"]
+mod tests;

@@ -1,0 +1,496 @@
+//! Reads one topic from outside any consumer group, to show or check what is on it.
+//!
+//! All partitions are assigned by hand and nothing is committed, so reading disturbs nobody.
+//! Aborted transactions are skipped. Blocking: for command-line tools and tests, not for async
+//! tasks. Partitions added to the topic after opening are not seen.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use crate::domain::{Header, Record, SourceOffset, Timestamp, Topic};
+
+/// How long a broker nearby may take, starting up included, to say where a topic begins and ends.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// librdkafka asks for a group even where none is joined; it never appears on the broker.
+const GROUP_NEVER_JOINED: &str = "panoptes-topic-reader";
+
+/// Where to begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadFrom {
+    /// At each partition's first record.
+    Beginning,
+    /// That many offsets before each partition's end; fewer records where transactions wrote
+    /// their markers between them.
+    Last(u32),
+    /// At each partition's end: only what comes later.
+    End,
+}
+
+/// Where to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadUntil {
+    /// At what was the end of the topic when the reader was opened.
+    EndOfTopic,
+    /// Never: wait for more.
+    Forever,
+}
+
+/// What to read and how to reach it.
+#[derive(Clone, Debug)]
+pub struct TopicReaderSettings {
+    /// Bootstrap servers.
+    pub brokers: String,
+    /// Further librdkafka properties: TLS, SASL, tuning.
+    pub properties: BTreeMap<String, String>,
+    /// The topic.
+    pub topic: Topic,
+    /// Where to begin.
+    pub from: ReadFrom,
+    /// Where to stop.
+    pub until: ReadUntil,
+    /// How long to wait for the broker's answers on opening.
+    pub connect_timeout: Duration,
+}
+
+/// What one step of reading gave.
+#[derive(Debug)]
+pub enum Reading {
+    /// The next record.
+    Record(Box<Record>),
+    /// Nothing came in time; more may.
+    Idle,
+    /// The topic was read to its end.
+    Finished,
+}
+
+/// Why a topic cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum TopicReaderError {
+    /// The client could not be made of its properties.
+    #[error("kafka client for `{brokers}` cannot be made: {source}")]
+    Client {
+        /// Bootstrap servers.
+        brokers: String,
+        /// The client's own words.
+        source: KafkaError,
+    },
+    /// The topic is not there.
+    #[error("topic `{0}` does not exist")]
+    NoSuchTopic(Topic),
+    /// The broker did not say where the topic begins and ends.
+    #[error("broker `{brokers}` gives no answer about topic `{topic}`: {source}")]
+    Metadata {
+        /// Bootstrap servers.
+        brokers: String,
+        /// The topic.
+        topic: Topic,
+        /// The client's own words.
+        source: KafkaError,
+    },
+    /// Reading failed for good.
+    #[error("topic `{topic}` cannot be read: {source}")]
+    Read {
+        /// The topic.
+        topic: Topic,
+        /// The client's own words.
+        source: KafkaError,
+    },
+    /// The end of the topic was not reached, and nothing comes.
+    #[error("topic `{topic}` gave nothing for `{waited:?}` before its end was reached")]
+    Stalled {
+        /// The topic.
+        topic: Topic,
+        /// How long nothing came.
+        waited: Duration,
+    },
+}
+
+/// Reads one topic.
+pub struct TopicReader {
+    consumer: BaseConsumer,
+    topic: Topic,
+    /// The offset after the last record to read, of each partition not yet read to its end; none
+    /// when reading for ever.
+    unread: Option<HashMap<i32, i64>>,
+}
+
+impl TopicReader {
+    /// Finds the topic's partitions and begins to read them.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached or does not know the topic.
+    pub fn open(settings: &TopicReaderSettings) -> Result<Self, TopicReaderError> {
+        let consumer = client(settings)?;
+        let partitions = partitions(&consumer, settings)?;
+        let unread = match settings.until {
+            ReadUntil::EndOfTopic => Some(unread_ends(&consumer, settings, &partitions)?),
+            ReadUntil::Forever => None,
+        };
+        let read_error = |source| TopicReaderError::Read {
+            topic: settings.topic.clone(),
+            source,
+        };
+        let offset = match settings.from {
+            ReadFrom::Beginning => Offset::Beginning,
+            ReadFrom::Last(count) => Offset::OffsetTail(i64::from(count)),
+            ReadFrom::End => Offset::End,
+        };
+        let mut assignment = TopicPartitionList::new();
+        for partition in partitions {
+            assignment
+                .add_partition_offset(settings.topic.as_str(), partition, offset)
+                .map_err(read_error)?;
+        }
+        consumer.assign(&assignment).map_err(read_error)?;
+        Ok(Self {
+            consumer,
+            topic: settings.topic.clone(),
+            unread,
+        })
+    }
+
+    /// The next record, waiting for it no longer than `patience`.
+    ///
+    /// Records of one partition come in order. A broker that is away is waited for.
+    ///
+    /// # Errors
+    /// When the topic cannot be read any more: it is gone, or access is refused.
+    pub fn next(&mut self, patience: Duration) -> Result<Reading, TopicReaderError> {
+        let deadline = Instant::now() + patience;
+        loop {
+            if self.unread.as_ref().is_some_and(HashMap::is_empty) {
+                return Ok(Reading::Finished);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.consumer.poll(left) {
+                None => return Ok(Reading::Idle),
+                Some(Ok(message)) => {
+                    let record = record(&message);
+                    drop(message);
+                    if self.is_wanted(&record.source) {
+                        return Ok(Reading::Record(Box::new(record)));
+                    }
+                }
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    if let Some(unread) = &mut self.unread {
+                        unread.remove(&partition);
+                    }
+                }
+                Some(Err(error)) if passes(&error) => {
+                    tracing::debug!(topic = %self.topic, %error, "broker is away");
+                }
+                Some(Err(source)) => {
+                    return Err(TopicReaderError::Read {
+                        topic: self.topic.clone(),
+                        source,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Every record up to the end of the topic, as `read` takes them.
+    ///
+    /// # Errors
+    /// As [`next`](Self::next), and when nothing comes for `patience`.
+    pub fn read_to_end(
+        &mut self,
+        patience: Duration,
+        mut read: impl FnMut(Record),
+    ) -> Result<(), TopicReaderError> {
+        loop {
+            match self.next(patience)? {
+                Reading::Record(record) => read(*record),
+                Reading::Finished => return Ok(()),
+                Reading::Idle => {
+                    return Err(TopicReaderError::Stalled {
+                        topic: self.topic.clone(),
+                        waited: patience,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Whether the record lies before the end, which it may move.
+    fn is_wanted(&mut self, source: &SourceOffset) -> bool {
+        let Some(unread) = &mut self.unread else {
+            return true;
+        };
+        let Some(end) = unread.get(&source.partition).copied() else {
+            return false;
+        };
+        if source.offset + 1 >= end {
+            unread.remove(&source.partition);
+        }
+        source.offset < end
+    }
+}
+
+fn client(settings: &TopicReaderSettings) -> Result<BaseConsumer, TopicReaderError> {
+    let mut config = ClientConfig::new();
+    config.set("group.id", GROUP_NEVER_JOINED);
+    config.set("isolation.level", "read_committed");
+    for (name, value) in &settings.properties {
+        config.set(name, value);
+    }
+    config
+        .set("bootstrap.servers", &settings.brokers)
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("enable.partition.eof", "true")
+        .set("auto.offset.reset", "earliest")
+        .create()
+        .map_err(|source| TopicReaderError::Client {
+            brokers: settings.brokers.clone(),
+            source,
+        })
+}
+
+fn partitions(
+    consumer: &BaseConsumer,
+    settings: &TopicReaderSettings,
+) -> Result<Vec<i32>, TopicReaderError> {
+    let metadata = consumer
+        .fetch_metadata(Some(settings.topic.as_str()), settings.connect_timeout)
+        .map_err(|source| metadata_error(settings, source))?;
+    let partitions: Vec<i32> = metadata
+        .topics()
+        .iter()
+        .filter(|topic| topic.error().is_none())
+        .flat_map(|topic| topic.partitions().iter().map(|partition| partition.id()))
+        .collect();
+    if partitions.is_empty() {
+        return Err(TopicReaderError::NoSuchTopic(settings.topic.clone()));
+    }
+    Ok(partitions)
+}
+
+/// The ends of the partitions that are not empty.
+fn unread_ends(
+    consumer: &BaseConsumer,
+    settings: &TopicReaderSettings,
+    partitions: &[i32],
+) -> Result<HashMap<i32, i64>, TopicReaderError> {
+    let mut ends = HashMap::new();
+    for partition in partitions {
+        let (low, high) = consumer
+            .fetch_watermarks(
+                settings.topic.as_str(),
+                *partition,
+                settings.connect_timeout,
+            )
+            .map_err(|source| metadata_error(settings, source))?;
+        if low < high {
+            ends.insert(*partition, high);
+        }
+    }
+    Ok(ends)
+}
+
+fn metadata_error(settings: &TopicReaderSettings, source: KafkaError) -> TopicReaderError {
+    TopicReaderError::Metadata {
+        brokers: settings.brokers.clone(),
+        topic: settings.topic.clone(),
+        source,
+    }
+}
+
+/// Whether the client gets over the error by itself.
+fn passes(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::AllBrokersDown
+                | RDKafkaErrorCode::Resolve
+                | RDKafkaErrorCode::OperationTimedOut
+                | RDKafkaErrorCode::LeaderNotAvailable
+                | RDKafkaErrorCode::NotLeaderForPartition
+                | RDKafkaErrorCode::NotCoordinator
+                | RDKafkaErrorCode::CoordinatorNotAvailable
+                | RDKafkaErrorCode::CoordinatorLoadInProgress
+        )
+    )
+}
+
+/// The message, copied out of the client's fetch buffer.
+fn record(message: &BorrowedMessage<'_>) -> Record {
+    let headers = message.headers().map_or_else(Vec::new, |headers| {
+        headers
+            .iter()
+            .map(|header| Header {
+                name: header.key.to_owned(),
+                value: header.value.map(<[u8]>::to_vec),
+            })
+            .collect()
+    });
+    Record {
+        source: SourceOffset {
+            topic: message.topic().into(),
+            partition: message.partition(),
+            offset: message.offset(),
+        },
+        generation: 0,
+        key: message.key().map(<[u8]>::to_vec),
+        value: message.payload().map(<[u8]>::to_vec),
+        headers,
+        timestamp: message.timestamp().to_millis().map(Timestamp),
+        lease: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use rdkafka::message::{Header as KafkaHeader, OwnedHeaders};
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    struct Bus {
+        cluster: MockCluster<'static, DefaultProducerContext>,
+        producer: ThreadedProducer<DefaultProducerContext>,
+    }
+
+    impl Bus {
+        fn start() -> Self {
+            let cluster = MockCluster::new(1).unwrap();
+            cluster.create_topic("results", 3, 1).unwrap();
+            let producer = ClientConfig::new()
+                .set("bootstrap.servers", cluster.bootstrap_servers())
+                .create()
+                .unwrap();
+            Self { cluster, producer }
+        }
+
+        fn produce(&self, keys: std::ops::Range<i32>) {
+            for key in keys {
+                let name = format!("p-{key}");
+                let header = KafkaHeader {
+                    key: "decision",
+                    value: Some("ok"),
+                };
+                let record = BaseRecord::to("results")
+                    .key(&name)
+                    .payload("value")
+                    .partition(key % 2)
+                    .headers(OwnedHeaders::new().insert(header));
+                self.producer
+                    .send(record)
+                    .map_err(|(error, _)| error)
+                    .unwrap();
+            }
+            self.producer.flush(PATIENCE).unwrap();
+        }
+
+        fn settings(&self, from: ReadFrom, until: ReadUntil) -> TopicReaderSettings {
+            TopicReaderSettings {
+                brokers: self.cluster.bootstrap_servers(),
+                properties: BTreeMap::new(),
+                topic: "results".into(),
+                from,
+                until,
+                connect_timeout: PATIENCE,
+            }
+        }
+
+        fn keys(&self, from: ReadFrom) -> BTreeSet<String> {
+            let settings = self.settings(from, ReadUntil::EndOfTopic);
+            let mut reader = TopicReader::open(&settings).unwrap();
+            let mut keys = BTreeSet::new();
+            let read = |record: Record| {
+                assert_eq!(record.header("decision"), Some(&b"ok"[..]));
+                assert_eq!(record.value.as_deref(), Some(&b"value"[..]));
+                assert!(record.timestamp.is_some());
+                assert!(keys.insert(String::from_utf8(record.key.unwrap()).unwrap()));
+            };
+            reader.read_to_end(PATIENCE, read).unwrap();
+            keys
+        }
+    }
+
+    #[test]
+    fn reads_every_record_once_and_stops_at_the_end() {
+        let bus = Bus::start();
+        assert!(bus.keys(ReadFrom::Beginning).is_empty());
+        bus.produce(0..50);
+        assert_eq!(bus.keys(ReadFrom::Beginning).len(), 50);
+        assert_eq!(
+            bus.keys(ReadFrom::Last(2)),
+            ["p-46", "p-47", "p-48", "p-49"].map(str::to_owned).into()
+        );
+        assert_eq!(bus.keys(ReadFrom::Last(1_000)).len(), 50);
+        assert!(bus.keys(ReadFrom::End).is_empty());
+    }
+
+    #[test]
+    fn follows_what_comes_later() {
+        let bus = Bus::start();
+        bus.produce(0..4);
+        let settings = bus.settings(ReadFrom::Beginning, ReadUntil::Forever);
+        let mut reader = TopicReader::open(&settings).unwrap();
+        for round in [4..8, 8..8] {
+            for _ in 0..4 {
+                assert!(matches!(reader.next(PATIENCE).unwrap(), Reading::Record(_)));
+            }
+            assert!(matches!(
+                reader.next(Duration::from_millis(50)).unwrap(),
+                Reading::Idle
+            ));
+            bus.produce(round);
+        }
+    }
+
+    #[test]
+    fn does_not_read_past_the_end_it_saw_on_opening() {
+        let bus = Bus::start();
+        bus.produce(0..4);
+        let settings = bus.settings(ReadFrom::Beginning, ReadUntil::EndOfTopic);
+        let mut reader = TopicReader::open(&settings).unwrap();
+        bus.produce(4..40);
+        let mut count = 0;
+        reader.read_to_end(PATIENCE, |_| count += 1).unwrap();
+        assert_eq!(count, 4);
+        assert!(matches!(reader.next(PATIENCE).unwrap(), Reading::Finished));
+    }
+
+    #[test]
+    fn an_unreachable_broker_is_an_error() {
+        let settings = TopicReaderSettings {
+            brokers: "127.0.0.1:1".to_owned(),
+            properties: BTreeMap::new(),
+            topic: "results".into(),
+            from: ReadFrom::Beginning,
+            until: ReadUntil::EndOfTopic,
+            connect_timeout: Duration::from_millis(300),
+        };
+        let error = TopicReader::open(&settings).map(|_| ()).unwrap_err();
+        assert!(
+            matches!(error, TopicReaderError::Metadata { .. }),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn an_unknown_property_is_an_error() {
+        let bus = Bus::start();
+        let mut settings = bus.settings(ReadFrom::Beginning, ReadUntil::EndOfTopic);
+        settings
+            .properties
+            .insert("no.such.property".into(), "1".into());
+        let error = TopicReader::open(&settings).map(|_| ()).unwrap_err();
+        assert!(matches!(error, TopicReaderError::Client { .. }), "{error}");
+    }
+}

@@ -1,0 +1,211 @@
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+use tempfile::TempDir;
+
+use super::*;
+use crate::model::mvmcad::{Amplification, PriorMode};
+use crate::model::testing::{lively_weights, tiny_config, tiny_manifest};
+
+fn saved() -> (TempDir, Manifest, HashMap<String, Tensor>) {
+    let config = tiny_config(PriorMode::Calibrated, Amplification::After);
+    let tensors = lively_weights(&config, 1);
+    let folder = TempDir::new().unwrap();
+    let manifest = tiny_manifest(config);
+    let manifest = Bundle::save(folder.path(), &manifest, &tensors, Precision::Single).unwrap();
+    (folder, manifest, tensors)
+}
+
+fn edit(folder: &Path, from: &str, to: &str) {
+    let path = folder.join(MANIFEST_FILE);
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.contains(from), "{text}");
+    fs::write(path, text.replace(from, to)).unwrap();
+}
+
+fn error(folder: &TempDir) -> String {
+    let error = Bundle::load(folder.path()).unwrap_err().to_string();
+    error.replace(&folder.path().display().to_string(), "DIR")
+}
+
+/// Weights of other tensors under a hash that fits them.
+fn save_unchecked(folder: &Path, tensors: &HashMap<String, Tensor>) {
+    let path = folder.join(WEIGHTS_FILE);
+    let old = sha256(&fs::read(&path).unwrap());
+    candle_core::safetensors::save(tensors, &path).unwrap();
+    edit(folder, &old, &sha256(&fs::read(&path).unwrap()));
+}
+
+#[test]
+fn a_saved_bundle_is_loaded_as_it_was() {
+    let (folder, manifest, tensors) = saved();
+    let bundle = Bundle::load(folder.path()).unwrap();
+    assert_eq!(bundle.manifest, manifest);
+    assert_eq!(bundle.manifest.classes["bolt"].pixel_threshold, 0.5);
+    for (name, tensor) in &tensors {
+        let values = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(values(tensor), values(&bundle.tensors[name]), "{name}");
+    }
+}
+
+#[test]
+fn half_precision_halves_the_file_and_is_loaded_in_single() {
+    let (folder, manifest, tensors) = saved();
+    let single = fs::metadata(folder.path().join(WEIGHTS_FILE))
+        .unwrap()
+        .len();
+    Bundle::save(folder.path(), &manifest, &tensors, Precision::Half).unwrap();
+    let half = fs::metadata(folder.path().join(WEIGHTS_FILE))
+        .unwrap()
+        .len();
+    assert!(half < single * 2 / 3, "{half} of {single} bytes");
+    let bundle = Bundle::load(folder.path()).unwrap();
+    assert!(
+        bundle
+            .tensors
+            .values()
+            .all(|tensor| tensor.dtype() == DType::F32)
+    );
+}
+
+#[test]
+fn saving_twice_gives_the_same_bytes() {
+    let (folder, manifest, tensors) = saved();
+    let first = fs::read(folder.path().join(WEIGHTS_FILE)).unwrap();
+    let again = Bundle::save(folder.path(), &manifest, &tensors, Precision::Single).unwrap();
+    assert_eq!(fs::read(folder.path().join(WEIGHTS_FILE)).unwrap(), first);
+    assert_eq!(again, manifest);
+}
+
+#[test]
+fn one_changed_byte_of_the_weights_is_found() {
+    let (folder, manifest, _) = saved();
+    let path = folder.path().join(WEIGHTS_FILE);
+    let mut bytes = fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let error = error(&folder);
+    let expected = format!(
+        "bundle file `DIR/model.safetensors`: expected sha256 `{}`",
+        manifest.weights.sha256
+    );
+    assert!(error.starts_with(&expected), "{error}");
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let (folder, ..) = saved();
+    fs::remove_file(folder.path().join(WEIGHTS_FILE)).unwrap();
+    assert!(error(&folder).starts_with("bundle file `DIR/model.safetensors`: "));
+    fs::remove_file(folder.path().join(MANIFEST_FILE)).unwrap();
+    assert!(error(&folder).starts_with("bundle file `DIR/model.toml`: "));
+}
+
+#[test]
+fn missing_extra_and_misshapen_tensors_are_named() {
+    let (folder, _, tensors) = saved();
+    let mut changed = tensors.clone();
+    changed.remove("decoder.1.fc2.bias");
+    save_unchecked(folder.path(), &changed);
+    assert_eq!(
+        error(&folder),
+        "bundle file `DIR/model.safetensors`: tensor `decoder.1.fc2.bias` is missing: expected shape [16]"
+    );
+    let mut changed = tensors.clone();
+    changed.insert(
+        "decoder.9.what".to_owned(),
+        Tensor::zeros(3, DType::F32, &Device::Cpu).unwrap(),
+    );
+    save_unchecked(folder.path(), &changed);
+    assert_eq!(
+        error(&folder),
+        "bundle file `DIR/model.safetensors`: tensor `decoder.9.what` of shape [3] has no place in this architecture"
+    );
+    let mut changed = tensors;
+    changed.insert(
+        "encoder.class".to_owned(),
+        Tensor::zeros((1, 16), DType::F32, &Device::Cpu).unwrap(),
+    );
+    save_unchecked(folder.path(), &changed);
+    assert_eq!(
+        error(&folder),
+        "bundle file `DIR/model.safetensors`: tensor `encoder.class`: expected shape [1, 1, 16], found [1, 16]"
+    );
+}
+
+#[test]
+fn values_that_are_no_numbers_are_refused() {
+    let (folder, _, mut tensors) = saved();
+    let mut values = vec![0f32; 16];
+    values[3] = f32::NAN;
+    tensors.insert(
+        "decoder.0.norm1.bias".to_owned(),
+        Tensor::new(values, &Device::Cpu).unwrap(),
+    );
+    save_unchecked(folder.path(), &tensors);
+    assert!(error(&folder).contains("tensor `decoder.0.norm1.bias`: expected finite values"));
+    let manifest = read_manifest(folder.path()).unwrap();
+    assert!(Bundle::save(folder.path(), &manifest, &tensors, Precision::Half).is_err());
+}
+
+#[test]
+fn faults_of_the_description_name_their_key() {
+    for (from, to, expected) in [
+        (
+            "format = 1",
+            "format = 2",
+            "`format`: expected `1`, found `2`",
+        ),
+        (
+            "map_side = 20",
+            "map_side = 0",
+            "`map_side` must be 1 to 4096, found `0`",
+        ),
+        (
+            "map_side = 20",
+            "map_side = 20\nmap_sied = 3",
+            "unknown field `map_sied`",
+        ),
+        (
+            "name = \"tiny\"",
+            "name = \" \"",
+            "`name` must not be empty",
+        ),
+        (
+            "heads = 2",
+            "heads = 3",
+            "architecture: encoder: `width` must be a multiple of `heads` `3`, found `16`",
+        ),
+        (
+            "decoder_depth = 2",
+            "decoder_depth = 3",
+            "`decoder_depth` must be even and at least 2, found `3`",
+        ),
+        (
+            "resize = 32",
+            "resize = 27",
+            "`resize` must be at least `input_side` `28`, found `27`",
+        ),
+        (
+            "threshold = 0.25",
+            "threshold = nan",
+            "classes.bolt: thresholds must be finite",
+        ),
+        (
+            "file = \"model.safetensors\"",
+            "file = \"../model.safetensors\"",
+            "`weights.file` must be a file name",
+        ),
+    ] {
+        let (folder, ..) = saved();
+        edit(folder.path(), from, to);
+        let error = error(&folder);
+        assert!(
+            error.starts_with("bundle file `DIR/model.toml`: "),
+            "{error}"
+        );
+        assert!(error.contains(expected), "{error}");
+    }
+}

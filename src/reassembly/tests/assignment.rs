@@ -1,0 +1,93 @@
+//! What a rebalance does to groups.
+
+use super::*;
+
+fn zeroes() -> [TopicPartition; 3] {
+    TOPICS.map(|topic| partition(topic, 0))
+}
+
+fn reread(part: &'static str, view: &'static str, offset: i64) -> Shot {
+    Shot {
+        generation: 2,
+        ..shot(part, view, offset)
+    }
+}
+
+#[test]
+fn revoking_forgets_the_groups_of_the_partitions() {
+    let buffer = buffer(settings());
+    assert!(accept(&buffer, shot("p", "top", 0)).is_empty());
+    let mut other = shot("q", "top", 0);
+    other.partition = 1;
+    assert!(accept(&buffer, other).is_empty());
+    assert_eq!(buffer.revoke(&zeroes(), at(0)), 1);
+    assert_eq!(buffer.open_groups(), 1);
+    assert_eq!(buffer.counts().forgotten, 1);
+    let status = buffer.status(at(0));
+    assert_eq!(status.oldest.unwrap().part.part.as_str(), "q");
+}
+
+#[test]
+fn views_of_another_generation_are_dropped() {
+    let buffer = small_buffer(settings());
+    assert!(accept(&buffer, shot("p", "top", 0)).is_empty());
+    buffer.assign(&zeroes(), 2, at(0));
+    assert_eq!(buffer.open_groups(), 0, "assigning anew revokes first");
+    assert!(accept(&buffer, shot("p", "left", 0)).is_empty());
+    let mut stranger = shot("p", "left", 0);
+    stranger.partition = 7;
+    assert!(accept(&buffer, stranger).is_empty());
+    assert_eq!(buffer.counts().stale, 2);
+    assert_eq!(buffer.open_groups(), 0);
+}
+
+#[test]
+fn the_same_assignment_again_changes_nothing() {
+    let buffer = small_buffer(settings());
+    assert!(accept(&buffer, shot("p", "top", 0)).is_empty());
+    buffer.assign(&zeroes(), 1, at(0));
+    assert_eq!(buffer.open_groups(), 1);
+    assert_eq!(buffer.status(at(0)).partitions[2].highest, Some(at(0)));
+}
+
+#[test]
+fn a_part_read_again_under_a_new_generation_is_opened_anew() {
+    let buffer = small_buffer(settings());
+    for topic in TOPICS {
+        accept(&buffer, shot("p", topic, 0));
+    }
+    buffer.assign(&zeroes(), 2, at(0));
+    assert!(accept(&buffer, reread("p", "top", 0)).is_empty());
+    assert!(accept(&buffer, reread("p", "left", 0)).is_empty());
+    let events = accept(&buffer, reread("p", "right", 0));
+    assert_eq!(
+        closed(&events).views.len(),
+        3,
+        "the first one may be lost on its way"
+    );
+}
+
+#[test]
+fn a_published_part_read_again_is_finished_in_silence() {
+    let buffer = small_buffer(settings());
+    for topic in TOPICS {
+        accept(&buffer, shot("p", topic, 0));
+    }
+    let view = shot("p", "left", 0).build(None);
+    buffer.mark_published(&view.part, &view.record.source, 1);
+    buffer.assign(&zeroes(), 2, at(0));
+    let events = accept(&buffer, reread("p", "top", 0));
+    assert!(matches!(&events[..], [Event::Finished(_)]));
+    assert_eq!(buffer.open_groups(), 0);
+}
+
+#[test]
+fn late_views_are_still_known_after_a_rebalance() {
+    let buffer = small_buffer(settings());
+    for topic in TOPICS {
+        accept(&buffer, shot("p", topic, 0));
+    }
+    buffer.assign(&zeroes(), 2, at(0));
+    let events = accept(&buffer, reread("p", "left", 9).bytes("another"));
+    assert_eq!(rejected(&events).reason, RejectReason::Late);
+}

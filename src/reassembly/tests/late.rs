@@ -1,0 +1,128 @@
+//! Views of parts that are closed.
+
+use super::*;
+
+fn complete(buffer: &ReassemblyBuffer, part: &'static str, offset: i64, taken_at: i64) {
+    let mut events = Vec::new();
+    for topic in TOPICS {
+        events.extend(accept(buffer, shot(part, topic, offset).taken_at(taken_at)));
+    }
+    assert_eq!(closed(&events).cause, CloseCause::Complete);
+}
+
+#[test]
+fn a_late_view_is_rejected() {
+    let buffer = small_buffer(settings());
+    assert!(accept(&buffer, shot("p", "top", 0)).is_empty());
+    assert_eq!(move_stream_time(&buffer, 6_000, "q").len(), 1);
+    let events = accept(&buffer, shot("p", "left", 0).taken_at(10));
+    let reject = rejected(&events);
+    assert_eq!(reject.reason, RejectReason::Late);
+    assert_eq!(
+        reject.error,
+        "view `left` came after its part `p` was closed"
+    );
+}
+
+#[test]
+fn a_late_copy_of_what_was_used_is_finished_in_silence() {
+    let buffer = small_buffer(settings());
+    complete(&buffer, "p", 0, 0);
+    let events = accept(&buffer, shot("p", "top", 7));
+    assert!(matches!(&events[..], [Event::Finished(records)] if records[0].source.offset == 7));
+    assert_eq!(buffer.counts().late_identical, 1);
+    let events = accept(&buffer, shot("p", "top", 8).bytes("another image"));
+    assert_eq!(rejected(&events).reason, RejectReason::Late);
+}
+
+#[test]
+fn a_late_view_on_another_partition_number_is_misrouted() {
+    let buffer = buffer(settings());
+    complete(&buffer, "p", 0, 0);
+    let mut astray = shot("p", "left", 0);
+    astray.partition = 1;
+    assert_eq!(
+        rejected(&accept(&buffer, astray)).reason,
+        RejectReason::Misrouted
+    );
+}
+
+#[test]
+fn a_part_id_used_again_much_later_is_a_new_part() {
+    let buffer = small_buffer(settings());
+    complete(&buffer, "p", 0, 0);
+    let events = accept(&buffer, shot("p", "top", 1).taken_at(60_000).bytes("x"));
+    assert_eq!(rejected(&events).reason, RejectReason::Late);
+    complete(&buffer, "p", 2, 60_001);
+}
+
+#[test]
+fn a_part_id_used_again_closes_the_group_that_still_waits() {
+    let buffer = small_buffer(settings());
+    assert!(accept(&buffer, shot("p", "top", 0)).is_empty());
+    let events = accept(&buffer, shot("p", "top", 1).taken_at(65_001));
+    let group = closed(&events);
+    assert_eq!(
+        (group.cause, group.views.len()),
+        (CloseCause::StreamTime, 1)
+    );
+    assert!(accept(&buffer, shot("p", "left", 1).taken_at(65_001)).is_empty());
+    let events = accept(&buffer, shot("p", "right", 1).taken_at(65_001));
+    assert_eq!(closed(&events).cause, CloseCause::Complete);
+}
+
+#[test]
+fn closed_parts_are_forgotten_once_their_ids_may_be_used_again() {
+    let buffer = small_buffer(settings());
+    complete(&buffer, "p", 0, 0);
+    assert!(move_stream_time(&buffer, 60_001, "q").is_empty());
+    assert_eq!(
+        buffer.status(at(0)).closed_parts,
+        1,
+        "only the one that moved the time"
+    );
+    assert_eq!(buffer.parts.len(), 1);
+}
+
+#[test]
+fn the_memory_of_closed_parts_is_bounded_and_drops_the_oldest() {
+    let buffer = small_buffer(ReassemblySettings {
+        closed: ClosedMemorySettings {
+            max_parts: 2,
+            ..ClosedMemorySettings::default()
+        },
+        ..settings()
+    });
+    for (offset, part) in ["p", "q", "r"].into_iter().enumerate() {
+        complete(&buffer, part, offset as i64, offset as i64);
+    }
+    assert_eq!(buffer.parts.len(), 2);
+    assert_eq!(
+        rejected(&accept(&buffer, shot("q", "top", 9).bytes("x"))).reason,
+        RejectReason::Late
+    );
+    assert!(
+        accept(&buffer, shot("p", "top", 9).bytes("x")).is_empty(),
+        "opened anew"
+    );
+}
+
+#[test]
+fn the_memory_of_closed_parts_is_bounded_in_bytes_too() {
+    let buffer = small_buffer(ReassemblySettings {
+        closed: ClosedMemorySettings {
+            max_bytes: 1_500,
+            ..ClosedMemorySettings::default()
+        },
+        ..settings()
+    });
+    for (offset, part) in ["p", "q", "r", "s", "t", "u"].into_iter().enumerate() {
+        complete(&buffer, part, offset as i64, offset as i64);
+    }
+    let remembered = buffer.parts.len();
+    assert!(
+        (1..5).contains(&remembered),
+        "{remembered} parts in 1500 bytes"
+    );
+    assert_eq!(buffer.status(at(0)).closed_parts, remembered);
+}

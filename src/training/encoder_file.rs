@@ -1,0 +1,224 @@
+//! Encoders on disk: our own pretrained ones, and those that others publish.
+//!
+//! Our own file carries its architecture in its metadata; for others it is read off the shapes of
+//! the tensors.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+
+use super::TrainingError;
+use super::checkpoint::write_tensors;
+use crate::model::vit::{PositionInterpolation, VitConfig};
+use crate::model::vit_weights::load_encoder;
+
+/// Metadata key under which our own files keep the architecture.
+const ARCHITECTURE: &str = "panoptes_encoder";
+/// Width of one attention head in every published encoder that is supported.
+const HEAD_WIDTH: usize = 64;
+
+/// An encoder's architecture and weights.
+#[derive(Clone, Debug)]
+pub struct Encoder {
+    /// The architecture.
+    pub config: VitConfig,
+    /// Weights by the names of [`VitConfig::tensors`].
+    pub tensors: HashMap<String, Tensor>,
+}
+
+/// Changes to an encoder's architecture that need no other weights.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EncoderChanges {
+    /// Another side of the input image.
+    pub input_side: Option<usize>,
+    /// Other target blocks.
+    pub targets: Option<Vec<usize>>,
+}
+
+/// Writes a pretrained encoder.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn save_encoder(
+    path: &Path,
+    config: &VitConfig,
+    tensors: &BTreeMap<String, Tensor>,
+) -> Result<(), TrainingError> {
+    let architecture = serde_json::to_string(config).map_err(|error| fault(path, error))?;
+    let metadata = HashMap::from([(ARCHITECTURE.to_owned(), architecture)]);
+    Ok(write_tensors(path, tensors, metadata)?)
+}
+
+/// Reads an encoder: our own, or one with the names of timm, DINOv2 or Hugging Face.
+///
+/// # Errors
+/// When the file cannot be read, or the changes do not fit its weights.
+pub fn read_encoder(path: &Path, changes: &EncoderChanges) -> Result<Encoder, TrainingError> {
+    let own = if is_safetensors(path) {
+        own_architecture(path)?
+    } else {
+        None
+    };
+    let is_own = own.is_some();
+    let mut config = match own {
+        Some(config) => config,
+        None => published_architecture(path)?,
+    };
+    if let Some(side) = changes.input_side {
+        config.input_side = side;
+    }
+    if let Some(targets) = &changes.targets {
+        config.targets.clone_from(targets);
+    }
+    config.validate().map_err(|error| fault(path, error))?;
+    let mut tensors = if is_own {
+        candle_core::safetensors::load(path, &Device::Cpu)?
+    } else {
+        load_encoder(path, &config).map_err(|error| fault(path, error))?
+    };
+    let specs = config.tensors();
+    tensors.retain(|name, _| specs.iter().any(|(known, _)| known == name));
+    specs.check(&tensors).map_err(|error| fault(path, error))?;
+    Ok(Encoder { config, tensors })
+}
+
+fn is_safetensors(path: &Path) -> bool {
+    path.extension()
+        .is_some_and(|extension| extension == "safetensors")
+}
+
+fn own_architecture(path: &Path) -> Result<Option<VitConfig>, TrainingError> {
+    let bytes = std::fs::read(path).map_err(|error| fault(path, error))?;
+    let (_, header) =
+        safetensors::SafeTensors::read_metadata(&bytes).map_err(|error| fault(path, error))?;
+    let text = header
+        .metadata()
+        .as_ref()
+        .and_then(|metadata| metadata.get(ARCHITECTURE));
+    text.map(|text| serde_json::from_str(text).map_err(|error| fault(path, error)))
+        .transpose()
+}
+
+/// The architecture of a vision transformer with timm's or DINOv2's names, from its shapes.
+fn published_architecture(path: &Path) -> Result<VitConfig, TrainingError> {
+    let shapes = shapes(path)?;
+    let find = |names: &[&str]| names.iter().find_map(|name| shapes.get(*name));
+    let missing = |name: &str| fault(path, format!("tensor `{name}` is missing"));
+    let patch = find(&[
+        "patch_embed.proj.weight",
+        "embeddings.patch_embeddings.projection.weight",
+    ])
+    .ok_or_else(|| missing("patch_embed.proj.weight"))?;
+    let positions = find(&["pos_embed", "embeddings.position_embeddings"])
+        .and_then(|shape| shape.get(1))
+        .ok_or_else(|| missing("pos_embed"))?;
+    let registers = find(&["reg_token", "register_tokens", "embeddings.register_tokens"]);
+    let blocks = shapes.keys().filter(|name| {
+        name.ends_with(".norm1.weight")
+            && (name.starts_with("blocks.") || name.starts_with("encoder.layer."))
+    });
+    let layer_scale = shapes
+        .keys()
+        .any(|name| name.contains("ls1") || name.contains("layer_scale1"));
+    let (depth, width) = (blocks.count(), patch[0]);
+    let patch = patch.last().copied().unwrap_or(1);
+    let position_side = positions.isqrt();
+    Ok(VitConfig {
+        input_side: position_side * patch,
+        patch,
+        width,
+        depth,
+        heads: (width / HEAD_WIDTH).max(1),
+        registers: registers
+            .and_then(|shape| shape.get(1))
+            .copied()
+            .unwrap_or(0),
+        layer_scale,
+        position_side,
+        position_interpolation: PositionInterpolation::default(),
+        targets: default_targets(depth),
+    })
+}
+
+/// The eight middle blocks that Dinomaly takes of twelve, or eight spread over a deeper encoder.
+fn default_targets(depth: usize) -> Vec<usize> {
+    match depth {
+        0..=3 => (0..depth).collect(),
+        4..=11 => (depth % 2..depth).collect(),
+        12..=23 => (2..10).collect(),
+        _ => (4..20).step_by(2).collect(),
+    }
+}
+
+fn shapes(path: &Path) -> Result<HashMap<String, Vec<usize>>, TrainingError> {
+    if is_safetensors(path) {
+        let tensors = candle_core::safetensors::load(path, &Device::Cpu)?;
+        return Ok(tensors
+            .into_iter()
+            .map(|(name, t)| (name, t.dims().to_vec()))
+            .collect());
+    }
+    let tensors = candle_core::pickle::read_all(path)?;
+    Ok(tensors
+        .into_iter()
+        .map(|(name, t)| (name, t.dims().to_vec()))
+        .collect())
+}
+
+fn fault(path: &Path, error: impl std::fmt::Display) -> TrainingError {
+    TrainingError::Data {
+        path: path.to_owned(),
+        message: error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> VitConfig {
+        VitConfig {
+            input_side: 32,
+            patch: 8,
+            width: 64,
+            depth: 4,
+            heads: 1,
+            registers: 0,
+            layer_scale: false,
+            position_side: 4,
+            position_interpolation: PositionInterpolation::default(),
+            targets: vec![0, 1, 2, 3],
+        }
+    }
+
+    #[test]
+    fn an_own_encoder_comes_back_with_its_architecture() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("encoder.safetensors");
+        let tensors = config().tensors().initial_values(1, &Device::Cpu).unwrap();
+        let sorted: BTreeMap<String, Tensor> = tensors.into_iter().collect();
+        save_encoder(&path, &config(), &sorted).unwrap();
+        let read = read_encoder(&path, &EncoderChanges::default()).unwrap();
+        assert_eq!(read.config, config());
+        assert_eq!(read.tensors.len(), sorted.len());
+    }
+
+    #[test]
+    fn fewer_targets_need_fewer_blocks() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("encoder.safetensors");
+        let tensors = config().tensors().initial_values(1, &Device::Cpu).unwrap();
+        save_encoder(&path, &config(), &tensors.into_iter().collect()).unwrap();
+        let changes = EncoderChanges {
+            targets: Some(vec![0, 1]),
+            ..EncoderChanges::default()
+        };
+        let read = read_encoder(&path, &changes).unwrap();
+        assert!(
+            read.tensors
+                .keys()
+                .all(|name| !name.starts_with("blocks.2."))
+        );
+    }
+}

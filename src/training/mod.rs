@@ -1,0 +1,105 @@
+//! Training: data sets, pretraining of the encoder, losses, optimiser, loop, checkpoints.
+//!
+//! Promises that a run is repeatable: all randomness comes from its seed and the iteration, so
+//! that a run that was stopped and resumed ends with the same weights as one that was not.
+
+pub mod alteration;
+pub mod checkpoint;
+pub mod dataset;
+pub mod encoder_file;
+pub mod formula;
+pub mod optimiser;
+pub mod parallel;
+pub mod pretext;
+pub mod pretraining;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use candle_core::{DType, Device, Tensor, Var};
+use candle_nn::{VarBuilder, VarMap};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+use self::checkpoint::CheckpointError;
+use self::optimiser::Parameters;
+
+/// Why training stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainingError {
+    /// A setting breaks a rule.
+    #[error("setting {0}")]
+    Setting(String),
+    /// The data cannot be used.
+    #[error("data `{path}`: {message}", path = path.display())]
+    Data {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// The loss is no number any more.
+    #[error("the loss became `{loss}` at iteration `{iteration}`")]
+    Diverged {
+        /// The iteration, counted from 0.
+        iteration: u64,
+        /// The loss.
+        loss: f64,
+    },
+    /// A checkpoint could not be written or taken up.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The device failed.
+    #[error(transparent)]
+    Device(#[from] candle_core::Error),
+}
+
+/// The variables of a map by name.
+fn parameters(map: &VarMap) -> Parameters {
+    let entries = map
+        .data()
+        .lock()
+        .expect("no thread panics while it holds this map");
+    entries
+        .iter()
+        .map(|(name, var)| (name.clone(), var.clone()))
+        .collect()
+}
+
+/// A builder over variables, so that a network built on it is trained through them.
+fn builder(parameters: &Parameters, prefix: &str, device: &Device) -> VarBuilder<'static> {
+    let tensors = parameters
+        .iter()
+        .filter_map(|(name, var): (&String, &Var)| {
+            Some((
+                name.strip_prefix(prefix)?.to_owned(),
+                var.as_tensor().clone(),
+            ))
+        })
+        .collect();
+    VarBuilder::from_tensors(tensors, DType::F32, device)
+}
+
+/// The present values of the parameters under `prefix`, the prefix taken off.
+fn values(parameters: &Parameters, prefix: &str) -> BTreeMap<String, Tensor> {
+    parameters
+        .iter()
+        .filter_map(|(name, var)| {
+            Some((
+                name.strip_prefix(prefix)?.to_owned(),
+                var.as_detached_tensor(),
+            ))
+        })
+        .collect()
+}
+
+/// A generator for one item of one iteration: independent of every other, and repeatable.
+fn item_rng(seed: u64, iteration: u64, item: u64) -> ChaCha8Rng {
+    let mut mixed = seed ^ 0x9E37_79B9_7F4A_7C15;
+    for value in [iteration, item] {
+        mixed = (mixed ^ value).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 29)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^= mixed >> 32;
+    }
+    ChaCha8Rng::seed_from_u64(mixed)
+}

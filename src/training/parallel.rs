@@ -1,0 +1,144 @@
+//! Gradients on several cores: the batch is split, each thread has its own graph.
+//!
+//! candle's element-wise operations run on one thread, so on the CPU the way to use all cores is
+//! to give each a share of the batch over the same variables and to add the gradients. The sum is
+//! taken in the order of the shards: the result depends neither on the number of threads nor on
+//! which of them is faster. Small shards stay within the processor's cache.
+
+use std::sync::{Mutex, PoisonError};
+
+use candle_core::{Result, Tensor, bail};
+
+use super::optimiser::{Gradients, Parameters};
+
+/// Loss and gradients of one step.
+#[derive(Debug)]
+pub struct StepGradients {
+    /// Mean loss over the shards.
+    pub loss: f64,
+    /// Further numbers that the shards report, averaged.
+    pub details: Vec<f64>,
+    /// Mean gradient over the shards.
+    pub gradients: Gradients,
+}
+
+/// What one shard computes: the loss, and numbers to report.
+#[derive(Debug)]
+pub struct ShardLoss {
+    /// A scalar with its graph.
+    pub loss: Tensor,
+    /// Numbers to report.
+    pub details: Vec<f64>,
+}
+
+/// Runs the shards on `threads` threads and averages losses and gradients.
+///
+/// # Errors
+/// The first shard's error, in order; also when a shard's thread panics.
+pub fn shard_gradients<F>(
+    parameters: &Parameters,
+    threads: usize,
+    shards: Vec<F>,
+) -> Result<StepGradients>
+where
+    F: FnOnce() -> Result<ShardLoss> + Send,
+{
+    let count = shards.len().max(1) as f64;
+    let queue = Mutex::new(shards.into_iter().enumerate());
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work = || -> Result<Vec<(usize, ShardResult)>> {
+        let mut done = Vec::new();
+        while let Some((index, shard)) = next() {
+            done.push((index, run_shard(parameters, shard)?));
+        }
+        Ok(done)
+    };
+    let mut results = std::thread::scope(|scope| -> Result<Vec<(usize, ShardResult)>> {
+        let running: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(work)).collect();
+        let mut results = Vec::new();
+        for thread in running {
+            match thread.join() {
+                Ok(done) => results.extend(done?),
+                Err(_) => bail!("a training thread panicked"),
+            }
+        }
+        Ok(results)
+    })?;
+    results.sort_by_key(|(index, _)| *index);
+    let mut total = StepGradients {
+        loss: 0.0,
+        details: Vec::new(),
+        gradients: Gradients::new(),
+    };
+    for (_, (loss, details, gradients)) in results {
+        total.loss += loss / count;
+        total.details.resize(details.len(), 0.0);
+        for (sum, value) in total.details.iter_mut().zip(details) {
+            *sum += value / count;
+        }
+        for (name, gradient) in gradients {
+            let share = (gradient * (1.0 / count))?;
+            let sum = match total.gradients.remove(&name) {
+                None => share,
+                Some(sum) => (sum + share)?,
+            };
+            total.gradients.insert(name, sum.detach());
+        }
+    }
+    Ok(total)
+}
+
+/// Loss, details and gradients of one shard.
+type ShardResult = (f64, Vec<f64>, Gradients);
+
+fn run_shard<F>(parameters: &Parameters, shard: F) -> Result<ShardResult>
+where
+    F: FnOnce() -> Result<ShardLoss>,
+{
+    let ShardLoss { loss, details } = shard()?;
+    let store = loss.backward()?;
+    let gradients = parameters
+        .iter()
+        .filter_map(|(name, var)| {
+            store
+                .get(var)
+                .map(|gradient| (name.clone(), gradient.clone()))
+        })
+        .collect();
+    Ok((f64::from(loss.to_scalar::<f32>()?), details, gradients))
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Var};
+
+    use super::*;
+
+    #[test]
+    fn shards_give_the_gradient_of_the_whole_batch() {
+        let var = Var::new(&[1.0f32, -2.0], &Device::Cpu).unwrap();
+        let parameters = Parameters::from([("w".to_owned(), var.clone())]);
+        let rows = [[0.5f32, 1.0], [2.0, -1.0], [1.5, 3.0], [-1.0, 0.25]];
+        let shard = |rows: &[[f32; 2]]| {
+            let (count, rows) = (rows.len(), rows.concat());
+            let var = var.clone();
+            move || {
+                let rows = Tensor::from_vec(rows, (count, 2), &Device::Cpu)?;
+                let loss = rows.broadcast_mul(&var)?.sqr()?.mean_all()?;
+                Ok(ShardLoss {
+                    loss,
+                    details: vec![2.0],
+                })
+            }
+        };
+        let whole = shard_gradients(&parameters, 2, vec![shard(&rows)]).unwrap();
+        let halves = vec![shard(&rows[..2]), shard(&rows[2..])];
+        let halves = shard_gradients(&parameters, 2, halves).unwrap();
+        assert!((whole.loss - halves.loss).abs() < 1e-6);
+        assert_eq!(halves.details, [2.0]);
+        let values = |step: &StepGradients| step.gradients["w"].to_vec1::<f32>().unwrap();
+        for (a, b) in values(&whole).iter().zip(values(&halves)) {
+            assert!((a - b).abs() < 1e-6);
+        }
+    }
+}

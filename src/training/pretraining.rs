@@ -1,0 +1,444 @@
+//! Pretraining of a small encoder from scratch, on formula images and on unlabelled good parts.
+//!
+//! No weights of others are needed: the encoder learns from [`super::pretext`]'s two questions.
+//! The question about alteration is asked of the very features that the anomaly model compares
+//! (the means of the two halves of the target blocks), so that an irregularity moves them.
+
+use std::path::PathBuf;
+
+use candle_core::{D, Device, Result, Tensor};
+use candle_nn::VarMap;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::{Deserialize, Serialize};
+
+use super::checkpoint::{self, Progress};
+use super::formula::Canvas;
+use super::optimiser::{OptimiserSettings, Parameters, Schedule, StableAdamW};
+use super::parallel::{ShardLoss, StepGradients, shard_gradients};
+use super::pretext::{Example, PretextSettings, example};
+use super::{TrainingError, builder, item_rng, parameters, values};
+use crate::model::Mode;
+use crate::model::tensors::{Initial, TensorSpecs};
+use crate::model::vit::{Vit, VitConfig};
+
+/// Altered patches are rare: their share of the loss is raised by this factor.
+const ALTERED_WEIGHT: f64 = 3.0;
+/// Images of one shard: few enough that their features stay in the processor's cache.
+const SHARD: usize = 4;
+/// Prefixes of the two kinds of parameters.
+const ENCODER: &str = "encoder.";
+const HEAD: &str = "head.";
+
+/// Which questions the pretext task asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pretext {
+    /// Pixels of hidden patches, and which patches have been altered.
+    Both,
+    /// Only the pixels of hidden patches.
+    Hidden,
+    /// Only which patches have been altered.
+    Altered,
+}
+
+/// Settings of a pretraining run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PretrainingSettings {
+    /// The encoder.
+    pub encoder: VitConfig,
+    /// The questions.
+    pub pretext: Pretext,
+    /// Weight of the pixel question against the alteration question.
+    pub pixel_weight: f64,
+    /// Share of the images taken from the given ones.
+    pub given_share: f64,
+    /// Iterations.
+    pub iterations: u64,
+    /// Images an iteration.
+    pub batch: usize,
+    /// Learning rate after the warm-up.
+    pub learning_rate: f64,
+    /// Iterations of the warm-up.
+    pub warm_up: u64,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Threads that share the batch.
+    pub threads: usize,
+    /// Where checkpoints are kept, if anywhere.
+    pub checkpoint: Option<PathBuf>,
+    /// Iterations between checkpoints.
+    pub checkpoint_every: u64,
+    /// Whether to go on from the checkpoint.
+    pub resume: bool,
+}
+
+impl PretrainingSettings {
+    fn validate(&self) -> std::result::Result<(), TrainingError> {
+        self.encoder.validate().map_err(TrainingError::Setting)?;
+        if self.encoder.position_side != self.encoder.grid() {
+            let (grid, found) = (self.encoder.grid(), self.encoder.position_side);
+            let rule = format!("`position_side` must be the grid `{grid}`, found `{found}`");
+            return Err(TrainingError::Setting(rule));
+        }
+        let positive = [("batch", self.batch), ("threads", self.threads)];
+        for (key, value) in positive {
+            if value == 0 {
+                let rule = format!("`{key}` must be at least 1, found `0`");
+                return Err(TrainingError::Setting(rule));
+            }
+        }
+        Ok(())
+    }
+
+    fn pretext_settings(&self) -> PretextSettings {
+        PretextSettings {
+            side: self.encoder.input_side,
+            patch: self.encoder.patch,
+            altered_share: if self.pretext == Pretext::Hidden {
+                0.0
+            } else {
+                0.85
+            },
+            hidden_share: match self.pretext {
+                Pretext::Both => 0.5,
+                Pretext::Hidden => 1.0,
+                Pretext::Altered => 0.0,
+            },
+            hidden_patches: 0.4,
+            given_share: self.given_share,
+        }
+    }
+
+    /// What must be equal for a checkpoint to be taken up.
+    fn fingerprint(&self) -> String {
+        format!(
+            "{:?} {:?} pixels {} given {} iterations {} batch {} rate {} warm-up {}",
+            self.encoder,
+            self.pretext,
+            self.pixel_weight,
+            self.given_share,
+            self.iterations,
+            self.batch,
+            self.learning_rate,
+            self.warm_up
+        )
+    }
+}
+
+/// What is trained beside the encoder, and thrown away afterwards.
+fn head_tensors(encoder: &VitConfig) -> TensorSpecs {
+    let weight = Initial::TruncatedNormal {
+        deviation: 0.02,
+        limit: 0.06,
+    };
+    let pixels = 3 * encoder.patch * encoder.patch;
+    let mut specs = TensorSpecs::default();
+    specs.add("hidden_token", &[1, 1, encoder.width], weight);
+    for judge in ["judge.shallow", "judge.deep", "judge.last"] {
+        specs.add_norm(&format!("{judge}.norm"), encoder.width);
+        specs.add_linear(judge, encoder.width, 1, weight);
+    }
+    specs.add_norm("painter.norm", encoder.width);
+    specs.add_linear("painter", encoder.width, pixels, weight);
+    specs
+}
+
+/// A pretrained encoder's tensors, by the names of [`VitConfig::tensors`].
+pub type EncoderTensors = std::collections::BTreeMap<String, Tensor>;
+
+/// Runs pretraining; `report` is called with the iteration and the running means of the loss, of
+/// the alteration loss and of the pixel loss.
+///
+/// # Errors
+/// When a setting, the checkpoint or the device is at fault, or the loss diverges.
+pub fn pretrain(
+    settings: &PretrainingSettings,
+    given: &[Canvas],
+    device: &Device,
+    mut report: impl FnMut(u64, &[f64]),
+) -> std::result::Result<EncoderTensors, TrainingError> {
+    settings.validate()?;
+    let mut run = Run::new(settings, device)?;
+    let bar = progress_bar(settings.iterations, run.iteration);
+    let mut means: Option<Vec<f64>> = None;
+    while run.iteration < settings.iterations {
+        let step = run.step(settings, given, device)?;
+        if !step.loss.is_finite() {
+            let (iteration, loss) = (run.iteration, step.loss);
+            return Err(TrainingError::Diverged { iteration, loss });
+        }
+        let now: Vec<f64> = std::iter::once(step.loss).chain(step.details).collect();
+        let mixed = match &means {
+            None => now,
+            Some(old) => old
+                .iter()
+                .zip(&now)
+                .map(|(old, new)| 0.97 * old + 0.03 * new)
+                .collect(),
+        };
+        bar.set_message(format!("loss {:.4}", mixed[0]));
+        bar.inc(1);
+        run.iteration += 1;
+        if run.iteration.is_multiple_of(25) || run.iteration == settings.iterations {
+            report(run.iteration, &mixed);
+        }
+        means = Some(mixed);
+        run.save_if_due(settings)?;
+    }
+    bar.finish();
+    Ok(values(&run.parameters, ENCODER))
+}
+
+/// A progress bar with the time left and the loss.
+pub(crate) fn progress_bar(iterations: u64, done: u64) -> ProgressBar {
+    let template = "{bar:40} {pos}/{len} [{elapsed_precise} < {eta_precise}] {msg}";
+    let style =
+        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let bar = ProgressBar::new(iterations)
+        .with_style(style)
+        .with_position(done);
+    bar.reset_eta();
+    bar
+}
+
+/// A run's state.
+struct Run {
+    parameters: Parameters,
+    optimiser: StableAdamW,
+    network: Pretrainer,
+    iteration: u64,
+}
+
+impl Run {
+    fn new(
+        settings: &PretrainingSettings,
+        device: &Device,
+    ) -> std::result::Result<Self, TrainingError> {
+        let mut specs = TensorSpecs::default();
+        specs.extend("encoder", settings.encoder.tensors());
+        specs.extend("head", head_tensors(&settings.encoder));
+        let map: VarMap = specs.initial_variables(settings.seed, device)?;
+        let parameters = parameters(&map);
+        let mut optimiser = StableAdamW::new(OptimiserSettings::pretraining());
+        let mut iteration = 0;
+        if let (true, Some(path)) = (settings.resume, &settings.checkpoint) {
+            let expected = progress(settings, 0);
+            iteration = checkpoint::resume(path, &expected, &parameters, &mut optimiser, device)?;
+        }
+        let network = Pretrainer::new(&settings.encoder, &parameters, device)?;
+        Ok(Self {
+            parameters,
+            optimiser,
+            network,
+            iteration,
+        })
+    }
+
+    fn step(
+        &mut self,
+        settings: &PretrainingSettings,
+        given: &[Canvas],
+        device: &Device,
+    ) -> Result<StepGradients> {
+        let pretext = settings.pretext_settings();
+        let items: Vec<u64> = (0..settings.batch as u64).collect();
+        let share = SHARD.min(settings.batch);
+        let (network, iteration) = (&self.network, self.iteration);
+        let shards = items
+            .chunks(share)
+            .map(|items| {
+                move || {
+                    let examples: Vec<Example> = items
+                        .iter()
+                        .map(|&item| {
+                            let mut rng = item_rng(settings.seed, iteration, item);
+                            example(&mut rng, &pretext, given)
+                        })
+                        .collect();
+                    network.loss(&examples, settings, device)
+                }
+            })
+            .collect();
+        let step = shard_gradients(&self.parameters, settings.threads, shards)?;
+        let schedule = Schedule {
+            peak: settings.learning_rate,
+            last: settings.learning_rate * 0.01,
+            warm_up: settings.warm_up,
+            iterations: settings.iterations,
+        };
+        let rate = schedule.rate(self.iteration);
+        self.optimiser
+            .step(&self.parameters, &step.gradients, rate)?;
+        Ok(step)
+    }
+
+    fn save_if_due(
+        &self,
+        settings: &PretrainingSettings,
+    ) -> std::result::Result<(), TrainingError> {
+        let is_due = self
+            .iteration
+            .is_multiple_of(settings.checkpoint_every.max(1))
+            || self.iteration == settings.iterations;
+        if let (true, Some(path)) = (is_due, &settings.checkpoint) {
+            let progress = progress(settings, self.iteration);
+            checkpoint::save(path, &progress, &self.parameters, &self.optimiser)?;
+        }
+        Ok(())
+    }
+}
+
+fn progress(settings: &PretrainingSettings, iteration: u64) -> Progress {
+    Progress {
+        iteration,
+        seed: settings.seed,
+        settings: settings.fingerprint(),
+    }
+}
+
+/// A norm and a linear layer, for a question.
+struct Question {
+    norm: [Tensor; 2],
+    linear: [Tensor; 2],
+}
+
+impl Question {
+    fn new(name: &str, parameters: &Parameters) -> Result<Self> {
+        let get = |part: &str| tensor(parameters, &format!("{HEAD}{name}.{part}"));
+        Ok(Self {
+            norm: [get("norm.weight")?, get("norm.bias")?],
+            linear: [get("weight")?, get("bias")?],
+        })
+    }
+
+    fn answer(&self, features: &Tensor) -> Result<Tensor> {
+        let [weight, bias] = &self.norm;
+        let normed = crate::model::kernels::layer_norm(features, weight, bias, 1e-6)?;
+        let [weight, bias] = &self.linear;
+        crate::model::kernels::linear(&normed, weight, bias)
+    }
+}
+
+fn tensor(parameters: &Parameters, name: &str) -> Result<Tensor> {
+    match parameters.get(name) {
+        Some(var) => Ok(var.as_tensor().clone()),
+        None => candle_core::bail!("parameter `{name}` is missing"),
+    }
+}
+
+/// The encoder with its questions.
+struct Pretrainer {
+    encoder: Vit,
+    hidden_token: Tensor,
+    judges: [Question; 3],
+    painter: Question,
+}
+
+impl Pretrainer {
+    fn new(config: &VitConfig, parameters: &Parameters, device: &Device) -> Result<Self> {
+        Ok(Self {
+            encoder: Vit::new(config, builder(parameters, ENCODER, device))?,
+            hidden_token: tensor(parameters, "head.hidden_token")?,
+            judges: [
+                Question::new("judge.shallow", parameters)?,
+                Question::new("judge.deep", parameters)?,
+                Question::new("judge.last", parameters)?,
+            ],
+            painter: Question::new("painter", parameters)?,
+        })
+    }
+
+    fn loss(
+        &self,
+        examples: &[Example],
+        settings: &PretrainingSettings,
+        device: &Device,
+    ) -> Result<ShardLoss> {
+        let config = &settings.encoder;
+        let batch = examples.len();
+        let patches = config.grid() * config.grid();
+        let stack = |part: fn(&Example) -> &Vec<f32>, dims: Vec<usize>| {
+            let values: Vec<f32> = examples
+                .iter()
+                .flat_map(|e| part(e).iter().copied())
+                .collect();
+            Tensor::from_vec(values, dims, device)
+        };
+        let side = config.input_side;
+        let images = stack(|e| &e.image, vec![batch, 3, side, side])?;
+        let hidden = stack(|e| &e.hidden, vec![batch, patches, 1])?;
+        let altered = stack(|e| &e.altered, vec![batch, patches])?;
+        let judged = stack(|e| &e.judged, vec![batch, patches])?;
+        let groups = self.features(&images, &hidden, config)?;
+
+        let mut judging = Tensor::zeros((), candle_core::DType::F32, device)?;
+        for (judge, features) in self.judges.iter().zip(&groups) {
+            let loss = judge_loss(
+                &judge.answer(features)?.squeeze(D::Minus1)?,
+                &altered,
+                &judged,
+            )?;
+            judging = (judging + (loss * (1.0 / 3.0))?)?;
+        }
+        let pixels = stack(
+            |e| &e.pixels,
+            vec![batch, patches, 3 * config.patch * config.patch],
+        )?;
+        let errors = (self.painter.answer(&groups[2])? - pixels)?
+            .sqr()?
+            .mean(D::Minus1)?;
+        let asked = hidden.squeeze(D::Minus1)?;
+        let pretext = settings.pretext_settings();
+        let expected = pretext.hidden_share * pretext.hidden_patches * altered.elem_count() as f64;
+        let painting = ((errors * asked)?.sum_all()? * (1.0 / expected.max(1.0)))?;
+        let loss = match settings.pretext {
+            Pretext::Both => (&judging + (&painting * settings.pixel_weight)?)?,
+            Pretext::Hidden => painting.clone(),
+            Pretext::Altered => judging.clone(),
+        };
+        let details = vec![
+            f64::from(judging.to_scalar::<f32>()?),
+            f64::from(painting.to_scalar::<f32>()?),
+        ];
+        Ok(ShardLoss { loss, details })
+    }
+
+    /// Patch features: the mean of the first and of the second half of the targets, the last.
+    fn features(
+        &self,
+        images: &Tensor,
+        hidden: &Tensor,
+        config: &VitConfig,
+    ) -> Result<[Tensor; 3]> {
+        let tokens = self.encoder.embed(images)?;
+        let change = self
+            .hidden_token
+            .broadcast_sub(&tokens)?
+            .broadcast_mul(hidden)?;
+        let outputs = self.encoder.encode(&(tokens + change)?, Mode::Train)?;
+        let patches = |tokens: &Tensor| {
+            let leading = config.leading_tokens();
+            tokens
+                .narrow(1, leading, tokens.dim(1)? - leading)?
+                .contiguous()
+        };
+        let mean = |tensors: &[Tensor]| -> Result<Tensor> {
+            let mut sum = tensors[0].clone();
+            for tensor in &tensors[1..] {
+                sum = (sum + tensor)?;
+            }
+            patches(&(sum * (1.0 / tensors.len() as f64))?)
+        };
+        let (shallow, deep) = outputs.split_at(outputs.len() / 2);
+        let last = patches(&outputs[outputs.len() - 1])?;
+        Ok([mean(shallow)?, mean(deep)?, last])
+    }
+}
+
+/// Cross-entropy of "altered" with logits, over the judged patches.
+fn judge_loss(logits: &Tensor, altered: &Tensor, judged: &Tensor) -> Result<Tensor> {
+    let softplus = (logits.relu()? + (logits.abs()?.neg()?.exp()? + 1.0)?.log()?)?;
+    let loss = (softplus - (logits * altered)?)?;
+    let weights = (altered.affine(ALTERED_WEIGHT - 1.0, 1.0)? * judged)?;
+    (loss * weights)?.mean_all()
+}
