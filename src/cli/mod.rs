@@ -10,7 +10,7 @@ pub mod model;
 //pub mod produce;
 pub mod run;
 pub mod synth;
-//pub mod tail;
+pub mod tail;
 //pub mod train;
 
 use std::future::Future;
@@ -40,7 +40,7 @@ pub enum Command {
     /// Publish folders of images as camera topics.
     //Produce(produce::ProduceArguments),
     /// Print results readably.
-    //Tail(tail::TailArguments),
+    Tail(tail::TailArguments),
     /// Render a synthetic multi-view data set.
     Synth(synth::SynthArguments),
     /// Train the small encoder on formula-driven images.
@@ -89,7 +89,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         //Command::Demo(arguments) => block_on(demo::run(arguments)),
         Command::Run(arguments) => run::run(&arguments),
         //Command::Produce(arguments) => produce::run(&arguments),
-        //Command::Tail(arguments) => tail::run(&arguments),
+        Command::Tail(arguments) => Ok(tail::run(&arguments)?),
         Command::Synth(arguments) => synth::run(&arguments),
         //Command::Pretrain(arguments) => pretrain::run(&arguments),
         //Command::Train(arguments) => train::run(&arguments),

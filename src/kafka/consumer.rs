@@ -608,6 +608,7 @@ fn commit(
     match consumer.commit(&list, mode) {
         Ok(()) | Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => {
             lock(ledger).mark_committed(&positions);
+            telemetry::offsets_committed();
             Ok(())
         }
         Err(error) => Err(error),

@@ -5,4 +5,5 @@ pub mod consumer;
 pub mod embedded;
 pub mod offsets;
 pub mod publisher;
+pub mod record_producer;
 pub mod topic_reader;

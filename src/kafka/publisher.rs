@@ -10,13 +10,11 @@ use std::time::{Duration, Instant};
 
 use futures::stream::{FuturesUnordered, StreamExt};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Header as KafkaHeader, OwnedHeaders};
-use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
-use rdkafka::util::Timeout;
 use tokio::sync::mpsc;
 
 use super::client::BusSettings;
 use super::consumer::{SharedLedger, lock};
+use super::record_producer::RecordProducer;
 use crate::domain::{OutboundRecord, Record, SourceOffset};
 use crate::telemetry;
 
@@ -68,29 +66,9 @@ pub enum PublishError {
 
 /// Produces publications in order.
 pub struct Publisher {
-    producer: FutureProducer,
+    producer: RecordProducer,
     ledger: SharedLedger,
     shrink: fn(OutboundRecord) -> OutboundRecord,
-}
-
-/// Asks whether the brokers can be reached, on a publisher's connection.
-#[derive(Clone)]
-pub struct PublisherProbe {
-    producer: FutureProducer,
-}
-
-impl PublisherProbe {
-    /// Waits for the cluster's metadata.
-    ///
-    /// # Errors
-    /// When none came in time.
-    pub fn reach(&self, patience: Duration) -> Result<(), KafkaError> {
-        // A topic that cannot exist would be created by some brokers; `None` lists what is there.
-        self.producer
-            .client()
-            .fetch_metadata(None, patience)
-            .map(|_| ())
-    }
 }
 
 impl Publisher {
@@ -105,28 +83,17 @@ impl Publisher {
         ledger: SharedLedger,
         shrink: fn(OutboundRecord) -> OutboundRecord,
     ) -> Result<Self, PublishError> {
-        let mut config = bus.producer_config();
-        config
-            .set("enable.idempotence", "true")
-            .set("acks", "all")
-            .set("message.max.bytes", max_message_bytes.to_string());
-        for (name, value) in [("linger.ms", "5"), ("partitioner", "murmur2_random")] {
-            if !bus.properties.contains_key(name) {
-                config.set(name, value);
-            }
-        }
         Ok(Self {
-            producer: config.create().map_err(PublishError::Create)?,
+            producer: RecordProducer::connect(bus, max_message_bytes)
+                .map_err(PublishError::Create)?,
             ledger,
             shrink,
         })
     }
 
-    /// A probe on this publisher's connection.
-    pub fn probe(&self) -> PublisherProbe {
-        PublisherProbe {
-            producer: self.producer.clone(),
-        }
+    /// The connection, to ask whether the brokers can be reached.
+    pub fn producer(&self) -> RecordProducer {
+        self.producer.clone()
     }
 
     /// Publishes until the channel closes and everything is acknowledged; each token is given to
@@ -198,14 +165,14 @@ impl Publisher {
     }
 
     async fn produce(&self, record: &OutboundRecord) -> Result<(), PublishError> {
-        match self.send(record).await {
+        match self.producer.send(record).await {
             Err(KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge)) => {
                 tracing::warn!(
                     topic = %record.topic,
                     bytes = record.value.as_ref().map_or(0, Vec::len),
                     "record exceeds the broker's message limit: published without its value"
                 );
-                self.send(&(self.shrink)(record.clone())).await
+                self.producer.send(&(self.shrink)(record.clone())).await
             }
             sent => sent,
         }
@@ -213,29 +180,6 @@ impl Publisher {
             topic: record.topic.to_string(),
             source,
         })
-    }
-
-    async fn send(&self, record: &OutboundRecord) -> Result<(), KafkaError> {
-        let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
-        for header in &record.headers {
-            headers = headers.insert(KafkaHeader {
-                key: &header.name,
-                value: header.value.as_ref(),
-            });
-        }
-        let mut message: FutureRecord<'_, Vec<u8>, Vec<u8>> =
-            FutureRecord::to(record.topic.as_str()).headers(headers);
-        if let Some(key) = &record.key {
-            message = message.key(key);
-        }
-        if let Some(value) = &record.value {
-            message = message.payload(value);
-        }
-        self.producer
-            .send(message, Timeout::Never)
-            .await
-            .map(|_| ())
-            .map_err(|(error, _)| error)
     }
 }
 

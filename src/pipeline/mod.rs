@@ -42,7 +42,8 @@ use crate::domain::{MemoryBudget, Timestamp};
 use crate::inference::DeviceThread;
 use crate::kafka::consumer::{CameraConsumer, ConsumerCommand};
 use crate::kafka::offsets::OffsetLedger;
-use crate::kafka::publisher::{Publisher, PublisherProbe};
+use crate::kafka::publisher::Publisher;
+use crate::kafka::record_producer::RecordProducer;
 use crate::reassembly::{ReassemblyBuffer, ReassemblyCounts};
 use crate::schema::dead_letter::without_value;
 use crate::scoring::Judge;
@@ -82,7 +83,7 @@ pub async fn run(setup: PipelineSetup, stop: impl Future<Output = ()>) -> anyhow
         Arc::clone(&ledger),
         without_value,
     )?;
-    let probing = tokio::spawn(probe_brokers(publisher.probe(), readiness.clone()));
+    let probing = tokio::spawn(probe_brokers(publisher.producer(), readiness.clone()));
     let budget = MemoryBudget::new(setup.memory_budget_bytes);
     let reassembly = Arc::new(ReassemblyBuffer::new(setup.reassembly));
     let remembering = Arc::clone(&reassembly);
@@ -149,12 +150,12 @@ pub async fn run(setup: PipelineSetup, stop: impl Future<Output = ()>) -> anyhow
 }
 
 /// Tells readiness whether the publisher reaches the brokers.
-async fn probe_brokers(probe: PublisherProbe, readiness: Readiness) {
+async fn probe_brokers(producer: RecordProducer, readiness: Readiness) {
     let mut rounds = tokio::time::interval(PROBE_INTERVAL);
     loop {
         rounds.tick().await;
-        let probe = probe.clone();
-        let reached = tokio::task::spawn_blocking(move || probe.reach(PROBE_TIMEOUT)).await;
+        let producer = producer.clone();
+        let reached = tokio::task::spawn_blocking(move || producer.reach(PROBE_TIMEOUT)).await;
         let is_up = matches!(reached, Ok(Ok(())));
         readiness.set(Condition::PublisherUp, is_up);
         if let Ok(Err(error)) = reached {

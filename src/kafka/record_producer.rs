@@ -1,0 +1,86 @@
+//! One idempotent producer for whole records, headers included.
+
+use std::time::Duration;
+
+use rdkafka::error::KafkaError;
+use rdkafka::message::{Header as KafkaHeader, OwnedHeaders};
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
+use rdkafka::util::Timeout;
+
+use super::client::BusSettings;
+use crate::domain::OutboundRecord;
+
+/// Produces records and waits for the broker's acknowledgement; clones share the connection.
+#[derive(Clone)]
+pub struct RecordProducer {
+    producer: FutureProducer,
+}
+
+impl RecordProducer {
+    /// Makes the client; `max_message_bytes` is what it accepts at most.
+    ///
+    /// # Errors
+    /// When a property is refused.
+    pub fn connect(bus: &BusSettings, max_message_bytes: usize) -> Result<Self, KafkaError> {
+        let mut config = bus.producer_config();
+        config
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("message.max.bytes", max_message_bytes.to_string());
+        for (name, value) in [("linger.ms", "5"), ("partitioner", "murmur2_random")] {
+            if !bus.properties.contains_key(name) {
+                config.set(name, value);
+            }
+        }
+        Ok(Self {
+            producer: config.create()?,
+        })
+    }
+
+    /// Waits for the cluster's metadata.
+    ///
+    /// # Errors
+    /// When none came in time.
+    pub fn reach(&self, patience: Duration) -> Result<(), KafkaError> {
+        // A named topic would be created by some brokers; `None` lists what is there.
+        self.producer
+            .client()
+            .fetch_metadata(None, patience)
+            .map(|_| ())
+    }
+
+    /// Produces one record; a full queue is waited for.
+    ///
+    /// # Errors
+    /// When the broker refuses the record or is out of reach for too long.
+    pub async fn send(&self, record: &OutboundRecord) -> Result<(), KafkaError> {
+        let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
+        for header in &record.headers {
+            headers = headers.insert(KafkaHeader {
+                key: &header.name,
+                value: header.value.as_ref(),
+            });
+        }
+        let mut message: FutureRecord<'_, Vec<u8>, Vec<u8>> =
+            FutureRecord::to(record.topic.as_str()).headers(headers);
+        if let Some(key) = &record.key {
+            message = message.key(key);
+        }
+        if let Some(value) = &record.value {
+            message = message.payload(value);
+        }
+        self.producer
+            .send(message, Timeout::Never)
+            .await
+            .map(|_| ())
+            .map_err(|(error, _)| error)
+    }
+
+    /// Waits (blocking) until everything sent is acknowledged.
+    ///
+    /// # Errors
+    /// When that took too long.
+    pub fn flush(&self, patience: Duration) -> Result<(), KafkaError> {
+        self.producer.flush(patience)
+    }
+}
