@@ -3,7 +3,7 @@
 
 //pub mod calibrate;
 pub mod config;
-//pub mod demo;
+pub mod demo;
 //pub mod eval;
 pub mod model;
 //pub mod pretrain;
@@ -34,7 +34,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Watch a simulated line: embedded broker, rendered parts, shipped model; no set-up.
-    //Demo(demo::DemoArguments),
+    Demo(demo::DemoArguments),
     /// Score the parts of a line's camera topics until told to stop.
     Run(run::RunArguments),
     /// Publish folders of images as camera topics.
@@ -86,7 +86,7 @@ pub fn run(cli: Cli) -> ExitCode {
 
 fn dispatch(command: Command) -> anyhow::Result<()> {
     match command {
-        //Command::Demo(arguments) => block_on(demo::run(arguments)),
+        Command::Demo(arguments) => block_on(demo::run(arguments)),
         Command::Run(arguments) => run::run(&arguments),
         //Command::Produce(arguments) => produce::run(&arguments),
         Command::Tail(arguments) => Ok(tail::run(&arguments)?),
