@@ -171,12 +171,7 @@ fn bad_records_become_dead_letters_while_the_stream_goes_on() {
     for number in 0..8 {
         assert!(!outcomes.result_of(&format!("sound-{number}")).is_partial);
     }
-    let astray: Vec<_> = line
-        .fates(&outcomes)
-        .into_iter()
-        .filter(|fate| !fate.is_single())
-        .collect();
-    assert!(astray.is_empty(), "{astray:?}");
+    line.assert_every_record_has_one_fate(&outcomes);
 }
 
 fn assert_strangers_are_told(outcomes: &Outcomes, strangers: &[Case]) {
@@ -226,11 +221,7 @@ fn a_view_on_another_partition_than_its_part_is_misrouted() {
         assert_is_the_record(&outcomes.dead_letters[0], &astray);
     }
     assert!(outcomes.result_of("astray").is_partial);
-    let fates = line.fates(&outcomes);
-    assert!(
-        fates.iter().all(super::support::outcomes::Fate::is_single),
-        "{fates:?}"
-    );
+    line.assert_every_record_has_one_fate(&outcomes);
     for number in 0..PARTITIONS {
         assert!(!outcomes.result_of(&format!("sound-{number}")).is_partial);
     }

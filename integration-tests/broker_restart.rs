@@ -38,6 +38,5 @@ fn a_broker_that_dies_and_comes_back_loses_nothing() {
         "{:?}",
         outcomes.dead_letters
     );
-    let fates = line.fates(&outcomes);
-    assert!(fates.iter().all(crate::support::outcomes::Fate::is_single));
+    line.assert_every_record_has_one_fate(&outcomes);
 }

@@ -26,11 +26,7 @@ fn run_with_a_duplicate(name: &str, policy: &str) -> (Outcomes, Vec<Shot>) {
     line.await_outcomes(|outcomes| outcomes.parts().len() == 1 && outcomes.dead_letters.len() == 1);
     panoptes.stop_in_order();
     let outcomes = line.outcomes();
-    assert!(
-        line.fates(&outcomes)
-            .iter()
-            .all(super::support::outcomes::Fate::is_single)
-    );
+    line.assert_every_record_has_one_fate(&outcomes);
     (outcomes, tops)
 }
 

@@ -57,9 +57,7 @@ fn every_view_of_a_long_shuffled_run_ends_in_exactly_one_place() {
     let line = Line::new(Broker::shared(), "every-part");
     let config = line.config().set("reassembly.timeout", "5s");
     let panoptes = Panoptes::run(&config, "every-part");
-    let shots = shuffled_run(&line);
-    let sent = shots.len();
-    line.send(shots);
+    line.send(shuffled_run(&line));
     line.await_parts(PARTS);
     panoptes.stop_in_order();
 
@@ -71,10 +69,7 @@ fn every_view_of_a_long_shuffled_run_ends_in_exactly_one_place() {
         PARTS,
         "no result is published twice"
     );
-    let fates = line.fates(&outcomes);
-    assert_eq!(fates.len(), sent);
-    let astray: Vec<_> = fates.iter().filter(|fate| !fate.is_single()).collect();
-    assert!(astray.is_empty(), "{astray:?}");
+    line.assert_every_record_has_one_fate(&outcomes);
     assert_faults_are_told(&outcomes);
     assert_all_is_committed(&line);
 }

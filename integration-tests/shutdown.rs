@@ -3,7 +3,6 @@
 use crate::kafka::Broker;
 use crate::kafka::tools::describe_group;
 use crate::support::line::Line;
-use crate::support::outcomes::Fate;
 use crate::support::process::Panoptes;
 
 const PARTS: u64 = 150;
@@ -41,7 +40,7 @@ fn run_in_two_halves(name: &str, end: impl FnOnce(Panoptes)) {
         "{:?}",
         outcomes.dead_letters
     );
-    assert!(line.fates(&outcomes).iter().all(Fate::is_single));
+    line.assert_every_record_has_one_fate(&outcomes);
     let positions = describe_group(line.broker, &line.name);
     assert_eq!(positions.len(), 20, "{positions:?}");
     assert!(
@@ -60,4 +59,40 @@ fn sigterm_in_mid_run_drains_and_another_process_resumes() {
 #[test]
 fn a_killed_process_loses_nothing() {
     run_in_two_halves("sigkill", Panoptes::kill);
+}
+
+#[test]
+fn a_part_finished_before_a_restart_is_not_scored_again_in_pieces() {
+    // On partition 0 of both topics: `top` holds back its commit for the part that waits, `side`
+    // is committed past the part that is done. After the restart only `top` brings that part again.
+    let line = Line::with_views(Broker::shared(), "interleaved", &["top", "side"]);
+    let send = |part: &str, views: &[&str]| {
+        let shots = line.part_seen_by(part, 1, views).into_iter();
+        line.send(shots.map(|shot| shot.on_partition(0)));
+    };
+    let config = line.config().set("reassembly.timeout", "20s");
+    let first = Panoptes::run(&config, "interleaved-1");
+    send("waits", &["top"]);
+    send("done", &["top", "side"]);
+    line.await_parts(1);
+    first.stop_in_order();
+    let config = line.config().set("reassembly.timeout", "1s");
+    let second = Panoptes::run(&config, "interleaved-2");
+    send("waits", &["side"]);
+    line.await_parts(2);
+    second.await_metrics("every record to be committed", |metrics| {
+        metrics.sum("panoptes_open_groups", &[]) + metrics.sum("panoptes_uncommitted_records", &[])
+            < 0.5
+    });
+    second.stop_in_order();
+
+    let outcomes = line.outcomes();
+    outcomes.assert_one_result_id_each(["waits", "done"]);
+    assert!(!outcomes.result_of("waits").is_partial);
+    assert!(!outcomes.result_of("done").is_partial);
+    assert!(
+        outcomes.dead_letters.is_empty(),
+        "{:?}",
+        outcomes.dead_letters
+    );
 }

@@ -26,12 +26,7 @@ fn run_with_a_missing_view(
         assert!(!result.is_partial);
         assert_eq!(result.views_with_status("scored"), VIEWS);
     }
-    let astray: Vec<_> = line
-        .fates(&outcomes)
-        .into_iter()
-        .filter(|fate| policy != "review" && !fate.is_single())
-        .collect();
-    assert!(astray.is_empty(), "{astray:?}");
+    line.assert_every_record_has_one_fate(&outcomes);
     outcomes
 }
 

@@ -2,7 +2,6 @@
 
 use crate::kafka::Broker;
 use crate::support::line::{Line, PARTITIONS};
-use crate::support::outcomes::Fate;
 use crate::support::process::Panoptes;
 
 const PARTS: u64 = 160;
@@ -48,7 +47,7 @@ fn two_instances_share_the_work_and_one_takes_over_when_the_other_leaves() {
         "{:?}",
         outcomes.dead_letters
     );
-    assert!(line.fates(&outcomes).iter().all(Fate::is_single));
+    line.assert_every_record_has_one_fate(&outcomes);
 }
 
 /// The gauge falls as well as rises, so this waits for the very number.

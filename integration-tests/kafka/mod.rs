@@ -21,7 +21,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::types::RDKafkaErrorCode;
 use tempfile::TempDir;
 
-const START_TIMEOUT: Duration = Duration::from_secs(90);
+/// Long enough to fetch Kafka first.
+const START_TIMEOUT: Duration = Duration::from_secs(180);
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The root of the repository.

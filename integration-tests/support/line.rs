@@ -137,9 +137,21 @@ impl<'a> Line<'a> {
         self.await_outcomes(|outcomes| outcomes.parts().len() >= count)
     }
 
-    /// The fate of every record in the camera topics.
-    pub(crate) fn fates(&self, outcomes: &Outcomes) -> Vec<Fate> {
-        outcomes.fates(&self.broker.client(), &self.camera_topics())
+    /// Fails the test unless every record of the camera topics ended in exactly one place.
+    pub(crate) fn assert_every_record_has_one_fate(&self, outcomes: &Outcomes) {
+        let fates = outcomes.fates(&self.broker.client(), &self.camera_topics());
+        assert!(!fates.is_empty());
+        for fate in fates {
+            let Fate {
+                place: (topic, partition, offset),
+                results,
+                reasons,
+            } = &fate;
+            assert!(
+                fate.is_single(),
+                "{topic}[{partition}]@{offset} ended in results {results:?} and dead letters {reasons:?}"
+            );
+        }
     }
 
     /// Writes what was published as JSON lines for readers in other languages.

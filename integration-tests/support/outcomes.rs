@@ -151,7 +151,7 @@ impl DeadLetter {
 #[derive(Clone, Debug)]
 pub(crate) struct Fate {
     pub(crate) place: Place,
-    /// IDs of the results that scored it.
+    /// IDs of the results that tell of it.
     pub(crate) results: BTreeSet<String>,
     /// Reasons of its dead letters.
     pub(crate) reasons: BTreeSet<String>,
@@ -251,24 +251,27 @@ impl Outcomes {
                 )
             })
             .collect();
-        for record in &self.results {
-            for view in record
-                .result
-                .views
-                .iter()
-                .filter(|view| view.status == "scored")
-            {
-                let fate = fates
-                    .get_mut(&view.place())
-                    .expect("a result names a record that exists");
-                fate.results.insert(record.result.result_id.clone());
-            }
-        }
         for letter in &self.dead_letters {
             let fate = fates
                 .get_mut(&letter.place())
                 .expect("a dead letter names a record that exists");
             fate.reasons.insert(letter.reason());
+        }
+        for record in &self.results {
+            for view in record
+                .result
+                .views
+                .iter()
+                .filter(|view| view.source.is_some())
+            {
+                let fate = fates
+                    .get_mut(&view.place())
+                    .expect("a result names a record that exists");
+                // A view that failed is named by the result and lies in its dead letter.
+                if view.status == "scored" || fate.reasons.is_empty() {
+                    fate.results.insert(record.result.result_id.clone());
+                }
+            }
         }
         fates.into_values().collect()
     }
