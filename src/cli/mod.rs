@@ -6,7 +6,7 @@ pub mod config;
 //pub mod demo;
 //pub mod eval;
 pub mod model;
-//pub mod pretrain;
+pub mod pretrain;
 //pub mod produce;
 pub mod run;
 pub mod synth;
@@ -44,7 +44,7 @@ pub enum Command {
     /// Render a synthetic multi-view data set.
     Synth(synth::SynthArguments),
     /// Train the small encoder on formula-driven images.
-    //Pretrain(pretrain::PretrainArguments),
+    Pretrain(pretrain::PretrainArguments),
     /// Train a model bundle on normal parts.
     //Train(train::TrainArguments),
     /// Measure a model bundle on labelled parts.
@@ -91,7 +91,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         //Command::Produce(arguments) => produce::run(&arguments),
         //Command::Tail(arguments) => tail::run(&arguments),
         Command::Synth(arguments) => synth::run(&arguments),
-        //Command::Pretrain(arguments) => pretrain::run(&arguments),
+        Command::Pretrain(arguments) => pretrain::run(&arguments),
         //Command::Train(arguments) => train::run(&arguments),
         //Command::Eval(arguments) => eval::run(&arguments),
         //Command::Calibrate(arguments) => calibrate::run(&arguments),
