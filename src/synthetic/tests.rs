@@ -5,12 +5,24 @@ use super::*;
 const SIZE: u32 = 96;
 
 fn part(class: ClassKind, seed: u64, defect: Option<DefectKind>) -> SyntheticPart {
-    SyntheticPart { class, seed, defect }
+    SyntheticPart {
+        class,
+        seed,
+        defect,
+    }
 }
 
 fn differing_pixels(first: &RenderedView, second: &RenderedView) -> Vec<usize> {
-    let pairs = first.image.pixels.chunks(3).zip(second.image.pixels.chunks(3));
-    pairs.enumerate().filter(|(_, (a, b))| a != b).map(|(index, _)| index).collect()
+    let pairs = first
+        .image
+        .pixels
+        .chunks(3)
+        .zip(second.image.pixels.chunks(3));
+    pairs
+        .enumerate()
+        .filter(|(_, (a, b))| a != b)
+        .map(|(index, _)| index)
+        .collect()
 }
 
 #[test]
@@ -25,7 +37,11 @@ fn other_seeds_give_other_pictures() {
     let second = render(&part(ClassKind::Cap, 2, None), SIZE);
     for (first, second) in first.iter().zip(&second) {
         let changed = differing_pixels(first, second).len();
-        assert!(changed > first.mask.len() / 2, "{}: {changed} pixels differ", first.view);
+        assert!(
+            changed > first.mask.len() / 2,
+            "{}: {changed} pixels differ",
+            first.view
+        );
     }
 }
 
@@ -46,7 +62,12 @@ fn every_kind_shows_on_every_class() {
         for kind in DefectKind::ALL {
             let views = render(&part(class, 11, Some(kind)), SIZE);
             let most = views.iter().map(RenderedView::mask_pixels).max().unwrap();
-            assert!(most >= needed, "{} on {}: {most} pixels", kind.as_str(), class.as_str());
+            assert!(
+                most >= needed,
+                "{} on {}: {most} pixels",
+                kind.as_str(),
+                class.as_str()
+            );
         }
     }
 }
@@ -94,7 +115,11 @@ fn a_stain_leaves_everything_outside_its_mask_alone() {
     let intact = render(&part(ClassKind::Bolt, 9, None), SIZE);
     let stained = render(&part(ClassKind::Bolt, 9, Some(DefectKind::Stain)), SIZE);
     for (with, without) in stained.iter().zip(&intact) {
-        assert!(differing_pixels(with, without).iter().all(|&index| with.mask[index]));
+        assert!(
+            differing_pixels(with, without)
+                .iter()
+                .all(|&index| with.mask[index])
+        );
     }
 }
 
@@ -104,14 +129,19 @@ fn a_defect_on_one_side_is_hidden_from_the_opposite_camera() {
     for class in ClassKind::ALL {
         for seed in 0..6 {
             let spec = part(class, seed, Some(DefectKind::Stain));
-            let counts: Vec<usize> =
-                render(&spec, 64).iter().map(RenderedView::mask_pixels).collect();
+            let counts: Vec<usize> = render(&spec, 64)
+                .iter()
+                .map(RenderedView::mask_pixels)
+                .collect();
             for (near, far) in [(1, 2), (2, 1), (3, 4), (4, 3)] {
                 hidden += usize::from(counts[near] > 20 && counts[far] == 0);
             }
         }
     }
-    assert!(hidden >= 4, "only {hidden} stains are hidden from the opposite camera");
+    assert!(
+        hidden >= 4,
+        "only {hidden} stains are hidden from the opposite camera"
+    );
 }
 
 #[test]

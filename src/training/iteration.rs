@@ -52,7 +52,10 @@ impl Plan<'_> {
         let mut optimiser = StableAdamW::new(self.optimiser);
         let first = self.first_iteration(parameters, &mut optimiser, device)?;
         let iterations = self.schedule.iterations;
-        let last = self.checkpoint.stop_after.map_or(iterations, |stop| stop.min(iterations));
+        let last = self
+            .checkpoint
+            .stop_after
+            .map_or(iterations, |stop| stop.min(iterations));
         let bar = progress_bar(iterations, first);
         let mut means: Option<Vec<f64>> = None;
         for iteration in first..last {
@@ -78,7 +81,11 @@ impl Plan<'_> {
     }
 
     fn progress(&self, iteration: u64) -> Progress {
-        Progress { iteration, seed: self.seed, settings: self.fingerprint.clone() }
+        Progress {
+            iteration,
+            seed: self.seed,
+            settings: self.fingerprint.clone(),
+        }
     }
 
     fn first_iteration(
@@ -90,7 +97,9 @@ impl Plan<'_> {
         match (&self.checkpoint.file, self.checkpoint.resume) {
             (Some(file), true) => {
                 let expected = self.progress(0);
-                Ok(checkpoint::resume(file, &expected, parameters, optimiser, device)?)
+                Ok(checkpoint::resume(
+                    file, &expected, parameters, optimiser, device,
+                )?)
             }
             _ => Ok(0),
         }
@@ -116,9 +125,11 @@ fn mix(old: Option<&[f64]>, step: &StepGradients) -> Vec<f64> {
     let now = std::iter::once(step.loss).chain(step.details.iter().copied());
     match old {
         None => now.collect(),
-        Some(old) => {
-            old.iter().zip(now).map(|(old, new)| old + MEAN_SHARE * (new - old)).collect()
-        }
+        Some(old) => old
+            .iter()
+            .zip(now)
+            .map(|(old, new)| old + MEAN_SHARE * (new - old))
+            .collect(),
     }
 }
 
@@ -127,7 +138,9 @@ fn progress_bar(iterations: u64, done: u64) -> ProgressBar {
     let template = "{bar:40} {pos}/{len} [{elapsed_precise} < {eta_precise}] {msg}";
     let style =
         ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    let bar = ProgressBar::new(iterations).with_style(style).with_position(done);
+    let bar = ProgressBar::new(iterations)
+        .with_style(style)
+        .with_position(done);
     bar.reset_eta();
     bar
 }

@@ -87,13 +87,17 @@ fn hard_patches(distances: &Tensor, left_aside: f64) -> Result<(Tensor, usize)> 
     let values = distances.detach().flatten_all()?.to_vec1::<f32>()?;
     let wanted = ((values.len() as f64 * (1.0 - left_aside)) as usize).clamp(1, values.len());
     let mut sorted = values.clone();
-    let (_, threshold, _) =
-        sorted.select_nth_unstable_by(wanted - 1, |a, b| b.total_cmp(a));
+    let (_, threshold, _) = sorted.select_nth_unstable_by(wanted - 1, |a, b| b.total_cmp(a));
     let threshold = *threshold;
-    let hard: Vec<f32> =
-        values.iter().map(|&value| if value >= threshold { 1.0 } else { 0.0 }).collect();
+    let hard: Vec<f32> = values
+        .iter()
+        .map(|&value| if value >= threshold { 1.0 } else { 0.0 })
+        .collect();
     let count = hard.iter().filter(|&&flag| flag > 0.0).count();
-    Ok((Tensor::from_vec(hard, distances.dims(), distances.device())?, count.max(1)))
+    Ok((
+        Tensor::from_vec(hard, distances.dims(), distances.device())?,
+        count.max(1),
+    ))
 }
 
 #[cfg(test)]
@@ -105,7 +109,10 @@ mod tests {
     fn features(decoder: &Var) -> GroupFeatures {
         let encoder = Tensor::new(&[[[1f32, 0.0], [1.0, 0.0]]], &Device::Cpu).unwrap();
         let decoder = decoder.as_tensor().clone();
-        GroupFeatures { encoder: [encoder.clone(), encoder], decoder: [decoder.clone(), decoder] }
+        GroupFeatures {
+            encoder: [encoder.clone(), encoder],
+            decoder: [decoder.clone(), decoder],
+        }
     }
 
     /// The first patch is rebuilt badly, the second nearly right.

@@ -50,8 +50,14 @@ pub struct ReconstructionSettings {
 
 impl ReconstructionSettings {
     fn validate(&self, images: usize) -> std::result::Result<(), TrainingError> {
-        self.architecture.validate().map_err(TrainingError::Setting)?;
-        for (key, value) in [("batch", self.batch), ("threads", self.threads), ("images", images)] {
+        self.architecture
+            .validate()
+            .map_err(TrainingError::Setting)?;
+        for (key, value) in [
+            ("batch", self.batch),
+            ("threads", self.threads),
+            ("images", images),
+        ] {
             if value == 0 {
                 let rule = format!("`{key}` must be at least 1, found `0`");
                 return Err(TrainingError::Setting(rule));
@@ -100,7 +106,11 @@ pub fn reconstruct(
     settings.validate(images.len())?;
     let specs = settings.architecture.trainable_tensors();
     let parameters = parameters(&specs.initial_variables(settings.seed, device)?);
-    let builders = Builders { encoder, parameters: &parameters, device };
+    let builders = Builders {
+        encoder,
+        parameters: &parameters,
+        device,
+    };
     let source = Source::new(settings, images, &builders)?;
     let mut order = Order::new(images.len(), settings.seed);
     let (shard, threads) = if source.is_cached() {
@@ -123,13 +133,18 @@ pub fn reconstruct(
                     let groups = source.groups(&network, chosen, builders.device)?;
                     let features = network.reconstruct(&groups, Mode::Train)?;
                     let loss = settings.objective.loss(&features, easy)?;
-                    Ok(ShardLoss { loss, details: Vec::new() })
+                    Ok(ShardLoss {
+                        loss,
+                        details: Vec::new(),
+                    })
                 }
             })
             .collect();
         shard_gradients(&parameters, threads, shards)
     };
-    settings.plan().run(&parameters, device, step, &mut report)?;
+    settings
+        .plan()
+        .run(&parameters, device, step, &mut report)?;
     Ok(all_tensors(&parameters, encoder))
 }
 
@@ -159,7 +174,11 @@ impl Builders<'_> {
     fn network(&self, architecture: &MvmcadConfig) -> Result<Mvmcad> {
         let encoder =
             VarBuilder::from_tensors(self.encoder.tensors.clone(), DType::F32, self.device);
-        Mvmcad::new(architecture, encoder, builder(self.parameters, "", self.device))
+        Mvmcad::new(
+            architecture,
+            encoder,
+            builder(self.parameters, "", self.device),
+        )
     }
 }
 
@@ -168,7 +187,10 @@ enum Source<'a> {
     /// Computed once, image by image: shallow and deep.
     Cached(Vec<[Tensor; 2]>),
     /// Computed anew from the images.
-    Images { images: &'a [InputImage], side: usize },
+    Images {
+        images: &'a [InputImage],
+        side: usize,
+    },
 }
 
 impl<'a> Source<'a> {
@@ -221,7 +243,10 @@ impl<'a> Source<'a> {
                     let tensors: Vec<&Tensor> = chosen.iter().map(|&i| &cached[i][group]).collect();
                     Tensor::cat(&tensors, 0)
                 };
-                Ok(EncoderGroups { shallow: gather(0)?, deep: gather(1)? })
+                Ok(EncoderGroups {
+                    shallow: gather(0)?,
+                    deep: gather(1)?,
+                })
             }
             Self::Images { images, side } => {
                 let chosen: Vec<InputImage> = chosen.iter().map(|&i| images[i].clone()).collect();
@@ -233,7 +258,10 @@ impl<'a> Source<'a> {
 
 /// Prepared images as one tensor `[images, 3, side, side]`.
 pub(crate) fn stack(images: &[InputImage], side: usize, device: &Device) -> Result<Tensor> {
-    let values: Vec<f32> = images.iter().flat_map(|image| image.values.iter().copied()).collect();
+    let values: Vec<f32> = images
+        .iter()
+        .flat_map(|image| image.values.iter().copied())
+        .collect();
     Tensor::from_vec(values, (images.len(), 3, side, side), device)
 }
 
@@ -247,19 +275,27 @@ struct Order {
 
 impl Order {
     fn new(images: usize, seed: u64) -> Self {
-        Self { images, seed, epoch: None, shuffled: Vec::new() }
+        Self {
+            images,
+            seed,
+            epoch: None,
+            shuffled: Vec::new(),
+        }
     }
 
     fn batch(&mut self, iteration: u64, size: usize) -> Vec<usize> {
         let first = iteration * size as u64;
-        (first..first + size as u64).map(|position| self.at(position)).collect()
+        (first..first + size as u64)
+            .map(|position| self.at(position))
+            .collect()
     }
 
     fn at(&mut self, position: u64) -> usize {
         let (epoch, index) = (position / self.images as u64, position % self.images as u64);
         if self.epoch != Some(epoch) {
             self.shuffled = (0..self.images).collect();
-            self.shuffled.shuffle(&mut item_rng(self.seed, epoch, SHUFFLE));
+            self.shuffled
+                .shuffle(&mut item_rng(self.seed, epoch, SHUFFLE));
             self.epoch = Some(epoch);
         }
         self.shuffled[index as usize]

@@ -57,16 +57,27 @@ fn images() -> Vec<InputImage> {
     (0..10)
         .map(|seed| InputImage {
             values: draw(&mut ChaCha8Rng::seed_from_u64(seed), SIDE).values,
-            footprint: MapFootprint { x: 0.0, y: 0.0, width: 32.0, height: 32.0 },
+            footprint: MapFootprint {
+                x: 0.0,
+                y: 0.0,
+                width: 32.0,
+                height: 32.0,
+            },
         })
         .collect()
 }
 
 fn train(settings: &ReconstructionSettings) -> (HashMap<String, Tensor>, Vec<f64>) {
     let mut losses = Vec::new();
-    let tensors = reconstruct(settings, &encoder(settings), &images(), &Device::Cpu, |_, means| {
-        losses.push(means[0]);
-    });
+    let tensors = reconstruct(
+        settings,
+        &encoder(settings),
+        &images(),
+        &Device::Cpu,
+        |_, means| {
+            losses.push(means[0]);
+        },
+    );
     (tensors.unwrap(), losses)
 }
 
@@ -75,7 +86,10 @@ fn bits(tensors: &HashMap<String, Tensor>) -> BTreeMap<&str, Vec<u32>> {
         let values = tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         values.into_iter().map(f32::to_bits).collect()
     };
-    tensors.iter().map(|(name, tensor)| (name.as_str(), values(tensor))).collect()
+    tensors
+        .iter()
+        .map(|(name, tensor)| (name.as_str(), values(tensor)))
+        .collect()
 }
 
 #[test]
@@ -92,7 +106,11 @@ fn every_trained_tensor_moves_and_the_encoder_does_not() {
     let settings = settings(PriorMode::Calibrated, 6);
     let (tensors, _) = train(&settings);
     settings.architecture.tensors().check(&tensors).unwrap();
-    let start = settings.architecture.trainable_tensors().initial_values(3, &Device::Cpu).unwrap();
+    let start = settings
+        .architecture
+        .trainable_tensors()
+        .initial_values(3, &Device::Cpu)
+        .unwrap();
     for (name, before) in bits(&start) {
         assert_ne!(bits(&tensors)[name], before, "`{name}` was not trained");
     }
@@ -137,14 +155,19 @@ fn a_checkpoint_of_other_settings_is_refused() {
     let encoder = encoder(&settings);
     let result = reconstruct(&settings, &encoder, &images(), &Device::Cpu, |_, _| {});
     let error = result.unwrap_err().to_string();
-    assert!(error.contains("rate 0.001") && error.contains("rate 0.002"), "{error}");
+    assert!(
+        error.contains("rate 0.001") && error.contains("rate 0.002"),
+        "{error}"
+    );
 }
 
 #[test]
 fn every_epoch_shows_every_image_once() {
     let mut order = Order::new(10, 1);
     let epoch = |order: &mut Order, number: u64| {
-        let mut seen: Vec<usize> = (0..5).flat_map(|i| order.batch(number * 5 + i, 2)).collect();
+        let mut seen: Vec<usize> = (0..5)
+            .flat_map(|i| order.batch(number * 5 + i, 2))
+            .collect();
         let shown = seen.clone();
         seen.sort_unstable();
         assert_eq!(seen, (0..10).collect::<Vec<_>>());
