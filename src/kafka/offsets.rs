@@ -229,11 +229,11 @@ impl PartitionLedger {
         }
     }
 
-    /// The log starts again below what was finished: everything from there on is read anew, so
-    /// nothing that was known above counts any more.
+    /// The log is read from below what was finished: everything from there on is read anew, so
+    /// what was finished above counts no more. What is in flight stays, lest a copy that comes
+    /// astray lets the commit pass it.
     fn rewind_to(&mut self, offset: i64) {
         self.finished.clear();
-        self.unfinished.clear();
         self.position = Some(offset);
     }
 
@@ -246,7 +246,10 @@ impl PartitionLedger {
         if !self.unfinished.remove(&offset) {
             return false;
         }
-        insert_range(&mut self.finished, offset..offset + 1);
+        // Above the position it belongs to a log that was rewound since, and says nothing.
+        if self.position.is_some_and(|position| offset < position) {
+            insert_range(&mut self.finished, offset..offset + 1);
+        }
         self.drop_finished_below_watermark();
         true
     }
@@ -257,7 +260,13 @@ impl PartitionLedger {
             return;
         };
         if position > old {
-            insert_range(&mut self.finished, old..position);
+            let in_gap: Vec<i64> = self.unfinished.range(old..position).copied().collect();
+            let mut start = old;
+            for unfinished in in_gap {
+                insert_range(&mut self.finished, start..unfinished);
+                start = unfinished + 1;
+            }
+            insert_range(&mut self.finished, start..position);
             self.move_position_to(position);
         }
     }
@@ -444,6 +453,19 @@ mod tests {
     }
 
     #[test]
+    fn a_copy_astray_below_the_watermark_lets_no_commit_pass_what_is_in_flight() {
+        let mut ledger = ledger_with_begun(0..10);
+        for offset in [0, 1, 2, 3, 4, 6, 7, 9] {
+            ledger.finish(&at(0, offset), 1);
+        }
+        assert_eq!(ledger.begin(&at(0, 2)), Begun::Fresh);
+        assert_eq!(ledger.begin(&at(0, 10)), Begun::Fresh);
+        ledger.finish(&at(0, 2), 1);
+        assert_eq!(ledger.commit_position(&partition(0)), Some(5));
+        assert_eq!(ledger.finished_above(&partition(0)), vec![6..8, 9..10]);
+    }
+
+    #[test]
     fn only_changed_positions_are_to_be_committed() {
         let mut ledger = ledger_with_begun([0, 1]);
         let first = ledger.positions_to_commit();
@@ -470,13 +492,7 @@ mod tests {
     impl NaivePartition {
         fn watermark(&self) -> Option<i64> {
             self.start?;
-            Some(
-                self.unfinished
-                    .iter()
-                    .copied()
-                    .min()
-                    .unwrap_or(self.position),
-            )
+            self.unfinished.iter().copied().chain([self.position]).min()
         }
 
         fn finished_offsets_above(&self) -> Vec<i64> {
@@ -492,7 +508,10 @@ mod tests {
             if self.unfinished.contains(&offset) {
                 return Begun::InFlight;
             }
-            if self.start.is_some() && offset < self.position {
+            let is_above = self
+                .watermark()
+                .is_some_and(|watermark| offset >= watermark);
+            if is_above && offset < self.position {
                 return Begun::Finished;
             }
             self.start.get_or_insert(offset);
@@ -511,6 +530,7 @@ mod tests {
         ReadAgain {
             number: i32,
             back: i64,
+            may_rewind: bool,
         },
         Finish {
             number: i32,
@@ -535,8 +555,9 @@ mod tests {
         let step = prop_oneof![
             10 => (number.clone(), prop_oneof![4 => Just(0i64), 1 => 0..4i64])
                 .prop_map(|(number, gap)| Step::Read { number, gap }),
-            2 => (number.clone(), 0..12i64)
-                .prop_map(|(number, back)| Step::ReadAgain { number, back }),
+            2 => (number.clone(), 0..12i64, prop::bool::weighted(0.2)).prop_map(
+                |(number, back, may_rewind)| Step::ReadAgain { number, back, may_rewind }
+            ),
             10 => (number.clone(), any::<usize>(), prop::bool::weighted(0.1)).prop_map(
                 |(number, which, is_stale)| Step::Finish { number, which, is_stale }
             ),
@@ -571,10 +592,15 @@ mod tests {
                         });
                     self.begin(number, next);
                 }
-                Step::ReadAgain { number, back } => {
+                Step::ReadAgain {
+                    number,
+                    back,
+                    may_rewind,
+                } => {
                     let watermark = self.naive.get(&number).and_then(NaivePartition::watermark);
                     let Some(watermark) = watermark else { return };
-                    let offset = (self.naive[&number].position - back).max(watermark);
+                    let lowest = if may_rewind { 0 } else { watermark };
+                    let offset = lowest.max(self.naive[&number].position - back);
                     self.begin(number, offset);
                 }
                 Step::Finish {
