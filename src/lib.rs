@@ -13,5 +13,6 @@ pub mod pipeline;
 pub mod reassembly;
 pub mod schema;
 pub mod scoring;
+pub mod synthetic;
 pub mod telemetry;
 pub mod training;

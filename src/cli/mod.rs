@@ -9,7 +9,7 @@ pub mod model;
 //pub mod pretrain;
 //pub mod produce;
 pub mod run;
-//pub mod synth;
+pub mod synth;
 //pub mod tail;
 //pub mod train;
 
@@ -42,7 +42,7 @@ pub enum Command {
     /// Print results readably.
     //Tail(tail::TailArguments),
     /// Render a synthetic multi-view data set.
-    //Synth(synth::SynthArguments),
+    Synth(synth::SynthArguments),
     /// Train the small encoder on formula-driven images.
     //Pretrain(pretrain::PretrainArguments),
     /// Train a model bundle on normal parts.
@@ -90,7 +90,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Run(arguments) => run::run(&arguments),
         //Command::Produce(arguments) => produce::run(&arguments),
         //Command::Tail(arguments) => tail::run(&arguments),
-        //Command::Synth(arguments) => synth::run(&arguments),
+        Command::Synth(arguments) => synth::run(&arguments),
         //Command::Pretrain(arguments) => pretrain::run(&arguments),
         //Command::Train(arguments) => train::run(&arguments),
         //Command::Eval(arguments) => eval::run(&arguments),

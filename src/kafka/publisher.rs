@@ -194,7 +194,7 @@ impl Publisher {
         let ledger = lock(&self.ledger);
         inputs
             .iter()
-            .any(|input| ledger.generation(&input.source.topic_partition()) != Some(input.generation))
+            .any(|input| !ledger.is_current(&input.source.topic_partition(), input.generation))
     }
 
     async fn produce(&self, record: &OutboundRecord) -> Result<(), PublishError> {

@@ -4,15 +4,17 @@
 //! Aborted transactions are skipped. Blocking: for command-line tools and tests, not for async
 //! tasks. Partitions added to the topic after opening are not seen.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
+use super::client::{BusSettings, log_client_message};
 use crate::domain::{Header, Record, SourceOffset, Timestamp, Topic};
 
 /// How long a broker nearby may take, starting up included, to say where a topic begins and ends.
@@ -45,10 +47,8 @@ pub enum ReadUntil {
 /// What to read and how to reach it.
 #[derive(Clone, Debug)]
 pub struct TopicReaderSettings {
-    /// Bootstrap servers.
-    pub brokers: String,
-    /// Further librdkafka properties: TLS, SASL, tuning.
-    pub properties: BTreeMap<String, String>,
+    /// How to reach the broker. A `group.id` is only named, never joined.
+    pub bus: BusSettings,
     /// The topic.
     pub topic: Topic,
     /// Where to begin.
@@ -112,9 +112,22 @@ pub enum TopicReaderError {
     },
 }
 
+type ReaderConsumer = BaseConsumer<ReaderContext>;
+
+/// Passes the client's words on to the log.
+struct ReaderContext;
+
+impl ClientContext for ReaderContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log_client_message(level, facility, message);
+    }
+}
+
+impl ConsumerContext for ReaderContext {}
+
 /// Reads one topic.
 pub struct TopicReader {
-    consumer: BaseConsumer,
+    consumer: ReaderConsumer,
     topic: Topic,
     /// The offset after the last record to read, of each partition not yet read to its end; none
     /// when reading for ever.
@@ -234,28 +247,30 @@ impl TopicReader {
     }
 }
 
-fn client(settings: &TopicReaderSettings) -> Result<BaseConsumer, TopicReaderError> {
-    let mut config = ClientConfig::new();
-    config.set("group.id", GROUP_NEVER_JOINED);
-    config.set("isolation.level", "read_committed");
-    for (name, value) in &settings.properties {
-        config.set(name, value);
+fn client(settings: &TopicReaderSettings) -> Result<ReaderConsumer, TopicReaderError> {
+    let mut config = settings.bus.consumer_config();
+    for (name, value) in [
+        ("group.id", GROUP_NEVER_JOINED),
+        ("isolation.level", "read_committed"),
+    ] {
+        if config.get(name).is_none() {
+            config.set(name, value);
+        }
     }
     config
-        .set("bootstrap.servers", &settings.brokers)
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         .set("enable.partition.eof", "true")
         .set("auto.offset.reset", "earliest")
-        .create()
+        .create_with_context(ReaderContext)
         .map_err(|source| TopicReaderError::Client {
-            brokers: settings.brokers.clone(),
+            brokers: settings.bus.brokers.clone(),
             source,
         })
 }
 
 fn partitions(
-    consumer: &BaseConsumer,
+    consumer: &ReaderConsumer,
     settings: &TopicReaderSettings,
 ) -> Result<Vec<i32>, TopicReaderError> {
     let metadata = consumer
@@ -275,7 +290,7 @@ fn partitions(
 
 /// The ends of the partitions that are not empty.
 fn unread_ends(
-    consumer: &BaseConsumer,
+    consumer: &ReaderConsumer,
     settings: &TopicReaderSettings,
     partitions: &[i32],
 ) -> Result<HashMap<i32, i64>, TopicReaderError> {
@@ -297,7 +312,7 @@ fn unread_ends(
 
 fn metadata_error(settings: &TopicReaderSettings, source: KafkaError) -> TopicReaderError {
     TopicReaderError::Metadata {
-        brokers: settings.brokers.clone(),
+        brokers: settings.bus.brokers.clone(),
         topic: settings.topic.clone(),
         source,
     }
@@ -349,8 +364,9 @@ fn record(message: &BorrowedMessage<'_>) -> Record {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
 
+    use rdkafka::ClientConfig;
     use rdkafka::message::{Header as KafkaHeader, OwnedHeaders};
     use rdkafka::mocking::MockCluster;
     use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
@@ -397,8 +413,10 @@ mod tests {
 
         fn settings(&self, from: ReadFrom, until: ReadUntil) -> TopicReaderSettings {
             TopicReaderSettings {
-                brokers: self.cluster.bootstrap_servers(),
-                properties: BTreeMap::new(),
+                bus: BusSettings {
+                    brokers: self.cluster.bootstrap_servers(),
+                    properties: BTreeMap::new(),
+                },
                 topic: "results".into(),
                 from,
                 until,
@@ -469,8 +487,10 @@ mod tests {
     #[test]
     fn an_unreachable_broker_is_an_error() {
         let settings = TopicReaderSettings {
-            brokers: "127.0.0.1:1".to_owned(),
-            properties: BTreeMap::new(),
+            bus: BusSettings {
+                brokers: "127.0.0.1:1".to_owned(),
+                properties: BTreeMap::new(),
+            },
             topic: "results".into(),
             from: ReadFrom::Beginning,
             until: ReadUntil::EndOfTopic,
@@ -488,6 +508,7 @@ mod tests {
         let bus = Bus::start();
         let mut settings = bus.settings(ReadFrom::Beginning, ReadUntil::EndOfTopic);
         settings
+            .bus
             .properties
             .insert("no.such.property".into(), "1".into());
         let error = TopicReader::open(&settings).map(|_| ()).unwrap_err();

@@ -64,7 +64,7 @@ impl Intake {
                     None | Some(ConsumerEvent::Drained) => return Ok(()),
                     Some(ConsumerEvent::Revoked { partitions, done }) => {
                         let forgotten = self.reassembly.revoke(&partitions, wall_clock());
-                        tracing::info!(groups = forgotten.groups, "revoked: open groups forgotten");
+                        tracing::info!(groups = forgotten, "revoked: open groups forgotten");
                         self.readiness.set(Condition::ConsumerAssigned, false);
                         self.answer_when_drained(done).await;
                         continue;
@@ -99,8 +99,7 @@ impl Intake {
                 Vec::new()
             }
             ConsumerEvent::EndOfPartition(partition) => {
-                self.reassembly.reach_end(&partition, now);
-                Vec::new()
+                self.reassembly.end_of_partition(&partition, now)
             }
             ConsumerEvent::Revoked { .. } | ConsumerEvent::Drained => Vec::new(),
         }
@@ -109,7 +108,7 @@ impl Intake {
     /// Closes what is due and keeps the memory within its budget.
     fn look_at_the_clock(&mut self, now: Timestamp) -> Vec<Event> {
         let mut events = self.reassembly.tick(now);
-        let flow = self.reassembly.flow(now);
+        let flow = self.reassembly.flow(&self.budget, now);
         if !flow.pause.is_empty() {
             tracing::info!(partitions = flow.pause.len(), "memory high: partitions paused");
             self.consumer.command(ConsumerCommand::Pause(flow.pause));

@@ -84,7 +84,7 @@ pub async fn run(setup: PipelineSetup, stop: impl Future<Output = ()>) -> anyhow
     )?;
     let probing = tokio::spawn(probe_brokers(publisher.probe(), readiness.clone()));
     let budget = MemoryBudget::new(setup.memory_budget_bytes);
-    let reassembly = Arc::new(ReassemblyBuffer::new(setup.reassembly, budget.clone()));
+    let reassembly = Arc::new(ReassemblyBuffer::new(setup.reassembly));
     let remembering = Arc::clone(&reassembly);
     stages.spawn(async move {
         publisher

@@ -67,7 +67,9 @@ impl Receipt {
             telemetry::dead_letter_published(reason);
         }
         if let Some(part) = self.part {
-            reassembly.mark_published(&part.group);
+            if let Some(record) = part.group.records().next() {
+                reassembly.mark_published(&part.group.part, &record.source, record.generation);
+            }
             telemetry::result_published(part.decision, part.maps_dropped);
             telemetry::end_to_end_took(wall_clock().since(part.last_view_at));
         }

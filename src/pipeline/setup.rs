@@ -16,7 +16,7 @@ use crate::model::bundle::Bundle;
 use crate::model::candle_model::CandleModel;
 use crate::model::AnomalyModel;
 use crate::model::preprocess::Preprocessor;
-use crate::reassembly::{ExpectedViews, LineSettings, MemoryMarks, ReassemblySettings};
+use crate::reassembly::{ExpectedViews, LinePolicy, MemoryMarks, ReassemblySettings};
 use crate::schema::result::{ResultContext, ResultFormat, Run, RunKind};
 use crate::scoring::{ClassThresholds, JudgeSettings, MapSettings, RegionSettings};
 use crate::telemetry;
@@ -143,7 +143,7 @@ fn envelope(settings: &Settings) -> EnvelopeSettings {
 
 fn reassembly(settings: &Settings) -> ReassemblySettings {
     let reassembly = &settings.reassembly;
-    let line = LineSettings {
+    let line = LinePolicy {
         timeout: reassembly.timeout,
         on_timeout: reassembly.on_timeout.into(),
         duplicates: match reassembly.duplicates {
@@ -155,7 +155,7 @@ fn reassembly(settings: &Settings) -> ReassemblySettings {
         .lines
         .iter()
         .map(|(name, own)| {
-            let settings = LineSettings {
+            let settings = LinePolicy {
                 timeout: own.timeout.unwrap_or(line.timeout),
                 on_timeout: own.on_timeout.map_or(line.on_timeout, Into::into),
                 duplicates: line.duplicates,
@@ -172,8 +172,8 @@ fn reassembly(settings: &Settings) -> ReassemblySettings {
         idle_after: reassembly.idle_after,
         wall_grace: Some(reassembly.wall_grace),
         memory: MemoryMarks {
-            high_percent: percent(reassembly.memory_high),
-            low_percent: percent(reassembly.memory_low),
+            high: reassembly.memory_high,
+            low: reassembly.memory_low,
         },
         ..ReassemblySettings::default()
     }
@@ -191,11 +191,6 @@ fn expected_views(settings: &config::ViewSettings) -> ExpectedViews {
         expected.insert(Some(LineId::new(line.as_str())), None, views(names));
     }
     expected
-}
-
-/// A share of one, checked to lie within, in percent.
-fn percent(share: f64) -> u8 {
-    (share * 100.0).round().clamp(0.0, 100.0) as u8
 }
 
 fn judge(bundle: &Bundle, output: &config::OutputSettings) -> JudgeSettings {

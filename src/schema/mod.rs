@@ -6,5 +6,6 @@
 #[cfg(test)]
 pub(crate) mod committed;
 pub mod dead_letter;
+pub mod json_schema;
 pub mod result;
 pub mod view;

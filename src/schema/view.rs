@@ -93,7 +93,7 @@ pub fn encode_msgpack_view(view: &MsgpackView<'_>) -> Vec<u8> {
 fn binary_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "description": "the image's bytes, as MessagePack `bin`",
-        "format": "binary",
+        "x-msgpack-type": "bin",
     })
 }
 

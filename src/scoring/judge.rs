@@ -205,7 +205,8 @@ mod tests {
 
     use super::*;
     use crate::domain::{
-        CloseCause, ImageEncoding, MapCodec, PartKey, Record, RejectReason, SourceOffset, Timestamp,
+        CloseCause, ImageEncoding, MapCodec, PartKey, Record, RejectReason, ScoringOrder,
+        SourceOffset, Timestamp,
     };
     use proptest::prelude::*;
 
@@ -275,6 +276,7 @@ mod tests {
             } else {
                 CloseCause::StreamTime
             },
+            scoring: ScoringOrder::Score,
             first_view_at: Timestamp(1_000),
             last_view_at: Timestamp(1_200),
         }

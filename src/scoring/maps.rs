@@ -19,6 +19,10 @@ const STEPS: f64 = 255.0;
 /// zstd's own default: maps are small, higher levels gain little.
 const ZSTD_LEVEL: i32 = 3;
 
+/// The fast level: on a map of 128 pixels a side 0.2 ms instead of the default's 3.3 ms, for a fifth
+/// more bytes.
+const PNG_COMPRESSION: CompressionType = CompressionType::Fast;
+
 /// How maps travel with the results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MapSettings {
@@ -185,7 +189,7 @@ fn quantise(values: &[f32]) -> (Vec<u8>, f32, f32) {
 
 fn png(levels: &[u8], width: u32, height: u32) -> Vec<u8> {
     let mut data = Vec::new();
-    PngEncoder::new_with_quality(&mut data, CompressionType::Default, FilterType::Adaptive)
+    PngEncoder::new_with_quality(&mut data, PNG_COMPRESSION, FilterType::Adaptive)
         .write_image(levels, width, height, ExtendedColorType::L8)
         .expect("the levels fill the size and writing to memory cannot fail");
     data

@@ -8,7 +8,7 @@ use crate::schema::result::{Decision, PartResult, ResultError, View, ViewStatus}
 
 /// Whether lines are coloured; only a terminal understands colours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Colours {
+pub(super) enum Colours {
     /// ANSI escape codes around decisions.
     Ansi,
     /// Text alone.

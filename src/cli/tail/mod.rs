@@ -6,8 +6,7 @@
 mod line;
 mod saved_maps;
 
-use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use crate::domain::Record;
+use crate::kafka::client::BusSettings;
 use crate::kafka::topic_reader::{
     CONNECT_TIMEOUT, ReadFrom, ReadUntil, Reading, TopicReader, TopicReaderError,
     TopicReaderSettings,
@@ -22,7 +22,7 @@ use crate::kafka::topic_reader::{
 use crate::schema::dead_letter::{self, DeadLetterNote};
 use crate::schema::result::{Decision, PartResult, ResultError};
 
-pub use line::Colours;
+use line::Colours;
 pub use saved_maps::SaveError;
 
 /// How long one look at the topic waits: long enough to cost nothing, short enough to flush.
@@ -107,31 +107,38 @@ pub enum TailError {
     },
 }
 
-/// Reads the topic and prints it to `output`.
+/// Reads the topic and prints it to standard output, in colours if that is a terminal and
+/// `NO_COLOR` is not set.
 ///
 /// # Errors
 /// When the topic cannot be read, the output not written, or a map not saved. A reader that closes
 /// the output (`| head`) is no error.
-pub fn run(args: &TailArguments, output: &mut impl Write, colours: Colours) -> Result<(), TailError> {
-    let outcome = print_topic(args, output, colours);
-    match outcome {
+pub fn run(arguments: &TailArguments) -> Result<(), TailError> {
+    let output = io::stdout();
+    let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let colours = if output.is_terminal() && !is_plain {
+        Colours::Ansi
+    } else {
+        Colours::None
+    };
+    match print_topic(arguments, &mut BufWriter::new(output.lock()), colours) {
         Err(TailError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other,
     }
 }
 
 fn print_topic(
-    args: &TailArguments,
+    arguments: &TailArguments,
     output: &mut impl Write,
     colours: Colours,
 ) -> Result<(), TailError> {
-    let mut reader = TopicReader::open(&reader_settings(args))?;
+    let mut reader = TopicReader::open(&reader_settings(arguments))?;
     let mut idle_polls = 0;
     loop {
         match reader.next(POLL_INTERVAL)? {
             Reading::Record(record) => {
                 idle_polls = 0;
-                print_record(args, &record, output, colours)?;
+                print_record(arguments, &record, output, colours)?;
             }
             Reading::Finished => return Ok(output.flush()?),
             Reading::Idle => {
@@ -139,26 +146,28 @@ fn print_topic(
                 idle_polls += 1;
             }
         }
-        if !args.follow && idle_polls >= MAX_IDLE_POLLS {
+        if !arguments.follow && idle_polls >= MAX_IDLE_POLLS {
             return Err(TailError::Stalled {
-                topic: args.topic.clone(),
+                topic: arguments.topic.clone(),
                 waited: POLL_INTERVAL * MAX_IDLE_POLLS,
             });
         }
     }
 }
 
-fn reader_settings(args: &TailArguments) -> TopicReaderSettings {
+fn reader_settings(arguments: &TailArguments) -> TopicReaderSettings {
     TopicReaderSettings {
-        brokers: args.brokers.clone(),
-        properties: args.properties.iter().cloned().collect::<BTreeMap<_, _>>(),
-        topic: args.topic.as_str().into(),
-        from: if args.from_beginning {
+        bus: BusSettings {
+            brokers: arguments.brokers.clone(),
+            properties: arguments.properties.iter().cloned().collect(),
+        },
+        topic: arguments.topic.as_str().into(),
+        from: if arguments.from_beginning {
             ReadFrom::Beginning
         } else {
-            ReadFrom::Last(args.last)
+            ReadFrom::Last(arguments.last)
         },
-        until: if args.follow {
+        until: if arguments.follow {
             ReadUntil::Forever
         } else {
             ReadUntil::EndOfTopic
@@ -197,16 +206,16 @@ impl Content {
 }
 
 fn print_record(
-    args: &TailArguments,
+    arguments: &TailArguments,
     record: &Record,
     output: &mut impl Write,
     colours: Colours,
 ) -> Result<(), TailError> {
     let content = Content::read(record);
-    if !content.is_wanted(&args.decision) {
+    if !content.is_wanted(&arguments.decision) {
         return Ok(());
     }
-    if args.json {
+    if arguments.json {
         writeln!(output, "{}", json_line(&content, record))?;
     } else {
         let text = match &content {
@@ -216,8 +225,8 @@ fn print_record(
         };
         writeln!(output, "{text}")?;
     }
-    if let (Some(directory), Content::Result(result)) = (&args.save_maps, &content) {
-        saved_maps::save(result, directory, args.map_colours)?;
+    if let (Some(directory), Content::Result(result)) = (&arguments.save_maps, &content) {
+        saved_maps::save(result, directory, arguments.map_colours)?;
     }
     Ok(())
 }

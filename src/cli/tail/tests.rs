@@ -238,7 +238,7 @@ fn reads_the_last_results_unless_told_otherwise() {
     let settings = reader_settings(&args(&["-X", "security.protocol=ssl"]));
     assert_eq!(settings.from, ReadFrom::Last(10));
     assert_eq!(settings.until, ReadUntil::EndOfTopic);
-    assert_eq!(settings.properties["security.protocol"], "ssl");
+    assert_eq!(settings.bus.properties["security.protocol"], "ssl");
     let settings = reader_settings(&args(&["--from-beginning", "--follow"]));
     assert_eq!(settings.from, ReadFrom::Beginning);
     assert_eq!(settings.until, ReadUntil::Forever);

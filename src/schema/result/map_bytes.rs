@@ -25,7 +25,7 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
     }
 }
 
-/// As JSON has it; [`json_schema`](super::json_schema()) puts `bin` in its place for `MessagePack`.
+/// As JSON has it; [`result_schema`](crate::schema::json_schema::result_schema) puts `bin` in its place for `MessagePack`.
 pub(super) fn schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "contentEncoding": "base64" })
 }

@@ -5,7 +5,6 @@
 //! `MessagePack` and a base64 string in JSON; all else is the same in both.
 
 mod identity;
-mod json_schema;
 mod map_bytes;
 mod outbound;
 
@@ -15,7 +14,6 @@ use serde::{Deserialize, Serialize};
 use crate::domain::{self, ModelIdentity, PartVerdict, ViewVerdict};
 
 pub use identity::result_id;
-pub use json_schema::json_schema;
 pub use outbound::{ResultContext, outbound_result};
 
 /// The version of these types, as results carry it.

@@ -1,0 +1,46 @@
+# Every target does its own set-up on Debian or Ubuntu with Rust: `make demo`, `make test`.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+CARGO ?= cargo
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test-setup demo test check format clippy rules doc deny bench
+
+help: ## Say what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+setup: ## Install or name the system packages that a build needs
+	@scripts/setup
+
+test-setup:
+	@scripts/setup test
+	@scripts/kafka-fetch
+	@scripts/python-fetch
+
+demo: setup ## Watch a simulated line: no Kafka, no data needed
+	$(CARGO) run --release --locked -- demo
+
+test: test-setup ## Run all tests, those on a real Kafka included
+	$(CARGO) test --locked --no-fail-fast
+	target/python/bin/python -m unittest discover integration-tests/readers
+
+check: format rules clippy test doc deny ## Run all that CI runs
+
+format:
+	$(CARGO) fmt --check
+
+rules:
+	@scripts/rules
+
+clippy: setup
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+doc: setup
+	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --locked --no-deps
+
+deny:
+	@scripts/deny
+
+bench: setup ## Measure
+	$(CARGO) bench --locked
