@@ -7,4 +7,5 @@ pub mod embedded;
 pub mod offsets;
 pub mod publisher;
 pub mod record_producer;
+pub mod topic_admin;
 pub mod topic_reader;
