@@ -7,7 +7,7 @@ pub mod demo;
 pub mod eval;
 pub mod model;
 pub mod pretrain;
-//pub mod produce;
+pub mod produce;
 pub mod run;
 pub mod synth;
 pub mod tail;
@@ -38,7 +38,7 @@ pub enum Command {
     /// Score the parts of a line's camera topics until told to stop.
     Run(run::RunArguments),
     /// Publish folders of images as camera topics.
-    //Produce(produce::ProduceArguments),
+    Produce(produce::ProduceArguments),
     /// Print results readably.
     Tail(tail::TailArguments),
     /// Render a synthetic multi-view data set.
@@ -88,7 +88,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Demo(arguments) => block_on(demo::run(arguments)),
         Command::Run(arguments) => run::run(&arguments),
-        //Command::Produce(arguments) => produce::run(&arguments),
+        Command::Produce(arguments) => produce::run(&arguments),
         Command::Tail(arguments) => Ok(tail::run(&arguments)?),
         Command::Synth(arguments) => synth::run(&arguments),
         Command::Pretrain(arguments) => pretrain::run(&arguments),

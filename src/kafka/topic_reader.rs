@@ -121,6 +121,13 @@ impl ClientContext for ReaderContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log_client_message(level, facility, message);
     }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        // The end of a partition is reported as an error; it is what the reader waits for.
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
+            tracing::warn!(%error, reason, "kafka client error");
+        }
+    }
 }
 
 impl ConsumerContext for ReaderContext {}

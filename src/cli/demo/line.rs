@@ -13,7 +13,7 @@ use crate::domain::{Header, OutboundRecord, Topic};
 use crate::kafka::client::BusSettings;
 use crate::kafka::record_producer::RecordProducer;
 use crate::kafka::topic_reader::{
-    ReadFrom, ReadUntil, Reading, TopicReader, TopicReaderSettings,
+    CONNECT_TIMEOUT, ReadFrom, ReadUntil, Reading, TopicReader, TopicReaderSettings,
 };
 
 /// The line's name.
@@ -25,10 +25,10 @@ pub(super) const DEAD_LETTERS: &str = "demo.dead-letters";
 
 /// Time between two parts on the line.
 const TAKT: Duration = Duration::from_millis(120);
+/// How long the part with a duplicate waits for its last view; well below the timeout.
+const DUPLICATE_LEAD: Duration = Duration::from_secs(1);
 /// The largest record that is produced: no picture of the demo comes near.
 const MAX_MESSAGE_BYTES: usize = 1_000_000;
-/// How long a reader waits for the broker.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a reader waits for one record.
 const READ_PATIENCE: Duration = Duration::from_millis(100);
 
@@ -76,6 +76,9 @@ impl SimulatedLine {
                         self.send_view(part, view, view.jpeg.clone()).await?;
                         let second = part.second_image.clone().context("no second image")?;
                         self.send_view(part, view, second).await?;
+                        // The part must still be open when the second image arrives, or it
+                        // would be late and not a duplicate: topics have no common order.
+                        tokio::time::sleep(DUPLICATE_LEAD).await;
                     }
                     None => self.send_view(part, view, view.jpeg.clone()).await?,
                 }
