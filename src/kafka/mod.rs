@@ -8,4 +8,5 @@ pub mod offsets;
 mod partition_counts;
 pub mod publisher;
 pub mod record_producer;
+pub mod topic_admin;
 pub mod topic_reader;
