@@ -62,7 +62,9 @@ mod tests {
     use super::*;
 
     fn counts(topics: &[(&str, usize)]) -> BTreeMap<String, usize> {
-        let owned = topics.iter().map(|(name, count)| ((*name).to_owned(), *count));
+        let owned = topics
+            .iter()
+            .map(|(name, count)| ((*name).to_owned(), *count));
         owned.collect()
     }
 
@@ -70,7 +72,10 @@ mod tests {
     fn equal_counts_are_in_order() {
         assert_eq!(describe_unequal_counts(&counts(&[])), None);
         assert_eq!(describe_unequal_counts(&counts(&[("a", 3)])), None);
-        assert_eq!(describe_unequal_counts(&counts(&[("a", 3), ("b", 3)])), None);
+        assert_eq!(
+            describe_unequal_counts(&counts(&[("a", 3), ("b", 3)])),
+            None
+        );
     }
 
     #[test]
