@@ -128,18 +128,21 @@ fn assert_is_the_record(letter: &DeadLetter, shot: &Shot) {
 #[test]
 fn bad_records_become_dead_letters_while_the_stream_goes_on() {
     let line = Line::new(Broker::shared(), "bad-records");
-    let config = line.config().set("limits.max_bytes", "256KiB");
+    let config = line
+        .config()
+        .set("limits.max_bytes", "256KiB")
+        .set("reassembly.timeout", "5s");
     let panoptes = Panoptes::run(&config, "bad-records");
     let bad_images = bad_images(&line);
     let strangers = strangers(&line);
+    let mut shots = Vec::new();
     for (case, number) in bad_images.iter().zip(1..) {
-        line.send(line.part_seen_by(case.name, number, &VIEWS[1..]));
-        line.send([case.shot.clone()]);
+        shots.extend(line.part_seen_by(case.name, number, &VIEWS[1..]));
+        shots.push(case.shot.clone());
     }
-    line.send(strangers.iter().map(|case| case.shot.clone()));
-    for number in 0..8 {
-        line.send(line.part(&format!("sound-{number}"), number));
-    }
+    shots.extend(strangers.iter().map(|case| case.shot.clone()));
+    shots.extend((0..8).flat_map(|number| line.part(&format!("sound-{number}"), number)));
+    line.send(shots);
     let letters = bad_images.len() + strangers.len();
     line.await_outcomes(|outcomes| {
         outcomes.dead_letters.len() >= letters && outcomes.parts().len() >= bad_images.len() + 8

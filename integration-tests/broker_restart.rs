@@ -4,7 +4,7 @@ use crate::kafka::Broker;
 use crate::support::line::Line;
 use crate::support::process::Panoptes;
 
-const PARTS: u64 = 120;
+const PARTS: u64 = 60;
 
 #[test]
 fn a_broker_that_dies_and_comes_back_loses_nothing() {

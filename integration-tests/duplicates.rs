@@ -80,7 +80,7 @@ fn a_byte_identical_redelivery_is_silent() {
 #[test]
 fn a_view_after_its_parts_result_is_late() {
     let line = Line::new(Broker::shared(), "late");
-    let panoptes = Panoptes::run(&line.config(), "late");
+    let panoptes = Panoptes::run(&line.config().set("reassembly.timeout", "2s"), "late");
     line.send(line.part_seen_by("early", 1, &VIEWS[..4]));
     line.await_parts(1);
     let late = Shot::jpeg(&line.camera("back"), "early", 50);

@@ -1,8 +1,71 @@
 //! `panoptes produce` and `panoptes tail` around `panoptes run`.
 
+use std::fs;
+use std::path::Path;
+
 use crate::kafka::Broker;
-use crate::support::line::Line;
+use crate::support::config::model_classes;
+use crate::support::images;
+use crate::support::line::{Line, VIEWS};
 use crate::support::process::{Panoptes, log_folder, panoptes};
+
+/// Writes `<class>/<part>/<view>.jpg` for the views that the part has.
+fn write_part(folder: &Path, class: &str, part: &str, views: &[&str]) {
+    let part_folder = folder.join(class).join(part);
+    fs::create_dir_all(&part_folder).unwrap();
+    for (view, seed) in views.iter().zip(0..) {
+        fs::write(part_folder.join(format!("{view}.jpg")), images::jpeg(seed)).unwrap();
+    }
+}
+
+#[test]
+fn a_folder_of_images_is_produced_scored_and_read_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let class = &model_classes()[0];
+    for part in ["p-1", "p-2", "p-3"] {
+        write_part(folder.path(), class, part, &VIEWS);
+    }
+    write_part(folder.path(), class, "p-4", &VIEWS[..4]);
+    let line = Line::new(Broker::shared(), "produced");
+    let run = Panoptes::run(&line.config().without("input.class"), "produced");
+    let prefix = line.camera("");
+    for envelope in ["image", "msgpack"] {
+        let printed = text_of(&[
+            "produce",
+            folder.path().to_str().unwrap(),
+            "--brokers",
+            &line.broker.address(),
+            "--topic-prefix",
+            &prefix,
+            "--envelope",
+            envelope,
+            "--line",
+            envelope,
+        ]);
+        assert!(
+            printed.contains("19 records of 4 parts to 5 topics"),
+            "{printed}"
+        );
+    }
+    // The same parts on two lines are eight parts.
+    let outcomes = line.await_outcomes(|outcomes| outcomes.results.len() == 8);
+    run.stop_in_order();
+    assert!(
+        outcomes.dead_letters.is_empty(),
+        "{:?}",
+        outcomes.dead_letters
+    );
+    for record in &outcomes.results {
+        let result = &record.result;
+        assert_eq!(result.class.as_ref(), Some(class));
+        let missing: &[&str] = if result.part_id == "p-4" {
+            &["back"]
+        } else {
+            &[]
+        };
+        assert_eq!(result.views_with_status("missing"), missing);
+    }
+}
 
 #[test]
 fn tail_prints_results_and_saves_their_maps() {

@@ -5,7 +5,7 @@ use crate::kafka::tools::describe_group;
 use crate::support::line::Line;
 use crate::support::process::Panoptes;
 
-const PARTS: u64 = 150;
+const PARTS: u64 = 60;
 
 /// Sends a run of parts, ends the first process by `end` in mid-run, and lets a second one finish.
 fn run_in_two_halves(name: &str, end: impl FnOnce(Panoptes)) {
@@ -16,7 +16,7 @@ fn run_in_two_halves(name: &str, end: impl FnOnce(Panoptes)) {
         .map(|number| format!("part-{number:03}"))
         .collect();
     line.send(parts.iter().flat_map(|part| line.part(part, 1)));
-    line.await_parts(10);
+    line.await_parts(5);
     end(first);
     let halfway = line.outcomes().parts().len();
     assert!(

@@ -94,6 +94,7 @@ fn stream_time_closes_parts_of_an_archive_without_waiting() {
     let config = line
         .config()
         .set("reassembly.timeout", "1h")
+        .set("reassembly.reuse_after", "1d")
         .set("reassembly.idle_after", "200ms");
     let panoptes = Panoptes::run(&config, "timeout-archive");
     let march = 1_772_323_200_000;

@@ -4,7 +4,7 @@ use crate::kafka::Broker;
 use crate::support::line::{Line, PARTITIONS};
 use crate::support::process::Panoptes;
 
-const PARTS: u64 = 160;
+const PARTS: u64 = 60;
 
 #[test]
 fn two_instances_share_the_work_and_one_takes_over_when_the_other_leaves() {
@@ -27,7 +27,7 @@ fn two_instances_share_the_work_and_one_takes_over_when_the_other_leaves() {
     let (before, after) = parts.split_at(parts.len() / 2);
     line.send(before.iter().flat_map(|part| line.part(part, 1)));
     for instance in [&first, &second] {
-        instance.await_metric("panoptes_results_total", &[], 5.0);
+        instance.await_metric("panoptes_results_total", &[], 3.0);
     }
     line.send(after.iter().flat_map(|part| line.part(part, 2)));
     second.stop_in_order();

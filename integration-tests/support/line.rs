@@ -1,5 +1,6 @@
 //! A production line: camera topics, a results topic, a dead-letter topic, all under its own name.
 
+use std::cell::OnceCell;
 use std::time::Duration;
 
 use rdkafka::message::{Header, OwnedHeaders};
@@ -18,13 +19,15 @@ pub(crate) const VIEWS: [&str; 5] = ["top", "left", "right", "front", "back"];
 /// Partitions of every camera topic.
 pub(crate) const PARTITIONS: i32 = 4;
 
-const OUTCOME_TIMEOUT: Duration = Duration::from_secs(90);
+/// Generous, for machines that do other things besides; nothing waits longer than it must.
+const OUTCOME_TIMEOUT: Duration = Duration::from_secs(240);
 
 /// A line on a broker.
 pub(crate) struct Line<'a> {
     pub(crate) broker: &'a Broker,
     pub(crate) name: String,
     pub(crate) views: Vec<String>,
+    producer: OnceCell<BaseProducer>,
 }
 
 impl<'a> Line<'a> {
@@ -39,6 +42,7 @@ impl<'a> Line<'a> {
             broker,
             name: name.to_owned(),
             views: views.iter().map(|view| (*view).to_owned()).collect(),
+            producer: OnceCell::new(),
         };
         for topic in line.camera_topics() {
             broker.create_topic(&topic, PARTITIONS);
@@ -85,6 +89,8 @@ impl<'a> Line<'a> {
             .set("output.maps.side", 32)
             .set("admin.listen", format!("127.0.0.1:{}", free_port()))
             .set("telemetry.log_format", "json")
+            // A killed instance is missed by its group after six seconds, not forty-five.
+            .property("session.timeout.ms", "6000")
             .property("heartbeat.interval.ms", "500")
     }
 
@@ -105,13 +111,15 @@ impl<'a> Line<'a> {
 
     /// Produces the shots in order and waits until the broker has them all.
     pub(crate) fn send(&self, shots: impl IntoIterator<Item = Shot>) {
-        let mut client = self.broker.client();
-        client.set("linger.ms", "1");
-        client.set("enable.idempotence", "true");
-        client.set("message.max.bytes", "8000000");
-        let producer: BaseProducer = client.create().unwrap();
+        let producer = self.producer.get_or_init(|| {
+            let mut client = self.broker.client();
+            client.set("linger.ms", "1");
+            client.set("enable.idempotence", "true");
+            client.set("message.max.bytes", "8000000");
+            client.create().unwrap()
+        });
         for shot in shots {
-            send_one(&producer, &shot);
+            send_one(producer, &shot);
         }
         producer
             .flush(Timeout::After(Duration::from_secs(60)))

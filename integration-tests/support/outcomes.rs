@@ -406,11 +406,13 @@ impl OutcomeReader {
             if self.ended.contains(&(topic.clone(), partition)) {
                 continue;
             }
-            let timeout = Duration::from_secs(10);
-            let (_, end) = self
-                .consumer
-                .fetch_watermarks(&topic, partition, timeout)
-                .unwrap();
+            let watermarks =
+                self.consumer
+                    .fetch_watermarks(&topic, partition, Duration::from_secs(10));
+            // A reader that has only just begun may not know the partition yet.
+            let Ok((_, end)) = watermarks else {
+                continue;
+            };
             let position = match element.offset() {
                 Offset::Offset(offset) => offset,
                 _ => 0,

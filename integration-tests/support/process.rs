@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use super::config::Config;
 use crate::kafka::{children, repository};
 
-const READY_TIMEOUT: Duration = Duration::from_secs(60);
-const EVENT_TIMEOUT: Duration = Duration::from_secs(60);
-const STOP_TIMEOUT: Duration = Duration::from_secs(45);
+const READY_TIMEOUT: Duration = Duration::from_secs(120);
+const EVENT_TIMEOUT: Duration = Duration::from_secs(120);
+const STOP_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// Where logs and configurations of the processes are kept.
 pub(crate) fn log_folder() -> PathBuf {

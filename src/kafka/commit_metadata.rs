@@ -112,7 +112,15 @@ mod tests {
 
     #[test]
     fn a_text_that_is_not_ours_tells_of_nothing() {
-        for text in ["", "consumer-1", "p1:", "p1:!!", "p1:gA", "p1:AQA", "p2:AQE"] {
+        for text in [
+            "",
+            "consumer-1",
+            "p1:",
+            "p1:!!",
+            "p1:gA",
+            "p1:AQA",
+            "p2:AQE",
+        ] {
             assert!(decode(7, text).is_empty(), "{text}");
         }
     }

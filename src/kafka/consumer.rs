@@ -28,6 +28,7 @@ use tokio::sync::mpsc;
 use super::client::{BusSettings, log_client_message};
 use super::commit_metadata;
 use super::offsets::{Begun, OffsetLedger};
+use super::partition_counts::{describe_unequal_counts, fetch_partition_counts};
 use crate::domain::{Header, MemoryBudget, Record, SourceOffset, Timestamp, Topic, TopicPartition};
 use crate::telemetry;
 
@@ -38,8 +39,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// librdkafka has prefetched, so a short jam is better sat out.
 const JAM_PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long an assignment waits for the positions that are committed for it.
-const COMMITTED_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an assignment waits for each thing that it must learn from the brokers.
+const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often librdkafka reports positions; the ends of partitions are learnt from it, because its
 /// end-of-partition event names no topic.
@@ -113,6 +114,12 @@ pub enum ConsumerError {
         /// librdkafka's reason.
         source: KafkaError,
     },
+    /// The views of one part cannot meet.
+    #[error(
+        "expected all camera topics to have as many partitions as each other, found {0}; the views \
+         of one part must lie on one partition number"
+    )]
+    UnequalPartitions(String),
     /// librdkafka says that the client instance is beyond repair.
     #[error("kafka consumer failed for good: {0}")]
     Fatal(String),
@@ -168,6 +175,8 @@ impl CameraConsumer {
             drain_timeout: settings.drain_timeout,
             generation: AtomicU64::new(0),
             commit_failed: AtomicBool::new(false),
+            subscription: settings.subscription.clone(),
+            unequal_partitions: Mutex::new(None),
             assignment: Mutex::new(HashSet::new()),
             ended: Mutex::new(Vec::new()),
         };
@@ -257,6 +266,8 @@ struct GroupContext {
     drain_timeout: Duration,
     generation: AtomicU64,
     commit_failed: AtomicBool,
+    subscription: Vec<String>,
+    unequal_partitions: Mutex<Option<String>>,
     assignment: Mutex<HashSet<TopicPartition>>,
     ended: Mutex<Vec<TopicPartition>>,
 }
@@ -290,6 +301,7 @@ impl GroupContext {
         drop(assignment);
         lock(&self.ledger).assign(partitions.iter().cloned(), generation);
         self.restore_finished(consumer, list);
+        self.check_partition_counts(consumer);
         let event = ConsumerEvent::Assigned {
             partitions,
             generation,
@@ -302,10 +314,18 @@ impl GroupContext {
         }
     }
 
+    /// Notes unequal partition counts for the poll loop to end on.
+    fn check_partition_counts(&self, consumer: &BaseConsumer<Self>) {
+        match fetch_partition_counts(consumer, &self.subscription, METADATA_TIMEOUT) {
+            Ok(counts) => *lock(&self.unequal_partitions) = describe_unequal_counts(&counts),
+            Err(error) => tracing::warn!(%error, "failed to compare partition counts"),
+        }
+    }
+
     /// Learns what earlier owners finished above the committed positions. Where that cannot be
     /// learnt, parts that they published may be scored again.
     fn restore_finished(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
-        let committed = match consumer.committed_offsets(list.clone(), COMMITTED_TIMEOUT) {
+        let committed = match consumer.committed_offsets(list.clone(), METADATA_TIMEOUT) {
             Ok(committed) => committed,
             Err(error) => {
                 tracing::warn!(%error, "failed to read what is committed; parts may be scored again");
@@ -450,6 +470,9 @@ impl PollLoop {
                 return self.close();
             }
             self.poll_once()?;
+            if let Some(counts) = lock(&self.consumer.context().unequal_partitions).take() {
+                return Err(ConsumerError::UnequalPartitions(counts));
+            }
             self.hand_on();
             if committed_at.elapsed() >= self.commit_interval {
                 self.commit_finished();
@@ -588,6 +611,7 @@ impl PollLoop {
     }
 
     fn commit_finished(&self) {
+        telemetry::set_uncommitted_records(lock(&self.ledger).total_in_flight());
         if self
             .consumer
             .context()

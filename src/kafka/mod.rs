@@ -5,6 +5,7 @@ pub mod commit_metadata;
 pub mod consumer;
 pub mod embedded;
 pub mod offsets;
+mod partition_counts;
 pub mod publisher;
 pub mod record_producer;
 pub mod topic_admin;

@@ -73,6 +73,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 pub async fn run(setup: PipelineSetup, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
     let ledger = Arc::new(Mutex::new(OffsetLedger::default()));
     let readiness = setup.readiness.clone();
+    let drain_timeout = setup.consumer.drain_timeout;
     let mut stages: JoinSet<anyhow::Result<()>> = JoinSet::new();
 
     let output = Arc::new(Output::new(setup.output));
@@ -141,7 +142,7 @@ pub async fn run(setup: PipelineSetup, stop: impl Future<Output = ()>) -> anyhow
         stop.await;
         readiness.start_draining();
     };
-    let outcome = supervise(stages, &consumer, stop).await;
+    let outcome = supervise(stages, &consumer, stop, drain_timeout).await;
     probing.abort();
     let closed = tokio::task::spawn_blocking(move || consumer.close())
         .await
@@ -172,25 +173,39 @@ fn wall_clock() -> Timestamp {
     Timestamp(i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// Waits for every stage; `stop` begins the drain, a failed stage ends the others.
+/// Waits for every stage; `stop` begins the drain, a failed stage ends the others. A drain that
+/// takes longer than `drain_timeout` is cut short: what is unfinished stays uncommitted.
 async fn supervise(
     mut stages: JoinSet<anyhow::Result<()>>,
     consumer: &CameraConsumer,
     stop: impl Future<Output = ()>,
+    drain_timeout: Duration,
 ) -> anyhow::Result<()> {
     let mut stop = std::pin::pin!(stop);
-    let mut is_stopping = false;
+    let mut drain_ends = None;
     loop {
         tokio::select! {
-            () = &mut stop, if !is_stopping => {
-                is_stopping = true;
+            () = &mut stop, if drain_ends.is_none() => {
+                drain_ends = Some(tokio::time::Instant::now() + drain_timeout);
                 tracing::info!("draining");
                 consumer.handle().command(ConsumerCommand::Drain);
+            }
+            () = reach(drain_ends) => {
+                tracing::warn!(?drain_timeout, "not drained in time: the rest will be read again");
+                return Ok(());
             }
             ended = stages.join_next() => match ended {
                 Some(ended) => ended.context("a stage panicked")??,
                 None => return Ok(()),
             }
         }
+    }
+}
+
+/// Resolves at `instant`; never, if there is none.
+async fn reach(instant: Option<tokio::time::Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant).await,
+        None => std::future::pending().await,
     }
 }
