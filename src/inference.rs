@@ -46,22 +46,24 @@ impl DeviceThread {
         mut batches: mpsc::Receiver<InferenceBatch<Context>>,
         answers: mpsc::Sender<InferenceAnswer<Context>>,
     ) -> std::io::Result<Self> {
-        let thread = thread::Builder::new().name("device".into()).spawn(move || {
-            let mut limit = max_batch.max(1);
-            while let Some(batch) = batches.blocking_recv() {
-                let started = Instant::now();
-                let maps = score_in_chunks(model.as_mut(), &batch.images, &mut limit)?;
-                telemetry::stage_took(telemetry::Stage::Model, started.elapsed());
-                let answer = InferenceAnswer {
-                    maps,
-                    context: batch.context,
-                };
-                if answers.blocking_send(answer).is_err() {
-                    break; // the pipeline is ending with an error of its own
+        let thread = thread::Builder::new()
+            .name("device".into())
+            .spawn(move || {
+                let mut limit = max_batch.max(1);
+                while let Some(batch) = batches.blocking_recv() {
+                    let started = Instant::now();
+                    let maps = score_in_chunks(model.as_mut(), &batch.images, &mut limit)?;
+                    telemetry::stage_took(telemetry::Stage::Model, started.elapsed());
+                    let answer = InferenceAnswer {
+                        maps,
+                        context: batch.context,
+                    };
+                    if answers.blocking_send(answer).is_err() {
+                        break; // the pipeline is ending with an error of its own
+                    }
                 }
-            }
-            Ok(())
-        })?;
+                Ok(())
+            })?;
         Ok(Self { thread })
     }
 
@@ -174,7 +176,10 @@ mod tests {
         let mut limit = 16;
         let maps = score_in_chunks(&mut device, &images(10), &mut limit).unwrap();
         let scores: Vec<f32> = maps.iter().map(|map| map.values[0]).collect();
-        assert_eq!(scores, (0..10).map(|index| index as f32).collect::<Vec<_>>());
+        assert_eq!(
+            scores,
+            (0..10).map(|index| index as f32).collect::<Vec<_>>()
+        );
         assert_eq!(limit, 2);
         assert_eq!(device.calls, [10, 5, 2, 2, 2, 2, 2]);
     }

@@ -3,8 +3,8 @@
 use anyhow::Context;
 use clap::Args;
 
-use crate::admin::{AdminServer, Readiness};
 use super::config::SettingsArgs;
+use crate::admin::{AdminServer, Readiness};
 use crate::config::Settings;
 use crate::pipeline::{self, PipelineSetup};
 use crate::telemetry;

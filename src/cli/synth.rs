@@ -57,7 +57,12 @@ fn parse_class(text: &str) -> Result<ClassKind, String> {
     ClassKind::ALL
         .into_iter()
         .find(|class| class.as_str() == text)
-        .ok_or_else(|| format!("expected one of {}", names(&ClassKind::ALL.map(ClassKind::as_str))))
+        .ok_or_else(|| {
+            format!(
+                "expected one of {}",
+                names(&ClassKind::ALL.map(ClassKind::as_str))
+            )
+        })
 }
 
 fn parse_kinds(text: &str) -> Result<Kinds, String> {
@@ -113,7 +118,10 @@ pub fn run(arguments: &SynthArguments) -> anyhow::Result<()> {
         .collect::<anyhow::Result<_>>()?;
     bar.finish_and_clear();
     let truth = arguments.out.join("truth.csv");
-    let text = format!("class,part,seed,label,defect,view,mask_pixels\n{}", rows.concat());
+    let text = format!(
+        "class,part,seed,label,defect,view,mask_pixels\n{}",
+        rows.concat()
+    );
     fs::write(&truth, text).with_context(|| format!("failed to write `{}`", truth.display()))?;
     println!("{} parts in `{}`", parts.len(), arguments.out.display());
     Ok(())
@@ -190,7 +198,12 @@ fn write_file(folder: &Path, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
 pub(crate) fn encode_jpeg(image: &RgbImage) -> anyhow::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY)
-        .write_image(&image.pixels, image.width, image.height, ExtendedColorType::Rgb8)
+        .write_image(
+            &image.pixels,
+            image.width,
+            image.height,
+            ExtendedColorType::Rgb8,
+        )
         .context("failed to encode a picture as JPEG")?;
     Ok(bytes)
 }
@@ -210,7 +223,11 @@ fn encode_png(image: &RgbImage) -> anyhow::Result<Vec<u8>> {
 }
 
 fn encode_mask(view: &RenderedView) -> anyhow::Result<Vec<u8>> {
-    let levels: Vec<u8> = view.mask.iter().map(|&is_defect| u8::from(is_defect) * 255).collect();
+    let levels: Vec<u8> = view
+        .mask
+        .iter()
+        .map(|&is_defect| u8::from(is_defect) * 255)
+        .collect();
     let mut bytes = Cursor::new(Vec::new());
     image::write_buffer_with_format(
         &mut bytes,

@@ -215,7 +215,11 @@ fn subscribe(
     if !settings.bus.properties.contains_key("auto.offset.reset") {
         config.set("auto.offset.reset", "earliest");
     }
-    if !settings.bus.properties.contains_key("queued.max.messages.kbytes") {
+    if !settings
+        .bus
+        .properties
+        .contains_key("queued.max.messages.kbytes")
+    {
         let kbytes = (settings.prefetch_bytes / 1024).clamp(1, 2_097_151);
         config.set("queued.max.messages.kbytes", kbytes.to_string());
     }
@@ -257,9 +261,9 @@ impl GroupContext {
     /// Sends an event unless the channel stays full past `deadline`; says whether it went.
     fn send_until(&self, event: ConsumerEvent, deadline: Instant) -> bool {
         let patience = deadline.saturating_duration_since(Instant::now());
-        let sent = self.runtime.block_on(async {
-            tokio::time::timeout(patience, self.events.send(event)).await
-        });
+        let sent = self
+            .runtime
+            .block_on(async { tokio::time::timeout(patience, self.events.send(event)).await });
         matches!(sent, Ok(Ok(())))
     }
 
@@ -270,7 +274,11 @@ impl GroupContext {
         if let Err(error) = consumer.resume(list) {
             tracing::warn!(%error, "failed to resume newly assigned partitions");
         }
-        tracing::info!(generation, partitions = partitions.len(), "partitions assigned");
+        tracing::info!(
+            generation,
+            partitions = partitions.len(),
+            "partitions assigned"
+        );
         telemetry::rebalanced(telemetry::Rebalance::Assigned);
         let mut assignment = lock(&self.assignment);
         assignment.extend(partitions.iter().cloned());
@@ -282,7 +290,10 @@ impl GroupContext {
             generation,
         };
         if !self.send_until(event, Instant::now() + self.drain_timeout) {
-            tracing::error!(generation, "the stages behind did not take the assignment in time");
+            tracing::error!(
+                generation,
+                "the stages behind did not take the assignment in time"
+            );
         }
     }
 
@@ -298,7 +309,11 @@ impl GroupContext {
             && answered
                 .recv_timeout(deadline.saturating_duration_since(Instant::now()))
                 .is_ok();
-        tracing::info!(partitions = partitions.len(), is_drained, "partitions revoked");
+        tracing::info!(
+            partitions = partitions.len(),
+            is_drained,
+            "partitions revoked"
+        );
         if consumer.assignment_lost() {
             telemetry::rebalanced(telemetry::Rebalance::Lost);
             tracing::warn!("assignment lost: another member owns it already, nothing to commit");
@@ -369,10 +384,13 @@ impl ConsumerContext for GroupContext {
     }
 
     fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
-        if let Err(error) = result {
-            tracing::warn!(%error, "offset commit failed; it is tried again");
-            telemetry::commit_failed();
-            self.commit_failed.store(true, Ordering::Relaxed);
+        match result {
+            Ok(()) => telemetry::offsets_committed(),
+            Err(error) => {
+                tracing::warn!(%error, "offset commit failed; it is tried again");
+                telemetry::commit_failed();
+                self.commit_failed.store(true, Ordering::Relaxed);
+            }
         }
     }
 
@@ -556,6 +574,7 @@ impl PollLoop {
             tracing::warn!(%error, "failed to start an offset commit");
             telemetry::commit_failed();
         }
+        telemetry::set_uncommitted_records(lock(&self.ledger).total_in_flight());
     }
 
     fn assigned(&self) -> Vec<TopicPartition> {

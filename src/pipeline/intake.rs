@@ -81,15 +81,13 @@ impl Intake {
 
     fn apply(&self, event: ConsumerEvent, now: Timestamp) -> Vec<Event> {
         match event {
-            ConsumerEvent::Record(record) => {
-                match self.decoder.decode(Arc::new(record), now) {
-                    Ok(view) => {
-                        telemetry::view_accepted();
-                        self.reassembly.accept(view, now)
-                    }
-                    Err(reject) => vec![Event::Rejected(reject)],
+            ConsumerEvent::Record(record) => match self.decoder.decode(Arc::new(record), now) {
+                Ok(view) => {
+                    telemetry::view_accepted();
+                    self.reassembly.accept(view, now)
                 }
-            }
+                Err(reject) => vec![Event::Rejected(reject)],
+            },
             ConsumerEvent::Assigned {
                 partitions,
                 generation,
@@ -110,11 +108,17 @@ impl Intake {
         let mut events = self.reassembly.tick(now);
         let flow = self.reassembly.flow(&self.budget, now);
         if !flow.pause.is_empty() {
-            tracing::info!(partitions = flow.pause.len(), "memory high: partitions paused");
+            tracing::info!(
+                partitions = flow.pause.len(),
+                "memory high: partitions paused"
+            );
             self.consumer.command(ConsumerCommand::Pause(flow.pause));
         }
         if !flow.resume.is_empty() {
-            tracing::info!(partitions = flow.resume.len(), "memory low: partitions resumed");
+            tracing::info!(
+                partitions = flow.resume.len(),
+                "memory low: partitions resumed"
+            );
             self.consumer.command(ConsumerCommand::Resume(flow.resume));
         }
         events.extend(flow.events);
@@ -148,8 +152,11 @@ impl Intake {
                 Event::Closed(group) => {
                     telemetry::group_closed(group.cause);
                     let token = self.in_flight.enter();
-                    self.pass_on(&self.groups, BatchMessage::Group(PendingGroup { group, token }))
-                        .await
+                    self.pass_on(
+                        &self.groups,
+                        BatchMessage::Group(PendingGroup { group, token }),
+                    )
+                    .await
                 }
                 Event::Rejected(reject) => self.publish_dead_letter(&reject).await,
                 Event::Finished(records) => {

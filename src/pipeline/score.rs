@@ -75,7 +75,9 @@ fn join_maps(
         .into_iter()
         .map(|view| match view {
             PreparedView::Submitted(footprint) => ViewOutcome::Scored {
-                map: maps.next().expect("the device answers every image with one map"),
+                map: maps
+                    .next()
+                    .expect("the device answers every image with one map"),
                 footprint,
             },
             PreparedView::Failed(reject) => ViewOutcome::Failed(reject),

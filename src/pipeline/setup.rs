@@ -12,9 +12,9 @@ use crate::decode::{EnvelopeSettings, ImageLimits};
 use crate::domain::{ClassName, DuplicatePolicy, LineId, Topic, ViewId};
 use crate::kafka::client::BusSettings;
 use crate::kafka::consumer::ConsumerSettings;
+use crate::model::AnomalyModel;
 use crate::model::bundle::Bundle;
 use crate::model::candle_model::CandleModel;
-use crate::model::AnomalyModel;
 use crate::model::preprocess::Preprocessor;
 use crate::reassembly::{ExpectedViews, LinePolicy, MemoryMarks, ReassemblySettings};
 use crate::schema::result::{ResultContext, ResultFormat, Run, RunKind};
@@ -91,7 +91,10 @@ impl PipelineSetup {
             memory_budget_bytes,
             max_batch: settings.model.max_batch,
             max_delay: settings.model.max_delay,
-            preprocessor: bundle.manifest.preprocessor().map_err(|error| anyhow!(error))?,
+            preprocessor: bundle
+                .manifest
+                .preprocessor()
+                .map_err(|error| anyhow!(error))?,
             model: Box::new(model),
             judge: judge(&bundle, &settings.output),
             output: OutputSettings {
@@ -181,7 +184,10 @@ fn reassembly(settings: &Settings) -> ReassemblySettings {
 
 fn expected_views(settings: &config::ViewSettings) -> ExpectedViews {
     let views = |names: &[String]| -> Vec<ViewId> {
-        names.iter().map(|name| ViewId::new(name.as_str())).collect()
+        names
+            .iter()
+            .map(|name| ViewId::new(name.as_str()))
+            .collect()
     };
     let mut expected = ExpectedViews::for_all(views(&settings.default));
     for (class, names) in &settings.class {

@@ -75,7 +75,11 @@ impl Camera {
     pub(crate) fn new(view: CameraView, target: Vec3, size: u32) -> Self {
         let direction = view.direction();
         let forward = -direction;
-        let hint = if view == CameraView::Top { Vec3::Y } else { Vec3::Z };
+        let hint = if view == CameraView::Top {
+            Vec3::Y
+        } else {
+            Vec3::Z
+        };
         let right = forward.cross(hint).normalize();
         Self {
             eye: target + direction * DISTANCE,

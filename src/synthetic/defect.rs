@@ -92,20 +92,51 @@ pub(crate) struct Defect {
 
 #[derive(Clone, Debug)]
 enum Form {
-    Scratch { half_length: f32, half_width: f32, bend: f32, brightness: f32 },
-    Dent { depth: f32, ball: f32 },
+    Scratch {
+        half_length: f32,
+        half_width: f32,
+        bend: f32,
+        brightness: f32,
+    },
+    Dent {
+        depth: f32,
+        ball: f32,
+    },
     MissingFeature,
-    Stain { radius: f32, tint: Vec3, strength: f32, roughness: f32 },
-    Chip { half: Vec3, tint: Vec3, metal: f32 },
-    Fibre { bend: [Vec3; 4], thickness: f32, tint: Vec3 },
-    Crack { path: Vec<Vec2>, branch: Vec<Vec2>, half_width: f32 },
-    Burr { half_length: f32, height: f32 },
+    Stain {
+        radius: f32,
+        tint: Vec3,
+        strength: f32,
+        roughness: f32,
+    },
+    Chip {
+        half: Vec3,
+        tint: Vec3,
+        metal: f32,
+    },
+    Fibre {
+        bend: [Vec3; 4],
+        thickness: f32,
+        tint: Vec3,
+    },
+    Crack {
+        path: Vec<Vec2>,
+        branch: Vec<Vec2>,
+        half_width: f32,
+    },
+    Burr {
+        half_length: f32,
+        height: f32,
+    },
 }
 
 impl Defect {
     /// A missing feature; the shape itself knows which.
     pub(crate) fn missing(center: Vec3, radius: f32) -> Self {
-        let anchor = Anchor { point: center, normal: Vec3::Z };
+        let anchor = Anchor {
+            point: center,
+            normal: Vec3::Z,
+        };
         let mut defect = Self::at(anchor, Form::MissingFeature, 0.0, radius, Vec3::ZERO);
         defect.center = center;
         defect
@@ -133,7 +164,15 @@ impl Defect {
 
     fn at(anchor: Anchor, form: Form, angle: f32, radius: f32, shift: Vec3) -> Self {
         let (along, across) = tangents(anchor.normal, angle);
-        Self { form, anchor, along, across, center: anchor.point, radius, shift }
+        Self {
+            form,
+            anchor,
+            along,
+            across,
+            center: anchor.point,
+            radius,
+            shift,
+        }
     }
 
     /// A sphere outside which the defect changes neither solid nor material.
@@ -144,14 +183,23 @@ impl Defect {
     /// Coordinates in the defect's frame: along, across, and out of the surface.
     fn local(&self, point: Vec3) -> Vec3 {
         let offset = point - self.anchor.point;
-        Vec3::new(offset.dot(self.along), offset.dot(self.across), offset.dot(self.anchor.normal))
+        Vec3::new(
+            offset.dot(self.along),
+            offset.dot(self.across),
+            offset.dot(self.anchor.normal),
+        )
     }
 
     /// The solid's distance with the defect, given the distance without it.
     pub(crate) fn distance(&self, point: Vec3, solid: f32) -> f32 {
         match &self.form {
             Form::MissingFeature | Form::Stain { .. } => solid,
-            Form::Scratch { half_length, half_width, bend, .. } => {
+            Form::Scratch {
+                half_length,
+                half_width,
+                bend,
+                ..
+            } => {
                 let line = scratch_line(self.local(point), *half_length, *bend);
                 grooved(solid, line - half_width, 0.012)
             }
@@ -173,15 +221,21 @@ impl Defect {
         match &self.form {
             Form::Chip { half, .. } => {
                 // A curled chip: the box follows an arc.
-                let curl = local.z - 0.5 * half.z - 0.9 * local.x * local.x / half.x.max(0.05) * 0.5;
+                let curl =
+                    local.z - 0.5 * half.z - 0.9 * local.x * local.x / half.x.max(0.05) * 0.5;
                 let ragged = 0.02 * (value_noise(local * 22.0 + self.shift) - 0.5);
                 (cuboid(Vec3::new(local.x, local.y, curl), *half, 0.01) + ragged) * 0.6
             }
-            Form::Fibre { bend, thickness, .. } => bend
+            Form::Fibre {
+                bend, thickness, ..
+            } => bend
                 .windows(2)
                 .map(|ends| capsule(local, ends[0], ends[1], *thickness))
                 .fold(f32::MAX, f32::min),
-            Form::Burr { half_length, height } => {
+            Form::Burr {
+                half_length,
+                height,
+            } => {
                 let reach = Vec3::new(local.x.clamp(-half_length, *half_length), 0.0, 0.0);
                 let ragged = value_noise(Vec3::new(local.x * 26.0, 0.0, 0.0) + self.shift);
                 let fade = (1.0 - (local.x / half_length).powi(2)).clamp(0.15, 1.0);
@@ -199,15 +253,28 @@ impl Defect {
         };
         let local = self.local(point);
         let flat = Vec2::new(local.x, local.y);
-        polyline(flat, path).min(polyline(flat, branch)).max(local.z.abs() - LINE_REACH)
+        polyline(flat, path)
+            .min(polyline(flat, branch))
+            .max(local.z.abs() - LINE_REACH)
     }
 
     /// The surface with the defect: its material, and how much of it is defect (0 to 1).
-    pub(crate) fn surface(&self, point: Vec3, normal: Vec3, shape: &Shape, intact: Material) -> (Material, f32) {
+    pub(crate) fn surface(
+        &self,
+        point: Vec3,
+        normal: Vec3,
+        shape: &Shape,
+        intact: Material,
+    ) -> (Material, f32) {
         let faces = normal.dot(self.anchor.normal) > 0.1;
         match &self.form {
             Form::MissingFeature | Form::Dent { .. } => (intact, 0.0),
-            Form::Scratch { half_length, half_width, bend, brightness } if faces => {
+            Form::Scratch {
+                half_length,
+                half_width,
+                bend,
+                brightness,
+            } if faces => {
                 let local = self.local(point);
                 let line = scratch_line(local, *half_length, *bend);
                 let weight = 1.0 - ((line - half_width) / 0.012).clamp(0.0, 1.0);
@@ -218,10 +285,16 @@ impl Defect {
                 };
                 (mixed(intact, worn, weight), weight)
             }
-            Form::Stain { radius, tint, strength, roughness } if faces => {
+            Form::Stain {
+                radius,
+                tint,
+                strength,
+                roughness,
+            } if faces => {
                 let local = self.local(point);
                 let edge = rough_noise(local * (1.7 / radius) + self.shift) - 0.5;
-                let reach = (local.x * local.x + local.y * local.y + local.z * local.z).sqrt() / radius;
+                let reach =
+                    (local.x * local.x + local.y * local.y + local.z * local.z).sqrt() / radius;
                 let weight = ((1.0 - reach - 1.1 * edge) * 3.2).clamp(0.0, 1.0) * strength;
                 let weight = weight * f32::from(reach < 1.35);
                 let patchy = 0.75 + 0.5 * rough_noise(local * 14.0 + self.shift);
@@ -232,19 +305,38 @@ impl Defect {
                 };
                 (mixed(intact, soiled, weight), weight)
             }
-            Form::Chip { tint, metal, .. } if self.is_body(point, shape) => {
-                (Material { tint: *tint, metal: *metal, roughness: 0.35 }, 1.0)
-            }
-            Form::Fibre { tint, .. } if self.is_body(point, shape) => {
-                (Material { tint: *tint, metal: 0.0, roughness: 0.8 }, 1.0)
-            }
-            Form::Burr { .. } if self.is_body(point, shape) => {
-                (Material { tint: intact.tint * 1.15, roughness: 0.25, ..intact }, 1.0)
-            }
+            Form::Chip { tint, metal, .. } if self.is_body(point, shape) => (
+                Material {
+                    tint: *tint,
+                    metal: *metal,
+                    roughness: 0.35,
+                },
+                1.0,
+            ),
+            Form::Fibre { tint, .. } if self.is_body(point, shape) => (
+                Material {
+                    tint: *tint,
+                    metal: 0.0,
+                    roughness: 0.8,
+                },
+                1.0,
+            ),
+            Form::Burr { .. } if self.is_body(point, shape) => (
+                Material {
+                    tint: intact.tint * 1.15,
+                    roughness: 0.25,
+                    ..intact
+                },
+                1.0,
+            ),
             Form::Crack { half_width, .. } if faces => {
                 let line = self.crack_distance(point);
                 let weight = 1.0 - ((line - half_width) / 0.012).clamp(0.0, 1.0);
-                let dark = Material { tint: intact.tint * 0.12, metal: 0.1, roughness: 0.9 };
+                let dark = Material {
+                    tint: intact.tint * 0.12,
+                    metal: 0.1,
+                    roughness: 0.9,
+                };
                 (mixed(intact, dark, weight), weight)
             }
             _ => (intact, 0.0),
@@ -325,7 +417,14 @@ fn foreign_body(random: &mut ChaCha8Rng) -> (Form, f32) {
             random.random_range(0.012..0.04),
         );
     }
-    (Form::Fibre { bend, thickness: random.random_range(0.014..0.024), tint }, reach * 1.15 + 0.12)
+    (
+        Form::Fibre {
+            bend,
+            thickness: random.random_range(0.014..0.024),
+            tint,
+        },
+        reach * 1.15 + 0.12,
+    )
 }
 
 fn crack(random: &mut ChaCha8Rng) -> (Form, f32) {
@@ -345,14 +444,24 @@ fn crack(random: &mut ChaCha8Rng) -> (Form, f32) {
         let reach = number as f32 * step * 0.7;
         branch.push(fork + Vec2::new(reach, side * reach * random.random_range(0.6..1.2)));
     }
-    let form = Form::Crack { path, branch, half_width: random.random_range(0.007..0.013) };
+    let form = Form::Crack {
+        path,
+        branch,
+        half_width: random.random_range(0.007..0.013),
+    };
     (form, half_length * 1.25 + 0.1)
 }
 
 fn burr(random: &mut ChaCha8Rng) -> (Form, f32) {
     let half_length = random.random_range(0.09..0.19);
     let height = random.random_range(0.05..0.085);
-    (Form::Burr { half_length, height }, half_length + 2.0 * height + 0.05)
+    (
+        Form::Burr {
+            half_length,
+            height,
+        },
+        half_length + 2.0 * height + 0.05,
+    )
 }
 
 /// How far above and below its tangent plane a line-like defect still marks the surface.

@@ -20,7 +20,10 @@ pub(crate) fn hexagon(point: Vec2, apothem: f32) -> f32 {
     const HALF_SIDE: f32 = 0.577_350_26;
     let mut q = point.abs();
     q -= 2.0 * NORMAL.dot(q).min(0.0) * NORMAL;
-    q -= Vec2::new(q.x.clamp(-HALF_SIDE * apothem, HALF_SIDE * apothem), apothem);
+    q -= Vec2::new(
+        q.x.clamp(-HALF_SIDE * apothem, HALF_SIDE * apothem),
+        apothem,
+    );
     q.length() * q.y.signum()
 }
 
@@ -75,7 +78,12 @@ pub(crate) fn rotated(point: Vec2, angle: f32) -> Vec2 {
 }
 
 /// Where a ray enters and leaves a sphere, if it meets it.
-pub(crate) fn sphere_span(origin: Vec3, direction: Vec3, center: Vec3, radius: f32) -> Option<(f32, f32)> {
+pub(crate) fn sphere_span(
+    origin: Vec3,
+    direction: Vec3,
+    center: Vec3,
+    radius: f32,
+) -> Option<(f32, f32)> {
     let offset = origin - center;
     let half = offset.dot(direction);
     let discriminant = half * half - offset.length_squared() + radius * radius;

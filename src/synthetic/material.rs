@@ -45,12 +45,17 @@ pub(crate) fn surface_material(
     Material {
         tint: base.tint * variation.tint * (1.0 + 0.34 * strength * grain),
         metal: base.metal,
-        roughness: (base.roughness + variation.roughness + 0.16 * strength * grain).clamp(0.08, 0.9),
+        roughness: (base.roughness + variation.roughness + 0.16 * strength * grain)
+            .clamp(0.08, 0.9),
     }
 }
 
 fn base_material(shape: &Shape, point: Vec3) -> Material {
-    let metal = |tint: Vec3, roughness: f32| Material { tint, metal: 1.0, roughness };
+    let metal = |tint: Vec3, roughness: f32| Material {
+        tint,
+        metal: 1.0,
+        roughness,
+    };
     match shape.class {
         ClassKind::Bolt => metal(Vec3::new(0.58, 0.57, 0.52), 0.38),
         ClassKind::Gear => metal(Vec3::new(0.50, 0.50, 0.51), 0.42),
@@ -70,7 +75,11 @@ fn base_material(shape: &Shape, point: Vec3) -> Material {
             if shape.bearing_ball(point) < 0.012 {
                 metal(STEEL * 1.15, 0.14)
             } else if shape.bearing_cage(point, radius) < 0.012 {
-                Material { tint: Vec3::new(0.42, 0.26, 0.13), metal: 0.0, roughness: 0.5 }
+                Material {
+                    tint: Vec3::new(0.42, 0.26, 0.13),
+                    metal: 0.0,
+                    roughness: 0.5,
+                }
             } else {
                 metal(STEEL, 0.28)
             }
@@ -88,7 +97,11 @@ fn grain(class: ClassKind, point: Vec3, normal: Vec3, shift: Vec3) -> f32 {
         ClassKind::Cap => rough_noise(point * 34.0 + shift),
         ClassKind::Bolt | ClassKind::Gear | ClassKind::Bushing | ClassKind::Bearing => {
             let radius = point.xy().length();
-            let across = if normal.z.abs() > 0.7 { radius } else { point.z };
+            let across = if normal.z.abs() > 0.7 {
+                radius
+            } else {
+                point.z
+            };
             let stretched = Vec3::new(point.x * 1.6, point.y * 1.6, across * 44.0);
             value_noise(stretched + shift)
         }

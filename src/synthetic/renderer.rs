@@ -53,7 +53,10 @@ pub fn render(part: &SyntheticPart, size: u32) -> Vec<RenderedView> {
         .map(|station| studio.base_view(station))
         .collect();
     let Some(kind) = part.defect else {
-        return bases.into_iter().map(|base| studio.finished(base, Vec::new())).collect();
+        return bases
+            .into_iter()
+            .map(|base| studio.finished(base, Vec::new()))
+            .collect();
     };
     let (_, changes) = studio.place(kind);
     bases
@@ -106,12 +109,21 @@ impl Studio {
                 view,
                 camera: Camera::new(view, target, size),
                 exposure: Vec3::splat(random.random_range(0.95..1.05))
-                    * Vec3::new(random.random_range(0.985..1.015), 1.0, random.random_range(0.985..1.015)),
+                    * Vec3::new(
+                        random.random_range(0.985..1.015),
+                        1.0,
+                        random.random_range(0.985..1.015),
+                    ),
                 noise_levels: random.random_range(1.1..2.2),
                 noise_key: random.random(),
             })
             .collect();
-        Self { scene, cameras, size, part: *part }
+        Self {
+            scene,
+            cameras,
+            size,
+            part: *part,
+        }
     }
 
     fn base_view(&self, station: &Station) -> BaseView {
@@ -128,20 +140,35 @@ impl Studio {
                 }
             })
             .collect();
-        let station = CameraView::ALL.iter().position(|&view| view == station.view).unwrap_or(0);
+        let station = CameraView::ALL
+            .iter()
+            .position(|&view| view == station.view)
+            .unwrap_or(0);
         BaseView { station, light }
     }
 
-    fn sample(&self, solid: &impl Solid, station: &Station, index: usize, within: (f32, f32)) -> Sample {
+    fn sample(
+        &self,
+        solid: &impl Solid,
+        station: &Station,
+        index: usize,
+        within: (f32, f32),
+    ) -> Sample {
         let size = self.size as usize;
         let x = (index % size) as f32 + within.0;
         let y = (index / size) as f32 + within.1;
         let (origin, direction) = self.scene.ray(&station.camera, x, y);
-        self.scene.sample(solid, origin, direction, self.precision(station))
+        self.scene
+            .sample(solid, origin, direction, self.precision(station))
     }
 
     fn quarter_samples(&self, solid: &impl Solid, station: &Station, index: usize) -> [Sample; 4] {
-        const PLACES: [(f32, f32); 4] = [(0.375, 0.125), (0.875, 0.375), (0.625, 0.875), (0.125, 0.625)];
+        const PLACES: [(f32, f32); 4] = [
+            (0.375, 0.125),
+            (0.875, 0.375),
+            (0.625, 0.875),
+            (0.125, 0.625),
+        ];
         PLACES.map(|within| self.sample(solid, station, index, within))
     }
 
@@ -162,7 +189,11 @@ impl Studio {
                 .par_iter()
                 .map(|station| self.changes(station, &altered))
                 .collect();
-            let most = changes.iter().map(|view| surface_pixels(view)).max().unwrap_or(0);
+            let most = changes
+                .iter()
+                .map(|view| surface_pixels(view))
+                .max()
+                .unwrap_or(0);
             if best.as_ref().is_none_or(|(pixels, ..)| most > *pixels) {
                 best = Some((most, altered, changes));
             }
@@ -180,12 +211,18 @@ impl Studio {
             let feature = random.random_range(0..class.feature_count());
             let (center, radius) = class.feature_bounds(feature);
             return AlteredPart {
-                shape: Shape { class, missing: Some(feature) },
+                shape: Shape {
+                    class,
+                    missing: Some(feature),
+                },
                 defect: Defect::missing(center, radius),
             };
         }
         let anchor = self.anchor(kind, random);
-        AlteredPart { shape: self.scene.shape, defect: Defect::placed(kind, anchor, random) }
+        AlteredPart {
+            shape: self.scene.shape,
+            defect: Defect::placed(kind, anchor, random),
+        }
     }
 
     /// A place on the surface that a random camera sees: an edge for burrs, a smooth place else.
@@ -194,9 +231,15 @@ impl Studio {
         let mut best: Option<(f32, Anchor)> = None;
         // Half of all rays meet the part; a few hundred never all miss.
         for _ in 0..400 {
-            let Some(anchor) = self.seen_place(random) else { continue };
+            let Some(anchor) = self.seen_place(random) else {
+                continue;
+            };
             let edge = edge_sharpness(&self.scene.shape, anchor);
-            let merit = if kind == DefectKind::Burr { edge } else { -edge.abs() };
+            let merit = if kind == DefectKind::Burr {
+                edge
+            } else {
+                -edge.abs()
+            };
             if best.is_none_or(|(most, _)| merit > most) {
                 best = Some((merit, anchor));
             }
@@ -204,15 +247,26 @@ impl Studio {
                 break;
             }
         }
-        best.map_or(Anchor { point: Vec3::ZERO, normal: Vec3::Z }, |(_, anchor)| anchor)
+        best.map_or(
+            Anchor {
+                point: Vec3::ZERO,
+                normal: Vec3::Z,
+            },
+            |(_, anchor)| anchor,
+        )
     }
 
     fn seen_place(&self, random: &mut ChaCha8Rng) -> Option<Anchor> {
         let station = &self.cameras[random.random_range(0..self.cameras.len())];
         let side = self.size as f32;
-        let (x, y) = (random.random_range(0.1..0.9) * side, random.random_range(0.1..0.9) * side);
+        let (x, y) = (
+            random.random_range(0.1..0.9) * side,
+            random.random_range(0.1..0.9) * side,
+        );
         let (origin, direction) = self.scene.ray(&station.camera, x, y);
-        let depth = self.scene.landing(&self.scene.shape, origin, direction, 0.001)?;
+        let depth = self
+            .scene
+            .landing(&self.scene.shape, origin, direction, 0.001)?;
         let point = origin + direction * depth;
         let normal = self.scene.shape.normal(point);
         (normal.dot(-direction) > 0.4 && point.z > 0.04).then_some(Anchor { point, normal })
@@ -241,8 +295,12 @@ impl Studio {
         let before = self.quarter_samples(&self.scene.shape, station, index);
         let after = self.quarter_samples(altered, station, index);
         let (old, new) = (averaged(&before), averaged(&after));
-        let is_surface = before.iter().zip(&after).any(|(old, new)| is_other_surface(old, new));
-        let difference = (developed(new, station.exposure) - developed(old, station.exposure)).abs();
+        let is_surface = before
+            .iter()
+            .zip(&after)
+            .any(|(old, new)| is_other_surface(old, new));
+        let difference =
+            (developed(new, station.exposure) - developed(old, station.exposure)).abs();
         if is_surface {
             return (difference.max_element() > VISIBLE_LEVELS).then_some(Change::Surface(new));
         }
@@ -274,7 +332,11 @@ impl Studio {
         }
         RenderedView {
             view: station.view.view_id(),
-            image: RgbImage { width: self.size, height: self.size, pixels },
+            image: RgbImage {
+                width: self.size,
+                height: self.size,
+                pixels,
+            },
             mask,
         }
     }
@@ -282,7 +344,10 @@ impl Studio {
 
 /// Independent random numbers for each purpose of a part.
 fn stream(part: &SyntheticPart, purpose: u64) -> ChaCha8Rng {
-    let class = ClassKind::ALL.iter().position(|&class| class == part.class).unwrap_or(0) as u64;
+    let class = ClassKind::ALL
+        .iter()
+        .position(|&class| class == part.class)
+        .unwrap_or(0) as u64;
     let mut random = ChaCha8Rng::seed_from_u64(part.seed);
     random.set_stream(class << 32 | purpose);
     random
@@ -300,7 +365,10 @@ fn averaged(samples: &[Sample; 4]) -> Vec3 {
 }
 
 fn surface_pixels(changes: &Changes) -> usize {
-    changes.iter().filter(|(_, change)| matches!(change, Change::Surface(_))).count()
+    changes
+        .iter()
+        .filter(|(_, change)| matches!(change, Change::Surface(_)))
+        .count()
 }
 
 /// Whether two rays through the same place met different matter.
@@ -317,7 +385,8 @@ fn is_on_edge(samples: &[Sample], index: usize, size: usize) -> bool {
     let differs = |other: &Sample| {
         here.is_part != other.is_part
             || (here.is_part
-                && (here.normal.dot(other.normal) < 0.86 || (here.depth - other.depth).abs() > 0.08))
+                && (here.normal.dot(other.normal) < 0.86
+                    || (here.depth - other.depth).abs() > 0.08))
     };
     let (x, y) = (index % size, index / size);
     (x > 0 && differs(&samples[index - 1]))

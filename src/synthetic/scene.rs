@@ -99,7 +99,10 @@ impl Scene {
         let warmth = within(-0.03, 0.03);
         let white = Vec3::new(1.0 + warmth, 1.0, 1.0 - warmth);
         Self {
-            shape: Shape { class, missing: None },
+            shape: Shape {
+                class,
+                missing: None,
+            },
             variation: MaterialVariation {
                 tint: Vec3::splat(within(0.93, 1.07))
                     * Vec3::new(within(0.98, 1.02), 1.0, within(0.98, 1.02)),
@@ -127,7 +130,13 @@ impl Scene {
     }
 
     /// Where on the part a ray lands, if it does.
-    pub(crate) fn landing(&self, solid: &impl Solid, origin: Vec3, direction: Vec3, precision: f32) -> Option<f32> {
+    pub(crate) fn landing(
+        &self,
+        solid: &impl Solid,
+        origin: Vec3,
+        direction: Vec3,
+        precision: f32,
+    ) -> Option<f32> {
         let (center, radius) = self.bounds;
         let (near, far) = sphere_span(origin, direction, center, radius)?;
         let belt = -origin.z / direction.z;
@@ -148,7 +157,13 @@ impl Scene {
     }
 
     /// What a ray sees.
-    pub(crate) fn sample(&self, solid: &impl Solid, origin: Vec3, direction: Vec3, precision: f32) -> Sample {
+    pub(crate) fn sample(
+        &self,
+        solid: &impl Solid,
+        origin: Vec3,
+        direction: Vec3,
+        precision: f32,
+    ) -> Sample {
         let Some(depth) = self.landing(solid, origin, direction, precision) else {
             return self.belt_sample(solid, origin, direction);
         };
@@ -215,7 +230,14 @@ impl Scene {
         reach
     }
 
-    fn reflected(&self, material: &Material, normal: Vec3, direction: Vec3, open: f32, lit: f32) -> Vec3 {
+    fn reflected(
+        &self,
+        material: &Material,
+        normal: Vec3,
+        direction: Vec3,
+        open: f32,
+        lit: f32,
+    ) -> Vec3 {
         let facing = normal.dot(self.key).max(0.0) * lit;
         let sky = 0.55 + 0.45 * normal.z;
         let diffuse = self.key_light * facing + self.ambient * (sky * open);
@@ -237,10 +259,18 @@ impl Scene {
         let blur = 0.12 + 0.7 * roughness;
         let above = smoothstep(-0.15 - blur, 0.35 + blur, direction.z);
         let box_edge = 0.86 - 0.3 * blur;
-        let softbox = smoothstep(box_edge - blur * 0.5, box_edge + blur * 0.3, direction.dot(self.key));
-        let stripe = smoothstep(blur * 0.6, 0.0, (direction.x * 0.8 - direction.y * 0.6).abs() - 0.08)
-            * f32::from(direction.z > 0.0);
-        self.ambient * (0.22 + 1.1 * above) + self.key_light * (0.55 * softbox + 0.16 * stripe * (1.0 - blur))
+        let softbox = smoothstep(
+            box_edge - blur * 0.5,
+            box_edge + blur * 0.3,
+            direction.dot(self.key),
+        );
+        let stripe = smoothstep(
+            blur * 0.6,
+            0.0,
+            (direction.x * 0.8 - direction.y * 0.6).abs() - 0.08,
+        ) * f32::from(direction.z > 0.0);
+        self.ambient * (0.22 + 1.1 * above)
+            + self.key_light * (0.55 * softbox + 0.16 * stripe * (1.0 - blur))
     }
 }
 

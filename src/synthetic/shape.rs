@@ -28,8 +28,14 @@ pub enum ClassKind {
 
 impl ClassKind {
     /// Every class.
-    pub const ALL: [Self; 6] =
-        [Self::Bolt, Self::Gear, Self::Bushing, Self::Bracket, Self::Cap, Self::Bearing];
+    pub const ALL: [Self; 6] = [
+        Self::Bolt,
+        Self::Gear,
+        Self::Bushing,
+        Self::Bracket,
+        Self::Cap,
+        Self::Bearing,
+    ];
 
     /// The class's name.
     pub fn as_str(self) -> &'static str {
@@ -139,7 +145,11 @@ impl Shape {
         let head = head.max((radius - 0.55 - point.z) * 0.707);
         let flange = extruded_round(radius - 0.64, point.z, 0.37, 0.46, 0.02);
         let shank = self.bolt_shank(point, radius);
-        let lower = if self.lacks(1) { head } else { blended(head, flange, 0.03) };
+        let lower = if self.lacks(1) {
+            head
+        } else {
+            blended(head, flange, 0.03)
+        };
         blended(lower, shank, 0.06)
     }
 
@@ -151,7 +161,11 @@ impl Shape {
         let is_threaded = point.z > 0.74 && point.z < 1.66 && !self.lacks(0);
         if plain > 0.08 || !is_threaded {
             // The crests stand 0.02 above the plain shank.
-            return if self.lacks(0) { plain } else { plain - 0.02 * f32::from(plain > 0.08) };
+            return if self.lacks(0) {
+                plain
+            } else {
+                plain - 0.02 * f32::from(plain > 0.08)
+            };
         }
         let turn = point.y.atan2(point.x) / std::f32::consts::TAU;
         let phase = (point.z / PITCH - turn).rem_euclid(1.0);
@@ -163,7 +177,11 @@ impl Shape {
     fn gear(&self, point: Vec3) -> f32 {
         let radius = point.xy().length();
         let root = radius - 0.8;
-        let profile = if radius > 0.7 { root.min(self.gear_tooth(point.xy())) } else { root };
+        let profile = if radius > 0.7 {
+            root.min(self.gear_tooth(point.xy()))
+        } else {
+            root
+        };
         let mut solid = extruded_round(profile, point.z, 0.02, 0.4, 0.015);
         let web = (radius - 0.55).abs() - 0.15;
         let recess = web.max((point.z - 0.21).abs() * -1.0 + 0.1);
@@ -183,7 +201,10 @@ impl Shape {
         let (local, number) = sector(point, GEAR_TEETH);
         let tooth = |q: Vec2| {
             let width = 0.088 - 0.36 * (q.x - 0.88);
-            rectangle(q - Vec2::new(0.88, 0.0), Vec2::new(0.12, width.clamp(0.03, 0.14))) * 0.92
+            rectangle(
+                q - Vec2::new(0.88, 0.0),
+                Vec2::new(0.12, width.clamp(0.03, 0.14)),
+            ) * 0.92
         };
         if !self.lacks(number) {
             return tooth(local);
@@ -212,12 +233,23 @@ impl Shape {
     }
 
     fn bracket(&self, point: Vec3) -> f32 {
-        let base = cuboid(point - Vec3::new(0.0, 0.0, 0.08), Vec3::new(0.92, 0.62, 0.08), 0.03);
-        let upright = cuboid(point - Vec3::new(0.0, 0.54, 0.56), Vec3::new(0.92, 0.08, 0.56), 0.03);
+        let base = cuboid(
+            point - Vec3::new(0.0, 0.0, 0.08),
+            Vec3::new(0.92, 0.62, 0.08),
+            0.03,
+        );
+        let upright = cuboid(
+            point - Vec3::new(0.0, 0.54, 0.56),
+            Vec3::new(0.92, 0.08, 0.56),
+            0.03,
+        );
         let mut solid = blended(base, upright, 0.14);
         if !self.lacks(4) {
             let slope = (point.z - 0.9 + (0.5 - point.y) * 0.92) * 0.736;
-            let web = slope.max(point.x.abs() - 0.06).max(point.y - 0.5).max(0.1 - point.z);
+            let web = slope
+                .max(point.x.abs() - 0.06)
+                .max(point.y - 0.5)
+                .max(0.1 - point.z);
             solid = blended(solid, web.max(-0.34 - point.y), 0.06);
         }
         for (number, center) in BRACKET_HOLES.iter().enumerate() {
@@ -274,7 +306,13 @@ impl Shape {
     }
 
     pub(crate) fn bearing_cage(&self, point: Vec3, radius: f32) -> f32 {
-        extruded_round((radius - BEARING_PITCH).abs() - 0.06, point.z, 0.16, 0.3, 0.02)
+        extruded_round(
+            (radius - BEARING_PITCH).abs() - 0.06,
+            point.z,
+            0.16,
+            0.3,
+            0.02,
+        )
     }
 
     /// How far `point` is from the bearing's nearest ball, for its material.
