@@ -151,7 +151,7 @@ mod tests {
             let start = Instant::now();
             let mut now = start;
             let mut batcher = Batcher::new(MAX_IMAGES, MAX_DELAY);
-            let mut closed: Vec<(Batch<(usize, usize, Instant)>, Instant)> = Vec::new();
+            let mut closed = Vec::new();
             for (number, &(images, pause_ms)) in arrivals.iter().enumerate() {
                 let next = now + Duration::from_millis(pause_ms);
                 if let Some(deadline) = batcher.deadline().filter(|deadline| *deadline <= next) {

@@ -6,6 +6,7 @@ pub mod cli;
 pub mod config;
 pub mod decode;
 pub mod domain;
+pub mod evaluation;
 pub mod inference;
 pub mod kafka;
 pub mod model;

@@ -1,17 +1,17 @@
 //! The command line: one file a subcommand, each from flags to a call into the library to what a
 //! person reads.
 
-//pub mod calibrate;
+pub mod calibrate;
 pub mod config;
-//pub mod demo;
-//pub mod eval;
+pub mod demo;
+pub mod eval;
 pub mod model;
-//pub mod pretrain;
+pub mod pretrain;
 //pub mod produce;
 pub mod run;
 pub mod synth;
 pub mod tail;
-//pub mod train;
+pub mod train;
 
 use std::future::Future;
 use std::process::ExitCode;
@@ -34,7 +34,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Watch a simulated line: embedded broker, rendered parts, shipped model; no set-up.
-    //Demo(demo::DemoArguments),
+    Demo(demo::DemoArguments),
     /// Score the parts of a line's camera topics until told to stop.
     Run(run::RunArguments),
     /// Publish folders of images as camera topics.
@@ -44,13 +44,13 @@ pub enum Command {
     /// Render a synthetic multi-view data set.
     Synth(synth::SynthArguments),
     /// Train the small encoder on formula-driven images.
-    //Pretrain(pretrain::PretrainArguments),
+    Pretrain(pretrain::PretrainArguments),
     /// Train a model bundle on normal parts.
-    //Train(train::TrainArguments),
+    Train(train::TrainArguments),
     /// Measure a model bundle on labelled parts.
-    //Eval(eval::EvalArguments),
+    Eval(eval::EvalArguments),
     /// Set a bundle's thresholds from normal parts.
-    //Calibrate(calibrate::CalibrateArguments),
+    Calibrate(calibrate::CalibrateArguments),
     /// Check or show the settings.
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -86,15 +86,15 @@ pub fn run(cli: Cli) -> ExitCode {
 
 fn dispatch(command: Command) -> anyhow::Result<()> {
     match command {
-        //Command::Demo(arguments) => block_on(demo::run(arguments)),
+        Command::Demo(arguments) => block_on(demo::run(arguments)),
         Command::Run(arguments) => run::run(&arguments),
         //Command::Produce(arguments) => produce::run(&arguments),
         Command::Tail(arguments) => Ok(tail::run(&arguments)?),
         Command::Synth(arguments) => synth::run(&arguments),
-        //Command::Pretrain(arguments) => pretrain::run(&arguments),
-        //Command::Train(arguments) => train::run(&arguments),
-        //Command::Eval(arguments) => eval::run(&arguments),
-        //Command::Calibrate(arguments) => calibrate::run(&arguments),
+        Command::Pretrain(arguments) => pretrain::run(&arguments),
+        Command::Train(arguments) => train::run(&arguments),
+        Command::Eval(arguments) => eval::run(&arguments),
+        Command::Calibrate(arguments) => calibrate::run(&arguments),
         Command::Config(command) => {
             print!("{}", config::run(&command)?);
             Ok(())

@@ -98,3 +98,34 @@ fn describe(manifest: &Manifest) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::mvmcad::{Amplification, PriorMode};
+    use crate::model::testing::{tiny_config, tiny_manifest};
+
+    #[test]
+    fn says_what_a_plant_asks_about_a_model() {
+        let manifest = tiny_manifest(tiny_config(PriorMode::Off, Amplification::After));
+        let text = describe(&manifest);
+        for expected in [
+            "model           tiny 1\n",
+            "images          resized to 32 x 32, centre 28 x 28\n",
+            "amplification   after\n",
+            "  bolt          0.25000    0.50000\n",
+        ] {
+            assert!(text.contains(expected), "{expected} in {text}");
+        }
+    }
+
+    #[test]
+    fn names_the_folder_that_holds_no_bundle() {
+        let arguments = InspectArguments {
+            path: PathBuf::from("no-such-bundle"),
+        };
+        let error = format!("{:#}", inspect(&arguments).unwrap_err());
+        let expected = "cannot use the model bundle: bundle file `no-such-bundle/model.toml`: ";
+        assert!(error.starts_with(expected), "{error}");
+    }
+}

@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use crate::model::vit::{PositionInterpolation, VitConfig};
 use crate::training::dataset::load_canvases;
 use crate::training::encoder_file::save_encoder;
+use crate::training::iteration::CheckpointSettings;
 use crate::training::pretraining::{Pretext, PretrainingSettings, pretrain};
 
 /// Pretrains a small encoder on images drawn from formulas, and on good parts if given.
@@ -65,15 +66,34 @@ pub struct PretrainArguments {
     /// Threads that share the batch
     #[arg(long, default_value_t = 2)]
     pub threads: usize,
+    /// Checkpoints
+    #[command(flatten)]
+    pub checkpoint: CheckpointArguments,
+}
+
+/// Where and how often a run keeps its state.
+#[derive(Args, Clone, Debug)]
+pub struct CheckpointArguments {
     /// File to keep checkpoints in
-    #[arg(long, value_name = "FILE")]
-    pub checkpoint: Option<PathBuf>,
+    #[arg(id = "checkpoint_file", long = "checkpoint", value_name = "FILE")]
+    pub file: Option<PathBuf>,
     /// Iterations between checkpoints
-    #[arg(long, default_value_t = 200)]
-    pub checkpoint_every: u64,
+    #[arg(long = "checkpoint-every", default_value_t = 200)]
+    pub every: u64,
     /// Go on from the checkpoint
-    #[arg(long, requires = "checkpoint")]
+    #[arg(long, requires = "checkpoint_file")]
     pub resume: bool,
+}
+
+impl CheckpointArguments {
+    pub(crate) fn settings(&self) -> CheckpointSettings {
+        CheckpointSettings {
+            file: self.file.clone(),
+            every: self.every,
+            resume: self.resume,
+            stop_after: None,
+        }
+    }
 }
 
 /// [`Pretext`] as a flag.
@@ -115,9 +135,7 @@ impl PretrainArguments {
             warm_up: self.warm_up,
             seed: self.seed,
             threads: self.threads,
-            checkpoint: self.checkpoint.clone(),
-            checkpoint_every: self.checkpoint_every,
-            resume: self.resume,
+            checkpoint: self.checkpoint.settings(),
         }
     }
 }

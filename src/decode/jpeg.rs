@@ -2,7 +2,9 @@
 //!
 //! The `image` crate asks the same decoder (`zune-jpeg`) to be lenient, which fills what is missing
 //! with grey, as a browser would. A model would see a defect there that the part does not have, so
-//! the decoder is driven here in its strict mode, and the end-of-image marker must be present.
+//! the decoder is driven here in its strict mode, and the end-of-image marker must be present. What
+//! cannot be told is data lost within the last row of blocks, or whole scans of a progressive image,
+//! when the end marker is there all the same.
 
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::errors::DecodeErrors;
@@ -25,8 +27,9 @@ const TEMPORARY: u8 = 0x01;
 pub(super) fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, PixelError> {
     let options = DecoderOptions::default()
         .set_strict_mode(true)
-        .set_max_width(limits.max_width as usize)
-        .set_max_height(limits.max_height as usize)
+        // The size is checked below, where the error can tell the limit from damage.
+        .set_max_width(usize::from(u16::MAX))
+        .set_max_height(usize::from(u16::MAX))
         .jpeg_set_out_colorspace(ColorSpace::RGB);
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
     decoder.decode_headers().map_err(|error| fault(&error))?;
@@ -62,7 +65,6 @@ fn damaged(found: &str) -> PixelError {
 
 fn fault(error: &DecodeErrors) -> PixelError {
     let reason = match error {
-        DecodeErrors::LargeDimensions(_) => RejectReason::TooLarge,
         DecodeErrors::Unsupported(_) => RejectReason::Unsupported,
         _ => RejectReason::Decode,
     };

@@ -26,6 +26,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::client::{BusSettings, log_client_message};
+use super::commit_metadata;
 use super::offsets::{Begun, OffsetLedger};
 use crate::domain::{Header, MemoryBudget, Record, SourceOffset, Timestamp, Topic, TopicPartition};
 use crate::telemetry;
@@ -36,6 +37,9 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// How long a full channel is waited for before every partition is paused. Pausing drops what
 /// librdkafka has prefetched, so a short jam is better sat out.
 const JAM_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long an assignment waits for the positions that are committed for it.
+const COMMITTED_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often librdkafka reports positions; the ends of partitions are learnt from it, because its
 /// end-of-partition event names no topic.
@@ -285,6 +289,7 @@ impl GroupContext {
         telemetry::set_assigned_partitions(assignment.len());
         drop(assignment);
         lock(&self.ledger).assign(partitions.iter().cloned(), generation);
+        self.restore_finished(consumer, list);
         let event = ConsumerEvent::Assigned {
             partitions,
             generation,
@@ -294,6 +299,30 @@ impl GroupContext {
                 generation,
                 "the stages behind did not take the assignment in time"
             );
+        }
+    }
+
+    /// Learns what earlier owners finished above the committed positions. Where that cannot be
+    /// learnt, parts that they published may be scored again.
+    fn restore_finished(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
+        let committed = match consumer.committed_offsets(list.clone(), COMMITTED_TIMEOUT) {
+            Ok(committed) => committed,
+            Err(error) => {
+                tracing::warn!(%error, "failed to read what is committed; parts may be scored again");
+                return;
+            }
+        };
+        let mut ledger = lock(&self.ledger);
+        for element in committed.elements() {
+            let Offset::Offset(position) = element.offset() else {
+                continue;
+            };
+            let partition = TopicPartition {
+                topic: Topic::new(element.topic()),
+                partition: element.partition(),
+            };
+            let finished = commit_metadata::decode(position, element.metadata());
+            ledger.restore(&partition, position, &finished);
         }
     }
 
@@ -384,13 +413,10 @@ impl ConsumerContext for GroupContext {
     }
 
     fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
-        match result {
-            Ok(()) => telemetry::offsets_committed(),
-            Err(error) => {
-                tracing::warn!(%error, "offset commit failed; it is tried again");
-                telemetry::commit_failed();
-                self.commit_failed.store(true, Ordering::Relaxed);
-            }
+        if let Err(error) = result {
+            tracing::warn!(%error, "offset commit failed; it is tried again");
+            telemetry::commit_failed();
+            self.commit_failed.store(true, Ordering::Relaxed);
         }
     }
 
@@ -574,7 +600,6 @@ impl PollLoop {
             tracing::warn!(%error, "failed to start an offset commit");
             telemetry::commit_failed();
         }
-        telemetry::set_uncommitted_records(lock(&self.ledger).total_in_flight());
     }
 
     fn assigned(&self) -> Vec<TopicPartition> {
@@ -617,12 +642,11 @@ fn commit(
         return Ok(());
     }
     let mut list = TopicPartitionList::new();
-    for (partition, position) in &positions {
-        list.add_partition_offset(
-            partition.topic.as_str(),
-            partition.partition,
-            Offset::Offset(*position),
-        )?;
+    for commit in &positions {
+        let partition = &commit.partition;
+        let mut element = list.add_partition(partition.topic.as_str(), partition.partition);
+        element.set_offset(Offset::Offset(commit.position))?;
+        element.set_metadata(commit_metadata::encode(commit.position, &commit.finished));
     }
     match consumer.commit(&list, mode) {
         Ok(()) | Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => {

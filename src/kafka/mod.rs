@@ -1,9 +1,11 @@
 //! The bus: the only place that knows Kafka.
 
 pub mod client;
+pub mod commit_metadata;
 pub mod consumer;
 pub mod embedded;
 pub mod offsets;
 pub mod publisher;
 pub mod record_producer;
+pub mod topic_admin;
 pub mod topic_reader;

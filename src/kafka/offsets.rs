@@ -27,6 +27,17 @@ pub enum Begun {
     Unassigned,
 }
 
+/// What is to be committed for one partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommitPosition {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// Its lowest unfinished offset, else the next to be read.
+    pub position: i64,
+    /// What is finished above the position, in order.
+    pub finished: Vec<Range<i64>>,
+}
+
 /// Per partition of the current assignment, which records are unfinished.
 ///
 /// ```
@@ -75,10 +86,13 @@ impl OffsetLedger {
         }
     }
 
-    /// Tells what a committed metadata string remembered: records of `finished` were published
-    /// by an earlier owner and will be reported as [`Begun::Finished`] when they are read again.
-    pub fn restore(&mut self, partition: &TopicPartition, finished: &[Range<i64>]) {
+    /// Tells what was committed for a partition that was just assigned: its position, and the
+    /// records of `finished`, which an earlier owner published and which will be reported as
+    /// [`Begun::Finished`] when they are read again.
+    pub fn restore(&mut self, partition: &TopicPartition, position: i64, finished: &[Range<i64>]) {
         if let Some(ledger) = self.partitions.get_mut(partition) {
+            ledger.position = Some(position);
+            ledger.committed = Some((position, finished.to_vec()));
             for range in finished {
                 insert_range(&mut ledger.finished, range.clone());
             }
@@ -118,25 +132,35 @@ impl OffsetLedger {
         self.partitions.get(partition)?.watermark()
     }
 
-    /// The partitions whose commit position differs from what was last committed, in order.
-    pub fn positions_to_commit(&self) -> Vec<(TopicPartition, i64)> {
+    /// The partitions whose commit position, or what is finished above it, differs from what was
+    /// last committed, in order.
+    pub fn positions_to_commit(&self) -> Vec<CommitPosition> {
         let mut positions: Vec<_> = self
             .partitions
             .iter()
             .filter_map(|(partition, ledger)| {
-                let watermark = ledger.watermark()?;
-                (ledger.committed != Some(watermark)).then(|| (partition.clone(), watermark))
+                let position = ledger.watermark()?;
+                let finished = ledger.finished_above();
+                let committed = ledger.committed.as_ref();
+                let is_new = committed.is_none_or(|(old_position, old_finished)| {
+                    *old_position != position || *old_finished != finished
+                });
+                is_new.then(|| CommitPosition {
+                    partition: partition.clone(),
+                    position,
+                    finished,
+                })
             })
             .collect();
-        positions.sort();
+        positions.sort_by(|one, other| one.partition.cmp(&other.partition));
         positions
     }
 
     /// Notes that the broker has taken these positions.
-    pub fn mark_committed(&mut self, positions: &[(TopicPartition, i64)]) {
-        for (partition, position) in positions {
-            if let Some(ledger) = self.partitions.get_mut(partition) {
-                ledger.committed = Some(*position);
+    pub fn mark_committed(&mut self, positions: &[CommitPosition]) {
+        for commit in positions {
+            if let Some(ledger) = self.partitions.get_mut(&commit.partition) {
+                ledger.committed = Some((commit.position, commit.finished.clone()));
             }
         }
     }
@@ -189,7 +213,7 @@ struct PartitionLedger {
     finished: BTreeMap<i64, i64>,
     /// The next offset to be read; none before the first record.
     position: Option<i64>,
-    committed: Option<i64>,
+    committed: Option<(i64, Vec<Range<i64>>)>,
 }
 
 impl PartitionLedger {
@@ -229,11 +253,11 @@ impl PartitionLedger {
         }
     }
 
-    /// The log starts again below what was finished: everything from there on is read anew, so
-    /// nothing that was known above counts any more.
+    /// The log is read from below what was finished: everything from there on is read anew, so
+    /// what was finished above counts no more. What is in flight stays, lest a copy that comes
+    /// astray lets the commit pass it.
     fn rewind_to(&mut self, offset: i64) {
         self.finished.clear();
-        self.unfinished.clear();
         self.position = Some(offset);
     }
 
@@ -246,7 +270,10 @@ impl PartitionLedger {
         if !self.unfinished.remove(&offset) {
             return false;
         }
-        insert_range(&mut self.finished, offset..offset + 1);
+        // Above the position it belongs to a log that was rewound since, and says nothing.
+        if self.position.is_some_and(|position| offset < position) {
+            insert_range(&mut self.finished, offset..offset + 1);
+        }
         self.drop_finished_below_watermark();
         true
     }
@@ -257,7 +284,13 @@ impl PartitionLedger {
             return;
         };
         if position > old {
-            insert_range(&mut self.finished, old..position);
+            let in_gap: Vec<i64> = self.unfinished.range(old..position).copied().collect();
+            let mut start = old;
+            for unfinished in in_gap {
+                insert_range(&mut self.finished, start..unfinished);
+                start = unfinished + 1;
+            }
+            insert_range(&mut self.finished, start..position);
             self.move_position_to(position);
         }
     }
@@ -417,7 +450,8 @@ mod tests {
     #[test]
     fn restored_ranges_are_skipped_when_they_are_read_again() {
         let mut ledger = ledger_with_begun([]);
-        ledger.restore(&partition(0), &[6..8, 9..10]);
+        ledger.restore(&partition(0), 5, &[6..8, 9..10]);
+        assert!(ledger.positions_to_commit().is_empty(), "it is committed already");
         let begun: Vec<Begun> = (5..11).map(|offset| ledger.begin(&at(0, offset))).collect();
         let fresh = |index: usize| begun[index] == Begun::Fresh;
         assert_eq!(
@@ -444,18 +478,51 @@ mod tests {
     }
 
     #[test]
+    fn a_copy_astray_below_the_watermark_lets_no_commit_pass_what_is_in_flight() {
+        let mut ledger = ledger_with_begun(0..10);
+        for offset in [0, 1, 2, 3, 4, 6, 7, 9] {
+            ledger.finish(&at(0, offset), 1);
+        }
+        assert_eq!(ledger.begin(&at(0, 2)), Begun::Fresh);
+        assert_eq!(ledger.begin(&at(0, 10)), Begun::Fresh);
+        ledger.finish(&at(0, 2), 1);
+        assert_eq!(ledger.commit_position(&partition(0)), Some(5));
+        assert_eq!(ledger.finished_above(&partition(0)), vec![6..8, 9..10]);
+    }
+
+    #[test]
     fn only_changed_positions_are_to_be_committed() {
         let mut ledger = ledger_with_begun([0, 1]);
         let first = ledger.positions_to_commit();
-        assert_eq!(first, vec![(partition(0), 0)]);
+        assert_eq!(first, vec![commit_of(0, &[])]);
         ledger.mark_committed(&first);
+        assert!(ledger.positions_to_commit().is_empty());
         ledger.finish(&at(0, 1), 1);
+        assert_eq!(ledger.positions_to_commit(), vec![commit_of(0, &[1..2])]);
+        ledger.mark_committed(&[commit_of(0, &[1..2])]);
         assert!(ledger.positions_to_commit().is_empty());
         ledger.finish(&at(0, 0), 1);
-        assert_eq!(ledger.positions_to_commit(), vec![(partition(0), 2)]);
-        ledger.mark_committed(&[(partition(0), 2)]);
+        assert_eq!(ledger.positions_to_commit(), vec![commit_of(2, &[])]);
+        ledger.mark_committed(&[commit_of(2, &[])]);
         ledger.forget_committed();
-        assert_eq!(ledger.positions_to_commit(), vec![(partition(0), 2)]);
+        assert_eq!(ledger.positions_to_commit(), vec![commit_of(2, &[])]);
+    }
+
+    #[test]
+    fn a_log_that_starts_again_below_what_was_restored_is_read_as_new() {
+        let mut ledger = ledger_with_begun([]);
+        ledger.restore(&partition(0), 5, std::slice::from_ref(&(6..8)));
+        for offset in 0..8 {
+            assert_eq!(ledger.begin(&at(0, offset)), Begun::Fresh);
+        }
+    }
+
+    fn commit_of(position: i64, finished: &[Range<i64>]) -> CommitPosition {
+        CommitPosition {
+            partition: partition(0),
+            position,
+            finished: finished.to_vec(),
+        }
     }
 
     /// One partition as a table of offsets: what the ledger must agree with.
@@ -470,13 +537,7 @@ mod tests {
     impl NaivePartition {
         fn watermark(&self) -> Option<i64> {
             self.start?;
-            Some(
-                self.unfinished
-                    .iter()
-                    .copied()
-                    .min()
-                    .unwrap_or(self.position),
-            )
+            self.unfinished.iter().copied().chain([self.position]).min()
         }
 
         fn finished_offsets_above(&self) -> Vec<i64> {
@@ -492,7 +553,10 @@ mod tests {
             if self.unfinished.contains(&offset) {
                 return Begun::InFlight;
             }
-            if self.start.is_some() && offset < self.position {
+            let is_above = self
+                .watermark()
+                .is_some_and(|watermark| offset >= watermark);
+            if is_above && offset < self.position {
                 return Begun::Finished;
             }
             self.start.get_or_insert(offset);
@@ -511,6 +575,7 @@ mod tests {
         ReadAgain {
             number: i32,
             back: i64,
+            may_rewind: bool,
         },
         Finish {
             number: i32,
@@ -535,8 +600,9 @@ mod tests {
         let step = prop_oneof![
             10 => (number.clone(), prop_oneof![4 => Just(0i64), 1 => 0..4i64])
                 .prop_map(|(number, gap)| Step::Read { number, gap }),
-            2 => (number.clone(), 0..12i64)
-                .prop_map(|(number, back)| Step::ReadAgain { number, back }),
+            2 => (number.clone(), 0..12i64, prop::bool::weighted(0.2)).prop_map(
+                |(number, back, may_rewind)| Step::ReadAgain { number, back, may_rewind }
+            ),
             10 => (number.clone(), any::<usize>(), prop::bool::weighted(0.1)).prop_map(
                 |(number, which, is_stale)| Step::Finish { number, which, is_stale }
             ),
@@ -571,10 +637,15 @@ mod tests {
                         });
                     self.begin(number, next);
                 }
-                Step::ReadAgain { number, back } => {
+                Step::ReadAgain {
+                    number,
+                    back,
+                    may_rewind,
+                } => {
                     let watermark = self.naive.get(&number).and_then(NaivePartition::watermark);
                     let Some(watermark) = watermark else { return };
-                    let offset = (self.naive[&number].position - back).max(watermark);
+                    let lowest = if may_rewind { 0 } else { watermark };
+                    let offset = lowest.max(self.naive[&number].position - back);
                     self.begin(number, offset);
                 }
                 Step::Finish {
@@ -596,8 +667,8 @@ mod tests {
                 Step::Commit => {
                     let positions = self.ledger.positions_to_commit();
                     self.ledger.mark_committed(&positions);
-                    for (partition, position) in positions {
-                        self.committed.insert(partition.partition, position);
+                    for commit in positions {
+                        self.committed.insert(commit.partition.partition, commit.position);
                     }
                     assert!(self.ledger.positions_to_commit().is_empty());
                 }

@@ -225,6 +225,7 @@ mod tests {
     use crate::domain::RgbImage;
     use crate::model::mvmcad::{Amplification, PriorMode};
     use crate::model::testing::{lively_weights, tiny_config, tiny_manifest};
+    use crate::model::vit::VitConfig;
 
     fn bundle() -> Bundle {
         let config = tiny_config(PriorMode::Calibrated, Amplification::After);
@@ -269,6 +270,34 @@ mod tests {
                 alone,
                 "batches of {max_batch}"
             );
+        }
+    }
+
+    /// Products of this size are cut up for several threads, unlike those of the tiny network.
+    #[test]
+    fn an_image_gets_the_same_map_from_one_thread_and_from_several() {
+        let mut config = tiny_config(PriorMode::Off, Amplification::After);
+        config.encoder = VitConfig {
+            input_side: 112,
+            patch: 8,
+            width: 192,
+            depth: 2,
+            heads: 3,
+            position_side: 14,
+            targets: vec![0, 1],
+            ..config.encoder
+        };
+        let mut bundle = Bundle {
+            tensors: config.tensors().initial_values(2, &Device::Cpu).unwrap(),
+            manifest: tiny_manifest(config),
+        };
+        bundle.manifest.normalisation.resize = 128;
+        let images = images(&bundle, 5);
+        let mut model = CandleModel::new(&bundle, "cpu", 8).unwrap();
+        let together = model.anomaly_maps(&images).unwrap();
+        for (image, expected) in images.iter().zip(&together) {
+            let alone = model.anomaly_maps(std::slice::from_ref(image)).unwrap();
+            assert!(alone[0] == *expected);
         }
     }
 

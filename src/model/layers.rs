@@ -1,8 +1,9 @@
 //! The few layers that the encoder and the rest share.
 //!
 //! candle's fused layer norm and softmax have no backward step: a gradient through them vanishes
-//! in silence. So every layer is told what it is run for, and training takes the slower way whose
-//! gradient is right.
+//! in silence. So every layer is told what it is run for. On the CPU our own kernels serve both
+//! ways, being faster than candle's and differentiable; elsewhere inference takes candle's fused
+//! ones.
 
 use candle_core::{D, Module, Result, Tensor};
 use candle_nn::VarBuilder;
@@ -36,16 +37,21 @@ impl LayerNorm {
     }
 
     pub(crate) fn forward(&self, tokens: &Tensor, mode: Mode) -> Result<Tensor> {
-        match mode {
-            Mode::Train => kernels::layer_norm(tokens, &self.weight, &self.bias, self.epsilon),
-            Mode::Inference => candle_nn::ops::layer_norm(
-                &tokens.contiguous()?,
-                &self.weight,
-                &self.bias,
-                self.epsilon,
-            ),
+        let Self {
+            weight,
+            bias,
+            epsilon,
+        } = self;
+        if uses_fused(tokens, mode) {
+            candle_nn::ops::layer_norm(&tokens.contiguous()?, weight, bias, *epsilon)
+        } else {
+            kernels::layer_norm(tokens, weight, bias, *epsilon)
         }
     }
+}
+
+fn uses_fused(tokens: &Tensor, mode: Mode) -> bool {
+    mode == Mode::Inference && !tokens.device().is_cpu()
 }
 
 /// A linear layer with bias, over the last dimension.
@@ -70,9 +76,10 @@ pub(crate) fn linear(inputs: usize, outputs: usize, weights: VarBuilder<'_>) -> 
 
 /// Softmax over the last dimension.
 pub(crate) fn softmax(scores: &Tensor, mode: Mode) -> Result<Tensor> {
-    match mode {
-        Mode::Train => kernels::softmax(scores),
-        Mode::Inference => candle_nn::ops::softmax_last_dim(&scores.contiguous()?),
+    if uses_fused(scores, mode) {
+        candle_nn::ops::softmax_last_dim(&scores.contiguous()?)
+    } else {
+        kernels::softmax(scores)
     }
 }
 

@@ -29,7 +29,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 pub use self::output::OutputSettings;
-pub use self::setup::PipelineSetup;
+pub use self::setup::{PipelineSetup, bus_settings};
 
 use self::in_flight::InFlight;
 use self::intake::Intake;

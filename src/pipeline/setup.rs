@@ -76,7 +76,7 @@ impl PipelineSetup {
         let memory_budget_bytes = settings.reassembly.memory_budget.as_u64();
         Ok(Self {
             consumer: ConsumerSettings {
-                bus: bus(&settings.bus),
+                bus: bus_settings(&settings.bus),
                 group_id: settings.bus.group_id.clone(),
                 subscription: match &settings.input.topic_regex {
                     Some(regex) => vec![regex.clone()],
@@ -120,7 +120,7 @@ impl PipelineSetup {
 }
 
 /// The bus as its clients see it.
-pub(crate) fn bus(settings: &config::BusSettings) -> BusSettings {
+pub fn bus_settings(settings: &config::BusSettings) -> BusSettings {
     BusSettings {
         brokers: settings.brokers.clone(),
         properties: settings

@@ -8,9 +8,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::domain::{PartKey, Record, Reject, RejectReason, SourceOffset, Timestamp, View, ViewId};
+use crate::domain::{PartKey, Record, Reject, RejectReason, SourceOffset, Timestamp, ViewId};
 
-use super::group::{Fingerprint, HeldView, OpenGroup, misrouted, reject};
+use super::group::{Arrival, Fingerprint, HeldView, OpenGroup, misrouted, reject};
 use super::schedule::Sequence;
 use super::settings::ClosedMemorySettings;
 
@@ -28,27 +28,43 @@ pub(crate) enum LateView {
     Rejected(Reject),
 }
 
+/// From when on a part ID means a new part. A camera whose clock is wrong by hours must not split
+/// its parts, so Kafka's time must say it as well as the view's own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reuse {
+    /// The view's event time must be later.
+    pub(crate) taken_after: Timestamp,
+    /// The record's time in Kafka must be later.
+    pub(crate) written_after: Timestamp,
+}
+
+impl Reuse {
+    /// Whether an arriving view belongs to a new part.
+    pub(crate) fn is_by(self, arrival: &Arrival) -> bool {
+        arrival.event_time > self.taken_after && arrival.written_at() > self.written_after
+    }
+}
+
 /// What is kept of a part after it was closed.
 #[derive(Debug)]
 pub(crate) struct ClosedPart {
     pub(crate) sequence: Sequence,
     /// Whether its result is known to be published.
     is_published: bool,
-    /// A view with a later event time belongs to a new part.
-    reusable_after: Timestamp,
+    reuse: Reuse,
     opened_by: SourceOffset,
     views: Vec<(ViewId, Fingerprint)>,
     records: Vec<(SourceOffset, u64)>,
 }
 
 impl ClosedPart {
-    pub(crate) fn of(group: &OpenGroup, reusable_after: Timestamp) -> Self {
+    pub(crate) fn of(group: &OpenGroup, reuse: Reuse) -> Self {
         let of_view = |held: &HeldView| (held.view.view.clone(), held.fingerprint);
         let of_record = |record: &Arc<Record>| (record.source.clone(), record.generation);
         Self {
             sequence: group.sequence,
             is_published: false,
-            reusable_after,
+            reuse,
             opened_by: group.opened_by().clone(),
             views: group.views().iter().map(of_view).collect(),
             records: group.records().map(of_record).collect(),
@@ -56,7 +72,7 @@ impl ClosedPart {
     }
 
     pub(crate) fn reusable_after(&self) -> Timestamp {
-        self.reusable_after
+        self.reuse.taken_after.max(self.reuse.written_after)
     }
 
     /// Notes that its result is published, told by one of its records.
@@ -79,13 +95,9 @@ impl ClosedPart {
     /// A record of the part that is read again under a newer generation was not committed by the
     /// older one. Unless the part is known to be published, that may have been lost on the way,
     /// so it is opened anew; the result ID is the same, so a reader can tell.
-    pub(crate) fn receive(
-        &self,
-        view: &View,
-        fingerprint: Fingerprint,
-        event_time: Timestamp,
-    ) -> LateView {
-        if event_time > self.reusable_after {
+    pub(crate) fn receive(&self, arrival: &Arrival) -> LateView {
+        let (view, fingerprint) = (&arrival.view, arrival.fingerprint);
+        if self.reuse.is_by(arrival) {
             return LateView::OpensAnew;
         }
         match self.generation_of(&view.record.source) {
@@ -141,7 +153,7 @@ impl ClosedQueue {
     pub(crate) fn insert(&mut self, part: PartKey, closed: &ClosedPart) {
         let bytes = closed.size_bytes() + part.line.as_str().len() + part.part.as_str().len();
         self.by_reuse
-            .insert((closed.reusable_after, closed.sequence));
+            .insert((closed.reusable_after(), closed.sequence));
         self.parts.insert(closed.sequence, (part, bytes));
         self.bytes += bytes;
     }

@@ -40,6 +40,13 @@ pub(crate) struct Arrival {
     pub(crate) deadline: Timestamp,
 }
 
+impl Arrival {
+    /// When the record was written, as Kafka has it.
+    pub(crate) fn written_at(&self) -> Timestamp {
+        self.view.record.timestamp.unwrap_or(self.event_time)
+    }
+}
+
 /// What became of an arriving view.
 #[derive(Debug)]
 pub(crate) enum Joined {
@@ -58,6 +65,8 @@ pub(crate) enum Joined {
 pub(crate) struct OpenGroup {
     pub(crate) sequence: Sequence,
     pub(crate) deadline: Timestamp,
+    /// When the last of its records was written, as Kafka has it.
+    pub(crate) last_written: Timestamp,
     /// The highest event time of its views.
     pub(crate) last_event: Timestamp,
     /// Bytes of the records it keeps alive.
@@ -85,6 +94,7 @@ impl OpenGroup {
         Self {
             sequence,
             deadline: arrival.deadline,
+            last_written: arrival.written_at(),
             last_event: arrival.event_time,
             bytes: 0,
             count_conflicts: 0,
@@ -192,6 +202,7 @@ impl OpenGroup {
         let view = &arrival.view;
         self.deadline = self.deadline.min(arrival.deadline);
         self.last_event = self.last_event.max(arrival.event_time);
+        self.last_written = self.last_written.max(arrival.written_at());
         if self.class.is_none() {
             self.class.clone_from(&view.class);
         }
@@ -208,14 +219,14 @@ impl OpenGroup {
         if source.partition != self.opened_by.partition {
             return Some(misrouted(view, &self.opened_by));
         }
-        if let (Some(known), Some(class)) = (&self.class, &view.class) {
-            if known != class {
-                let error = format!(
-                    "view `{}` of part `{}` names class `{class}`, the part's other views `{known}`",
-                    view.view, self.part.part
-                );
-                return Some(reject(view, RejectReason::Decode, error));
-            }
+        if let (Some(known), Some(class)) = (&self.class, &view.class)
+            && known != class
+        {
+            let error = format!(
+                "view `{}` of part `{}` names class `{class}`, the part's other views `{known}`",
+                view.view, self.part.part
+            );
+            return Some(reject(view, RejectReason::Decode, error));
         }
         let class = self.class.as_ref().or(view.class.as_ref());
         match expected.list_for(&self.part.line, class) {

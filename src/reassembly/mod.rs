@@ -12,10 +12,12 @@
 //! which is a leaf; nothing takes a second entry while it holds one.
 
 mod closed;
+mod closing;
 mod expected;
 mod group;
 mod memory;
 mod quiet_time;
+mod receiving;
 mod report;
 mod schedule;
 mod settings;
@@ -26,15 +28,14 @@ mod timeline;
 mod tests;
 
 use std::collections::HashSet;
-use std::mem;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dashmap::DashMap;
-use dashmap::mapref::entry::Entry;
 
 use crate::domain::{
-    CloseCause, Group, MemoryBudget, PartKey, Record, Reject, RejectReason, ScoringOrder,
-    SourceOffset, TimeoutPolicy, Timestamp, TopicPartition, View, ViewId,
+    CloseCause, MemoryBudget, PartKey, Record, Reject, SourceOffset, Timestamp, TopicPartition,
+    View, ViewId,
 };
 
 pub use expected::{ExpectedViews, ViewList};
@@ -43,8 +44,8 @@ pub use report::{
 };
 pub use settings::{ClosedMemorySettings, LinePolicy, MemoryMarks, ReassemblySettings};
 
-use closed::{ClosedPart, LateView};
-use group::{Arrival, Fingerprint, Joined, OpenGroup};
+use closed::ClosedPart;
+use group::{Fingerprint, OpenGroup};
 use memory::Marks;
 use schedule::{Due, Sequence};
 use timeline::Timeline;
@@ -297,234 +298,9 @@ impl ReassemblyBuffer {
             });
         }
     }
-
-    fn receive(
-        &self,
-        view: View,
-        fingerprint: Fingerprint,
-        event_time: Timestamp,
-        now: Timestamp,
-        events: &mut Vec<Event>,
-    ) {
-        let entry = self.parts.entry(view.part.clone());
-        let mut timeline = self.timeline();
-        // Again, since the partition may have been revoked by another thread in the meantime.
-        if !timeline.is_current(&view.record) {
-            timeline.counts.stale += 1;
-            return;
-        }
-        let arrival = self.arrival(view, fingerprint, event_time, &timeline);
-        match entry {
-            Entry::Vacant(vacant) => {
-                if let Some(group) = self.open(arrival, now, &mut timeline, events) {
-                    let mut state = vacant.insert(PartState::Open(group));
-                    self.close_complete(&mut state, &mut timeline, events);
-                }
-            }
-            Entry::Occupied(mut occupied) => {
-                self.receive_known(occupied.get_mut(), arrival, now, &mut timeline, events);
-            }
-        }
-    }
-
-    fn arrival(
-        &self,
-        view: View,
-        fingerprint: Fingerprint,
-        event_time: Timestamp,
-        timeline: &Timeline,
-    ) -> Arrival {
-        let timeout = self.settings.for_line(&view.part.line).timeout;
-        // A backlog that was taken over lies behind stream time; its parts get their time too.
-        let opened_at = timeline.clock.stream_time().max(Some(event_time));
-        Arrival {
-            view,
-            fingerprint,
-            event_time,
-            deadline: opened_at.unwrap_or(event_time).after(timeout),
-        }
-    }
-
-    fn receive_known(
-        &self,
-        state: &mut PartState,
-        arrival: Arrival,
-        now: Timestamp,
-        timeline: &mut Timeline,
-        events: &mut Vec<Event>,
-    ) {
-        if let PartState::Open(group) = state {
-            if arrival.event_time <= self.reusable_after(group, CloseCause::StreamTime) {
-                self.join(group, arrival, timeline, events);
-                self.close_complete(state, timeline, events);
-                return;
-            }
-            self.close(state, CloseCause::StreamTime, timeline, events);
-        }
-        let PartState::Closed(closed) = state else {
-            return;
-        };
-        match closed.receive(&arrival.view, arrival.fingerprint, arrival.event_time) {
-            LateView::OpensAnew => {
-                if let Some(group) = self.open(arrival, now, timeline, events) {
-                    timeline
-                        .closed
-                        .remove(closed.sequence, closed.reusable_after());
-                    *state = PartState::Open(group);
-                    self.close_complete(state, timeline, events);
-                }
-            }
-            LateView::Redelivered => timeline.counts.redelivered += 1,
-            LateView::Identical => {
-                timeline.counts.late_identical += 1;
-                events.push(Event::Finished(vec![arrival.view.record]));
-            }
-            LateView::Rejected(reject) => push_reject(reject, timeline, events),
-        }
-    }
-
-    /// Opens a group with its first view, unless that is refused.
-    fn open(
-        &self,
-        arrival: Arrival,
-        now: Timestamp,
-        timeline: &mut Timeline,
-        events: &mut Vec<Event>,
-    ) -> Option<OpenGroup> {
-        let mut group = OpenGroup::opened_for(&arrival, timeline.next_sequence());
-        self.join(&mut group, arrival, timeline, events);
-        if group.views().is_empty() {
-            return None;
-        }
-        timeline.schedule_group(&group, &self.settings, now);
-        Some(group)
-    }
-
-    fn join(
-        &self,
-        group: &mut OpenGroup,
-        arrival: Arrival,
-        timeline: &mut Timeline,
-        events: &mut Vec<Event>,
-    ) {
-        let duplicates = self.settings.for_line(&arrival.view.part.line).duplicates;
-        let (bytes, conflicts, deadline) = (group.bytes, group.count_conflicts, group.deadline);
-        match group.join(arrival, &self.settings.expected, duplicates) {
-            Joined::Held(displaced) => {
-                for reject in displaced {
-                    push_reject(reject, timeline, events);
-                }
-            }
-            Joined::Absorbed => timeline.counts.absorbed += 1,
-            Joined::Redelivered => timeline.counts.redelivered += 1,
-            Joined::Refused(reject) => push_reject(reject, timeline, events),
-        }
-        timeline.open_bytes =
-            (timeline.open_bytes + group.bytes as u64).saturating_sub(bytes as u64);
-        timeline.counts.count_conflicts += (group.count_conflicts - conflicts) as u64;
-        if group.deadline != deadline {
-            timeline
-                .schedule
-                .move_deadline(group.sequence, group.deadline);
-        }
-    }
-
-    fn close_complete(
-        &self,
-        state: &mut PartState,
-        timeline: &mut Timeline,
-        events: &mut Vec<Event>,
-    ) {
-        let is_complete = match state {
-            PartState::Open(group) => group.is_complete(&self.settings.expected),
-            PartState::Closed(_) => false,
-        };
-        if is_complete {
-            self.close(state, CloseCause::Complete, timeline, events);
-        }
-    }
-
-    fn close(
-        &self,
-        state: &mut PartState,
-        cause: CloseCause,
-        timeline: &mut Timeline,
-        events: &mut Vec<Event>,
-    ) {
-        let PartState::Open(group) = state else {
-            return;
-        };
-        let closed = ClosedPart::of(group, self.reusable_after(group, cause));
-        timeline.schedule.remove(group.sequence);
-        timeline.open_bytes = timeline.open_bytes.saturating_sub(group.bytes as u64);
-        timeline.closed.insert(group.part().clone(), &closed);
-        timeline.count_closed(cause);
-        let previous = mem::replace(state, PartState::Closed(closed));
-        if let PartState::Open(group) = previous {
-            self.hand_on(group, cause, timeline, events);
-        }
-    }
-
-    /// The event time up to which the group's part ID still means the same part.
-    fn reusable_after(&self, group: &OpenGroup, cause: CloseCause) -> Timestamp {
-        let closed_at = match cause {
-            CloseCause::Complete => group.last_event,
-            _ => group.last_event.max(group.deadline),
-        };
-        closed_at.after(self.settings.reuse_after)
-    }
-
-    /// Sends a closed group where its line's policy wants it.
-    fn hand_on(
-        &self,
-        group: OpenGroup,
-        cause: CloseCause,
-        timeline: &mut Timeline,
-        events: &mut Vec<Event>,
-    ) {
-        let on_timeout = self.settings.for_line(&group.part().line).on_timeout;
-        let scoring = match (cause, on_timeout) {
-            (CloseCause::Complete, _) | (_, TimeoutPolicy::ScorePartial) => ScoringOrder::Score,
-            (_, TimeoutPolicy::Review | TimeoutPolicy::DeadLetter) => ScoringOrder::Skip,
-        };
-        let group = group.close(cause, scoring, &self.settings.expected);
-        if cause == CloseCause::Complete || on_timeout != TimeoutPolicy::DeadLetter {
-            events.push(Event::Closed(group));
-            return;
-        }
-        let error = expiry_error(&group);
-        for view in group.views {
-            let reject = Reject {
-                record: view.record,
-                reason: RejectReason::Expired,
-                error: error.clone(),
-            };
-            push_reject(reject, timeline, events);
-        }
-        if !group.absorbed.is_empty() {
-            events.push(Event::Finished(group.absorbed));
-        }
-    }
 }
 
 fn push_reject(reject: Reject, timeline: &mut Timeline, events: &mut Vec<Event>) {
     timeline.counts.rejected += 1;
     events.push(Event::Rejected(reject));
-}
-
-fn expiry_error(group: &Group) -> String {
-    let cause = match group.cause {
-        CloseCause::Evicted => "was closed early for lack of memory",
-        _ => "was not complete in time",
-    };
-    let missing: Vec<&str> = group.missing.iter().map(|view| view.as_str()).collect();
-    let came = group.views.len();
-    if missing.is_empty() {
-        return format!("part `{}` {cause}: {came} views came", group.part.part);
-    }
-    format!(
-        "part `{}` {cause}: {came} views came, missing `{}`",
-        group.part.part,
-        missing.join("`, `")
-    )
 }

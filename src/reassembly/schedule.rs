@@ -59,12 +59,12 @@ impl Schedule {
     pub(crate) fn remove(&mut self, sequence: Sequence) -> Option<Appointment> {
         let appointment = self.appointments.remove(&sequence)?;
         self.by_deadline.remove(&(appointment.deadline, sequence));
-        if let Some((number, due)) = appointment.quiet_deadline {
-            if let Some(of_number) = self.by_quiet.get_mut(&number) {
-                of_number.remove(&(due, sequence));
-                if of_number.is_empty() {
-                    self.by_quiet.remove(&number);
-                }
+        if let Some((number, due)) = appointment.quiet_deadline
+            && let Some(of_number) = self.by_quiet.get_mut(&number)
+        {
+            of_number.remove(&(due, sequence));
+            if of_number.is_empty() {
+                self.by_quiet.remove(&number);
             }
         }
         Some(appointment)
@@ -109,6 +109,19 @@ impl Schedule {
 
     pub(crate) fn len(&self) -> usize {
         self.appointments.len()
+    }
+
+    /// Whether the three indexes agree.
+    #[cfg(test)]
+    pub(crate) fn is_consistent(&self) -> bool {
+        let with_quiet = |one: &&Appointment| one.quiet_deadline.is_some();
+        let quiet = self.by_quiet.values().map(BTreeSet::len).sum::<usize>();
+        self.by_deadline.len() == self.appointments.len()
+            && quiet == self.appointments.values().filter(with_quiet).count()
+            && self
+                .by_quiet
+                .values()
+                .all(|of_number| !of_number.is_empty())
     }
 
     fn take(&mut self, sequence: Sequence, cause: CloseCause) -> Option<Due> {

@@ -75,7 +75,9 @@ pub struct ReassemblySettings {
     pub lines: HashMap<LineId, LinePolicy>,
     /// Which views a part should have.
     pub expected: ExpectedViews,
-    /// A part ID seen again this much event time after its part was closed is a new part.
+    /// A part ID seen again this much event time after its part was closed is a new part. Must
+    /// be longer than any timeout and than `max_future`, else a view with a wrong time makes its
+    /// part be forgotten too soon.
     pub reuse_after: Duration,
     /// How far past the wall clock a view's time may lie before it is clamped.
     pub max_future: Duration,

@@ -96,11 +96,11 @@ impl StreamClock {
 
     /// Notes that everything was read. Idleness begins here, but for repetitions.
     pub(crate) fn reach_end(&mut self, partition: &TopicPartition, now: Timestamp) {
-        if let Some(clock) = self.partitions.get_mut(partition) {
-            if !clock.is_at_end {
-                clock.is_at_end = true;
-                clock.active_at = now;
-            }
+        if let Some(clock) = self.partitions.get_mut(partition)
+            && !clock.is_at_end
+        {
+            clock.is_at_end = true;
+            clock.active_at = now;
         }
     }
 

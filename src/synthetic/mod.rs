@@ -37,3 +37,6 @@ pub struct SyntheticPart {
     /// The defect, if the part has one.
     pub defect: Option<DefectKind>,
 }
+
+#[cfg(test)]
+mod tests;

@@ -83,12 +83,12 @@ struct BaseView {
 
 /// A pixel that the defect changes: in the mask with its new light, or only shaded by it.
 #[derive(Clone, Copy)]
-enum Change {
+pub(super) enum Change {
     Surface(Vec3),
     Shading(Vec3),
 }
 
-type Changes = Vec<(usize, Change)>;
+pub(super) type Changes = Vec<(usize, Change)>;
 
 /// Everything about one part that does not depend on its defect.
 pub(crate) struct Studio {
@@ -178,7 +178,7 @@ impl Studio {
     }
 
     /// Finds a place where the defect is visible in at least one view.
-    pub(crate) fn place(&self, kind: DefectKind) -> (AlteredPart, Vec<Changes>) {
+    pub(super) fn place(&self, kind: DefectKind) -> (AlteredPart, Vec<Changes>) {
         let needed = VISIBLE_PIXELS_AT_192 * (self.size as f32 / 192.0).powi(2);
         let mut best: Option<(usize, AlteredPart, Vec<Changes>)> = None;
         for attempt in 0..MAX_PLACEMENTS {
@@ -189,11 +189,7 @@ impl Studio {
                 .par_iter()
                 .map(|station| self.changes(station, &altered))
                 .collect();
-            let most = changes
-                .iter()
-                .map(|view| surface_pixels(view))
-                .max()
-                .unwrap_or(0);
+            let most = changes.iter().map(surface_pixels).max().unwrap_or(0);
             if best.as_ref().is_none_or(|(pixels, ..)| most > *pixels) {
                 best = Some((most, altered, changes));
             }
@@ -304,7 +300,8 @@ impl Studio {
         if is_surface {
             return (difference.max_element() > VISIBLE_LEVELS).then_some(Change::Surface(new));
         }
-        (new != old).then_some(Change::Shading(new / old.max(Vec3::splat(1e-4))))
+        let is_soiled = after.iter().any(|sample| sample.defect_share > 0.0);
+        (new != old && !is_soiled).then_some(Change::Shading(new / old.max(Vec3::splat(1e-4))))
     }
 
     /// Develops a view: the defect's changes, exposure, noise, eight bits.

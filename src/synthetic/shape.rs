@@ -184,7 +184,7 @@ impl Shape {
         };
         let mut solid = extruded_round(profile, point.z, 0.02, 0.4, 0.015);
         let web = (radius - 0.55).abs() - 0.15;
-        let recess = web.max((point.z - 0.21).abs() * -1.0 + 0.1);
+        let recess = web.max(0.1 - (point.z - 0.21).abs());
         solid = carved(solid, recess, 0.04);
         let (hole, number) = sector(rotated(point.xy(), -std::f32::consts::PI / 6.0), GEAR_HOLES);
         if !self.lacks(GEAR_TEETH + number) {

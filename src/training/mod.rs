@@ -8,10 +8,13 @@ pub mod checkpoint;
 pub mod dataset;
 pub mod encoder_file;
 pub mod formula;
+pub mod iteration;
+pub mod objective;
 pub mod optimiser;
 pub mod parallel;
 pub mod pretext;
 pub mod pretraining;
+pub mod reconstruction;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -4,17 +4,13 @@
 //! The question about alteration is asked of the very features that the anomaly model compares
 //! (the means of the two halves of the target blocks), so that an irregularity moves them.
 
-use std::path::PathBuf;
-
 use candle_core::{D, Device, Result, Tensor};
-use candle_nn::VarMap;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 
-use super::checkpoint::{self, Progress};
 use super::formula::Canvas;
-use super::optimiser::{OptimiserSettings, Parameters, Schedule, StableAdamW};
-use super::parallel::{ShardLoss, StepGradients, shard_gradients};
+use super::iteration::{CheckpointSettings, Plan};
+use super::optimiser::{OptimiserSettings, Parameters, Schedule};
+use super::parallel::{ShardLoss, shard_gradients};
 use super::pretext::{Example, PretextSettings, example};
 use super::{TrainingError, builder, item_rng, parameters, values};
 use crate::model::Mode;
@@ -64,12 +60,8 @@ pub struct PretrainingSettings {
     pub seed: u64,
     /// Threads that share the batch.
     pub threads: usize,
-    /// Where checkpoints are kept, if anywhere.
-    pub checkpoint: Option<PathBuf>,
-    /// Iterations between checkpoints.
-    pub checkpoint_every: u64,
-    /// Whether to go on from the checkpoint.
-    pub resume: bool,
+    /// Checkpoints.
+    pub checkpoint: CheckpointSettings,
 }
 
 impl PretrainingSettings {
@@ -158,142 +150,55 @@ pub fn pretrain(
     mut report: impl FnMut(u64, &[f64]),
 ) -> std::result::Result<EncoderTensors, TrainingError> {
     settings.validate()?;
-    let mut run = Run::new(settings, device)?;
-    let bar = progress_bar(settings.iterations, run.iteration);
-    let mut means: Option<Vec<f64>> = None;
-    while run.iteration < settings.iterations {
-        let step = run.step(settings, given, device)?;
-        if !step.loss.is_finite() {
-            let (iteration, loss) = (run.iteration, step.loss);
-            return Err(TrainingError::Diverged { iteration, loss });
-        }
-        let now: Vec<f64> = std::iter::once(step.loss).chain(step.details).collect();
-        let mixed = match &means {
-            None => now,
-            Some(old) => old
-                .iter()
-                .zip(&now)
-                .map(|(old, new)| 0.97 * old + 0.03 * new)
-                .collect(),
-        };
-        bar.set_message(format!("loss {:.4}", mixed[0]));
-        bar.inc(1);
-        run.iteration += 1;
-        if run.iteration.is_multiple_of(25) || run.iteration == settings.iterations {
-            report(run.iteration, &mixed);
-        }
-        means = Some(mixed);
-        run.save_if_due(settings)?;
-    }
-    bar.finish();
-    Ok(values(&run.parameters, ENCODER))
-}
-
-/// A progress bar with the time left and the loss.
-pub(crate) fn progress_bar(iterations: u64, done: u64) -> ProgressBar {
-    let template = "{bar:40} {pos}/{len} [{elapsed_precise} < {eta_precise}] {msg}";
-    let style =
-        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    let bar = ProgressBar::new(iterations)
-        .with_style(style)
-        .with_position(done);
-    bar.reset_eta();
-    bar
-}
-
-/// A run's state.
-struct Run {
-    parameters: Parameters,
-    optimiser: StableAdamW,
-    network: Pretrainer,
-    iteration: u64,
-}
-
-impl Run {
-    fn new(
-        settings: &PretrainingSettings,
-        device: &Device,
-    ) -> std::result::Result<Self, TrainingError> {
-        let mut specs = TensorSpecs::default();
-        specs.extend("encoder", settings.encoder.tensors());
-        specs.extend("head", head_tensors(&settings.encoder));
-        let map: VarMap = specs.initial_variables(settings.seed, device)?;
-        let parameters = parameters(&map);
-        let mut optimiser = StableAdamW::new(OptimiserSettings::pretraining());
-        let mut iteration = 0;
-        if let (true, Some(path)) = (settings.resume, &settings.checkpoint) {
-            let expected = progress(settings, 0);
-            iteration = checkpoint::resume(path, &expected, &parameters, &mut optimiser, device)?;
-        }
-        let network = Pretrainer::new(&settings.encoder, &parameters, device)?;
-        Ok(Self {
-            parameters,
-            optimiser,
-            network,
-            iteration,
-        })
-    }
-
-    fn step(
-        &mut self,
-        settings: &PretrainingSettings,
-        given: &[Canvas],
-        device: &Device,
-    ) -> Result<StepGradients> {
-        let pretext = settings.pretext_settings();
-        let items: Vec<u64> = (0..settings.batch as u64).collect();
-        let share = SHARD.min(settings.batch);
-        let (network, iteration) = (&self.network, self.iteration);
-        let shards = items
-            .chunks(share)
-            .map(|items| {
-                move || {
-                    let examples: Vec<Example> = items
-                        .iter()
-                        .map(|&item| {
-                            let mut rng = item_rng(settings.seed, iteration, item);
-                            example(&mut rng, &pretext, given)
-                        })
-                        .collect();
-                    network.loss(&examples, settings, device)
-                }
-            })
-            .collect();
-        let step = shard_gradients(&self.parameters, settings.threads, shards)?;
-        let schedule = Schedule {
+    let mut specs = TensorSpecs::default();
+    specs.extend("encoder", settings.encoder.tensors());
+    specs.extend("head", head_tensors(&settings.encoder));
+    let parameters = parameters(&specs.initial_variables(settings.seed, device)?);
+    let network = Pretrainer::new(&settings.encoder, &parameters, device)?;
+    let plan = Plan {
+        optimiser: OptimiserSettings::pretraining(),
+        schedule: Schedule {
             peak: settings.learning_rate,
             last: settings.learning_rate * 0.01,
             warm_up: settings.warm_up,
             iterations: settings.iterations,
-        };
-        let rate = schedule.rate(self.iteration);
-        self.optimiser
-            .step(&self.parameters, &step.gradients, rate)?;
-        Ok(step)
-    }
-
-    fn save_if_due(
-        &self,
-        settings: &PretrainingSettings,
-    ) -> std::result::Result<(), TrainingError> {
-        let is_due = self
-            .iteration
-            .is_multiple_of(settings.checkpoint_every.max(1))
-            || self.iteration == settings.iterations;
-        if let (true, Some(path)) = (is_due, &settings.checkpoint) {
-            let progress = progress(settings, self.iteration);
-            checkpoint::save(path, &progress, &self.parameters, &self.optimiser)?;
-        }
-        Ok(())
-    }
+        },
+        seed: settings.seed,
+        fingerprint: settings.fingerprint(),
+        checkpoint: &settings.checkpoint,
+    };
+    let step = |iteration| {
+        let shards = shards(settings, given, iteration, |examples| {
+            network.loss(&examples, settings, device)
+        });
+        shard_gradients(&parameters, settings.threads, shards)
+    };
+    plan.run(&parameters, device, step, &mut report)?;
+    Ok(values(&parameters, ENCODER))
 }
 
-fn progress(settings: &PretrainingSettings, iteration: u64) -> Progress {
-    Progress {
-        iteration,
-        seed: settings.seed,
-        settings: settings.fingerprint(),
-    }
+/// One job a shard: draw its examples, compute their loss.
+fn shards<'a>(
+    settings: &'a PretrainingSettings,
+    given: &'a [Canvas],
+    iteration: u64,
+    loss: impl Fn(Vec<Example>) -> Result<ShardLoss> + Copy + Send + 'a,
+) -> Vec<impl FnOnce() -> Result<ShardLoss> + Send + 'a> {
+    let pretext = settings.pretext_settings();
+    let batch = settings.batch as u64;
+    (0..batch)
+        .step_by(SHARD)
+        .map(|first| {
+            move || {
+                let items = first..batch.min(first + SHARD as u64);
+                let examples = items.map(|item| {
+                    let mut rng = item_rng(settings.seed, iteration, item);
+                    example(&mut rng, &pretext, given)
+                });
+                loss(examples.collect())
+            }
+        })
+        .collect()
 }
 
 /// A norm and a linear layer, for a question.

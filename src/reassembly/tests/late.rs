@@ -72,6 +72,16 @@ fn a_part_id_used_again_closes_the_group_that_still_waits() {
 }
 
 #[test]
+fn a_camera_whose_clock_is_hours_behind_does_not_split_parts() {
+    let buffer = small_buffer(settings());
+    let behind = shot("p", "top", 0).taken_at(-7_200_000).written_at(0);
+    assert!(accept(&buffer, behind).is_empty());
+    assert!(accept(&buffer, shot("p", "left", 0).taken_at(10).written_at(10)).is_empty());
+    let events = accept(&buffer, shot("p", "right", 0).taken_at(20).written_at(20));
+    assert_eq!(closed(&events).cause, CloseCause::Complete);
+}
+
+#[test]
 fn closed_parts_are_forgotten_once_their_ids_may_be_used_again() {
     let buffer = small_buffer(settings());
     complete(&buffer, "p", 0, 0);

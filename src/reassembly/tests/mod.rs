@@ -1,9 +1,12 @@
 //! Tests of the buffer, and what they build views with.
 
 mod assignment;
+mod concurrency;
 mod grouping;
 mod late;
 mod pressure;
+mod properties;
+mod simulation;
 mod time;
 
 use std::sync::Arc;
@@ -11,7 +14,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::domain::{
-    ClassName, ImageEncoding, LineId, PartId, Record, RejectReason, Topic, ViewId,
+    ClassName, Group, ImageEncoding, LineId, PartId, RejectReason, ScoringOrder, TimeoutPolicy,
+    Topic,
 };
 
 /// Wall time at the start of every test, in epoch milliseconds; so that event times can be small
@@ -40,6 +44,7 @@ struct Shot {
     offset: i64,
     generation: u64,
     captured_at: i64,
+    written_at: Option<i64>,
     class: Option<&'static str>,
     count: Option<usize>,
     bytes: Vec<u8>,
@@ -56,6 +61,7 @@ fn shot(part: &'static str, view: &'static str, offset: i64) -> Shot {
         offset,
         generation: 1,
         captured_at: 0,
+        written_at: None,
         class: None,
         count: None,
         bytes: format!("image of {part} from {view}").into_bytes(),
@@ -66,6 +72,13 @@ impl Shot {
     fn taken_at(self, millis: i64) -> Self {
         Self {
             captured_at: millis,
+            ..self
+        }
+    }
+
+    fn written_at(self, millis: i64) -> Self {
+        Self {
+            written_at: Some(millis),
             ..self
         }
     }
@@ -103,7 +116,7 @@ impl Shot {
             key: Some(self.part.into()),
             value: Some(self.bytes),
             headers: Vec::new(),
-            timestamp: None,
+            timestamp: self.written_at.map(at),
             lease: None,
         };
         record.lease = budget.map(|budget| budget.lease(record.size_bytes()));

@@ -1,0 +1,65 @@
+//! `panoptes calibrate`: sets a bundle's thresholds from good parts that it was not trained on.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, ensure};
+use clap::Args;
+
+use super::eval::measure_all;
+use crate::evaluation::calibration::{CalibrationRule, calibrate};
+use crate::model::bundle::{Bundle, Precision};
+
+/// Sets a model bundle's thresholds from good parts.
+#[derive(Args, Clone, Debug)]
+pub struct CalibrateArguments {
+    /// The model bundle, changed in place
+    #[arg(short, long, value_name = "FOLDER")]
+    pub model: PathBuf,
+    /// Folder of images of good parts, other ones than in training
+    #[arg(long, value_name = "FOLDER")]
+    pub data: PathBuf,
+    /// Folder of masks with the same relative paths; parts with a defect are then left out
+    #[arg(long, value_name = "FOLDER")]
+    pub masks: Option<PathBuf>,
+    /// `cpu`, `cuda:0`, or `auto`
+    #[arg(long, default_value = "auto")]
+    pub device: String,
+    /// Quantile of the good parts' scores, from 0 to 1
+    #[arg(long, default_value_t = 0.99)]
+    pub quantile: f64,
+    /// Share of the distance from the median to the quantile that is added
+    #[arg(long, default_value_t = 0.1)]
+    pub margin: f64,
+}
+
+/// Measures the good parts and writes the thresholds into the bundle.
+///
+/// # Errors
+/// When the bundle or the data cannot be used, or the device fails.
+pub fn run(arguments: &CalibrateArguments) -> anyhow::Result<()> {
+    let quantile = arguments.quantile;
+    ensure!(
+        (0.0..=1.0).contains(&quantile),
+        "`--quantile` must lie between 0 and 1, found `{quantile}`"
+    );
+    let bundle = Bundle::load(&arguments.model).context("cannot use the model bundle")?;
+    let masks = arguments.masks.as_deref();
+    let parts = measure_all(&bundle, &arguments.device, &arguments.data, masks)?;
+    let rule = CalibrationRule {
+        quantile,
+        margin: arguments.margin,
+    };
+    let mut manifest = bundle.manifest.clone();
+    manifest.classes.extend(calibrate(&parts, rule));
+    for (class, thresholds) in &manifest.classes {
+        println!("{class}: threshold {:.5}", thresholds.threshold);
+    }
+    Bundle::save(
+        &arguments.model,
+        &manifest,
+        &bundle.tensors,
+        Precision::Half,
+    )
+    .context("cannot keep the bundle")?;
+    Ok(())
+}

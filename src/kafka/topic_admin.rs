@@ -1,0 +1,100 @@
+//! Creates topics, for the tools that publish on an empty broker.
+
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use super::client::BusSettings;
+use crate::domain::Topic;
+
+/// How long the brokers may take to answer.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Leaves the number of copies to the broker's `default.replication.factor`.
+const BROKER_DEFAULT_REPLICATION: i32 = -1;
+
+/// Why the topics are not as asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum TopicAdminError {
+    /// The client could not be made, or the brokers did not answer.
+    #[error("failed to create topics: {0}")]
+    Request(#[from] KafkaError),
+    /// A topic was refused.
+    #[error("failed to create topic `{topic}`: {code}")]
+    Refused {
+        /// The topic.
+        topic: String,
+        /// The broker's reason.
+        code: RDKafkaErrorCode,
+    },
+    /// A topic exists with another number of partitions. The views of a part must meet on one
+    /// partition number, so all camera topics need as many.
+    #[error("expected topic `{topic}` to have `{expected}` partitions, found `{found}`")]
+    PartitionCount {
+        /// The topic.
+        topic: Topic,
+        /// Partitions asked for.
+        expected: usize,
+        /// Partitions that it has.
+        found: usize,
+    },
+}
+
+/// Creates those of the topics that do not exist, each with `partitions` partitions, and checks
+/// that those that exist have as many.
+///
+/// # Errors
+/// When the brokers cannot be reached or refuse, or when an existing topic differs.
+pub async fn create_topics(
+    bus: &BusSettings,
+    topics: &[Topic],
+    partitions: u16,
+) -> Result<(), TopicAdminError> {
+    let admin: AdminClient<DefaultClientContext> = bus.client_config().create()?;
+    let new_topics: Vec<NewTopic<'_>> = topics
+        .iter()
+        .map(|topic| {
+            let replication = TopicReplication::Fixed(BROKER_DEFAULT_REPLICATION);
+            NewTopic::new(topic.as_str(), i32::from(partitions), replication)
+        })
+        .collect();
+    let options = AdminOptions::new()
+        .request_timeout(Some(REQUEST_TIMEOUT))
+        .operation_timeout(Some(REQUEST_TIMEOUT));
+    let mut existing = Vec::new();
+    for answer in admin.create_topics(&new_topics, &options).await? {
+        match answer {
+            Ok(_) => {}
+            Err((topic, RDKafkaErrorCode::TopicAlreadyExists)) => existing.push(topic),
+            Err((topic, code)) => return Err(TopicAdminError::Refused { topic, code }),
+        }
+    }
+    if existing.is_empty() {
+        return Ok(());
+    }
+    tokio::task::spawn_blocking(move || check_partitions(&admin, &existing, partitions))
+        .await
+        .map_err(|_| KafkaError::Canceled)?
+}
+
+fn check_partitions(
+    admin: &AdminClient<DefaultClientContext>,
+    topics: &[String],
+    partitions: u16,
+) -> Result<(), TopicAdminError> {
+    // All topics are asked for: naming one that is gone by now would create it on some brokers.
+    let metadata = admin.inner().fetch_metadata(None, REQUEST_TIMEOUT)?;
+    for topic in metadata.topics() {
+        let found = topic.partitions().len();
+        if topics.iter().any(|name| name == topic.name()) && found != usize::from(partitions) {
+            return Err(TopicAdminError::PartitionCount {
+                topic: Topic::from(topic.name()),
+                expected: usize::from(partitions),
+                found,
+            });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! How an open group becomes a closed part, and where it goes by its line's policy.
+
+use std::mem;
+
+use crate::domain::{CloseCause, Group, Reject, RejectReason, ScoringOrder, TimeoutPolicy, ViewId};
+
+use super::closed::{ClosedPart, Reuse};
+use super::group::OpenGroup;
+use super::report::Event;
+use super::timeline::Timeline;
+use super::{PartState, ReassemblyBuffer, push_reject};
+
+impl ReassemblyBuffer {
+    pub(super) fn close_complete(
+        &self,
+        state: &mut PartState,
+        timeline: &mut Timeline,
+        events: &mut Vec<Event>,
+    ) {
+        let is_complete = match state {
+            PartState::Open(group) => group.is_complete(&self.settings.expected),
+            PartState::Closed(_) => false,
+        };
+        if is_complete {
+            self.close(state, CloseCause::Complete, timeline, events);
+        }
+    }
+
+    pub(super) fn close(
+        &self,
+        state: &mut PartState,
+        cause: CloseCause,
+        timeline: &mut Timeline,
+        events: &mut Vec<Event>,
+    ) {
+        let PartState::Open(group) = state else {
+            return;
+        };
+        let closed = ClosedPart::of(group, self.reuse_of(group, cause, timeline));
+        timeline.schedule.remove(group.sequence);
+        timeline.open_bytes = timeline.open_bytes.saturating_sub(group.bytes as u64);
+        timeline.closed.insert(group.part().clone(), &closed);
+        timeline.count_closed(cause);
+        let previous = mem::replace(state, PartState::Closed(closed));
+        if let PartState::Open(group) = previous {
+            self.hand_on(group, cause, timeline, events);
+        }
+    }
+
+    /// From when on the group's part ID means a new part.
+    pub(super) fn reuse_of(
+        &self,
+        group: &OpenGroup,
+        cause: CloseCause,
+        timeline: &Timeline,
+    ) -> Reuse {
+        let closed_at = match cause {
+            CloseCause::Complete => group.last_event,
+            _ => group.last_event.max(group.deadline),
+        };
+        let stream_time = timeline.clock.stream_time().unwrap_or(closed_at);
+        Reuse {
+            taken_after: closed_at.max(stream_time).after(self.settings.reuse_after),
+            written_after: group.last_written.after(self.settings.reuse_after),
+        }
+    }
+
+    /// Sends a closed group where its line's policy wants it.
+    fn hand_on(
+        &self,
+        group: OpenGroup,
+        cause: CloseCause,
+        timeline: &mut Timeline,
+        events: &mut Vec<Event>,
+    ) {
+        let on_timeout = self.settings.for_line(&group.part().line).on_timeout;
+        let scoring = match (cause, on_timeout) {
+            (CloseCause::Complete, _) | (_, TimeoutPolicy::ScorePartial) => ScoringOrder::Score,
+            (_, TimeoutPolicy::Review | TimeoutPolicy::DeadLetter) => ScoringOrder::Skip,
+        };
+        let group = group.close(cause, scoring, &self.settings.expected);
+        if cause == CloseCause::Complete || on_timeout != TimeoutPolicy::DeadLetter {
+            events.push(Event::Closed(group));
+            return;
+        }
+        let error = expiry_error(&group);
+        for view in group.views {
+            let reject = Reject {
+                record: view.record,
+                reason: RejectReason::Expired,
+                error: error.clone(),
+            };
+            push_reject(reject, timeline, events);
+        }
+        if !group.absorbed.is_empty() {
+            events.push(Event::Finished(group.absorbed));
+        }
+    }
+}
+
+fn expiry_error(group: &Group) -> String {
+    let cause = match group.cause {
+        CloseCause::Evicted => "was closed early for lack of memory",
+        _ => "was not complete in time",
+    };
+    let missing: Vec<&str> = group.missing.iter().map(ViewId::as_str).collect();
+    let came = group.views.len();
+    if missing.is_empty() {
+        return format!("part `{}` {cause}: {came} views came", group.part.part);
+    }
+    format!(
+        "part `{}` {cause}: {came} views came, missing `{}`",
+        group.part.part,
+        missing.join("`, `")
+    )
+}

@@ -1,0 +1,307 @@
+//! Training of the network on good parts: the decoder learns to rebuild the encoder's features.
+//!
+//! Where nothing before the encoder is trained, its features are computed once and kept, so that
+//! an iteration costs the decoder alone.
+
+use std::collections::HashMap;
+
+use candle_core::{DType, Device, Result, Tensor};
+use candle_nn::VarBuilder;
+use rand::seq::SliceRandom;
+
+use super::encoder_file::Encoder;
+use super::iteration::{CheckpointSettings, Plan};
+use super::objective::{Objective, left_aside};
+use super::optimiser::{OptimiserSettings, Parameters, Schedule};
+use super::parallel::{ShardLoss, shard_gradients};
+use super::{TrainingError, builder, item_rng, parameters, values};
+use crate::model::mvmcad::{EncoderGroups, Mvmcad, MvmcadConfig};
+use crate::model::{InputImage, Mode};
+
+/// Images of one shard: few enough that their features stay in the processor's cache.
+const SHARD: usize = 4;
+/// Marks the random numbers of shuffling; no item of a batch has this number.
+const SHUFFLE: u64 = u64::MAX;
+
+/// Settings of a training run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReconstructionSettings {
+    /// The network.
+    pub architecture: MvmcadConfig,
+    /// The loss.
+    pub objective: Objective,
+    /// Iterations over which the loss turns from all patches to the hardest.
+    pub ramp: u64,
+    /// Iterations.
+    pub iterations: u64,
+    /// Images an iteration.
+    pub batch: usize,
+    /// Learning rate after the warm-up; it falls to a tenth.
+    pub learning_rate: f64,
+    /// Iterations of the warm-up.
+    pub warm_up: u64,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Threads that share the batch.
+    pub threads: usize,
+    /// Checkpoints.
+    pub checkpoint: CheckpointSettings,
+}
+
+impl ReconstructionSettings {
+    fn validate(&self, images: usize) -> std::result::Result<(), TrainingError> {
+        self.architecture
+            .validate()
+            .map_err(TrainingError::Setting)?;
+        for (key, value) in [
+            ("batch", self.batch),
+            ("threads", self.threads),
+            ("images", images),
+        ] {
+            if value == 0 {
+                let rule = format!("`{key}` must be at least 1, found `0`");
+                return Err(TrainingError::Setting(rule));
+            }
+        }
+        Ok(())
+    }
+
+    fn plan(&self) -> Plan<'_> {
+        Plan {
+            optimiser: OptimiserSettings::reconstruction(),
+            schedule: Schedule {
+                peak: self.learning_rate,
+                last: self.learning_rate * 0.1,
+                warm_up: self.warm_up,
+                iterations: self.iterations,
+            },
+            seed: self.seed,
+            fingerprint: format!(
+                "{:?} {:?} ramp {} iterations {} batch {} rate {} warm-up {}",
+                self.architecture,
+                self.objective,
+                self.ramp,
+                self.iterations,
+                self.batch,
+                self.learning_rate,
+                self.warm_up
+            ),
+            checkpoint: &self.checkpoint,
+        }
+    }
+}
+
+/// Trains on prepared images of good parts; returns every tensor of the network. `report` gets
+/// the iterations done and the running mean of the loss.
+///
+/// # Errors
+/// When a setting, the checkpoint or the device is at fault, or the loss diverges.
+pub fn reconstruct(
+    settings: &ReconstructionSettings,
+    encoder: &Encoder,
+    images: &[InputImage],
+    device: &Device,
+    mut report: impl FnMut(u64, &[f64]),
+) -> std::result::Result<HashMap<String, Tensor>, TrainingError> {
+    settings.validate(images.len())?;
+    let specs = settings.architecture.trainable_tensors();
+    let parameters = parameters(&specs.initial_variables(settings.seed, device)?);
+    let builders = Builders {
+        encoder,
+        parameters: &parameters,
+        device,
+    };
+    let source = Source::new(settings, images, &builders)?;
+    let mut order = Order::new(images.len(), settings.seed);
+    let (shard, threads) = if source.is_cached() {
+        (SHARD, settings.threads)
+    } else {
+        // The prior's batch statistics are those of a whole batch.
+        (settings.batch, 1)
+    };
+    let step = |iteration: u64| {
+        let chosen = order.batch(iteration, settings.batch);
+        let easy = left_aside(iteration, settings.ramp);
+        let (source, builders) = (&source, &builders);
+        let shards = chosen
+            .chunks(shard)
+            .enumerate()
+            .map(|(index, chosen)| {
+                move || {
+                    let network = builders.network(&settings.architecture)?;
+                    network.reseed_dropout(dropout_seed(settings.seed, iteration, index));
+                    let groups = source.groups(&network, chosen, builders.device)?;
+                    let features = network.reconstruct(&groups, Mode::Train)?;
+                    let loss = settings.objective.loss(&features, easy)?;
+                    Ok(ShardLoss {
+                        loss,
+                        details: Vec::new(),
+                    })
+                }
+            })
+            .collect();
+        shard_gradients(&parameters, threads, shards)
+    };
+    settings
+        .plan()
+        .run(&parameters, device, step, &mut report)?;
+    Ok(all_tensors(&parameters, encoder))
+}
+
+fn dropout_seed(seed: u64, iteration: u64, shard: usize) -> u64 {
+    use rand::Rng;
+    // Beyond every item of a batch, so that no other use shares these numbers.
+    item_rng(seed, iteration, (1 << 32) + shard as u64).random()
+}
+
+fn all_tensors(parameters: &Parameters, encoder: &Encoder) -> HashMap<String, Tensor> {
+    let mut tensors: HashMap<String, Tensor> = values(parameters, "").into_iter().collect();
+    for (name, tensor) in &encoder.tensors {
+        tensors.insert(format!("encoder.{name}"), tensor.clone());
+    }
+    tensors
+}
+
+/// What networks over the same variables are built from.
+struct Builders<'a> {
+    encoder: &'a Encoder,
+    parameters: &'a Parameters,
+    device: &'a Device,
+}
+
+impl Builders<'_> {
+    /// A network of its own for one thread: dropout has a state.
+    fn network(&self, architecture: &MvmcadConfig) -> Result<Mvmcad> {
+        let encoder =
+            VarBuilder::from_tensors(self.encoder.tensors.clone(), DType::F32, self.device);
+        Mvmcad::new(
+            architecture,
+            encoder,
+            builder(self.parameters, "", self.device),
+        )
+    }
+}
+
+/// Where a batch's encoder features come from.
+enum Source<'a> {
+    /// Computed once, image by image: shallow and deep.
+    Cached(Vec<[Tensor; 2]>),
+    /// Computed anew from the images.
+    Images {
+        images: &'a [InputImage],
+        side: usize,
+    },
+}
+
+impl<'a> Source<'a> {
+    fn new(
+        settings: &ReconstructionSettings,
+        images: &'a [InputImage],
+        builders: &Builders<'_>,
+    ) -> Result<Self> {
+        let side = settings.architecture.encoder.input_side;
+        let network = builders.network(&settings.architecture)?;
+        if !network.can_cache_encoder() {
+            return Ok(Self::Images { images, side });
+        }
+        let share = images.len().div_ceil(settings.threads);
+        let encode = |images: &[InputImage]| -> Result<Vec<[Tensor; 2]>> {
+            let one = |image: &InputImage| {
+                let batch = stack(std::slice::from_ref(image), side, builders.device)?;
+                let groups = network.encode(&batch, Mode::Inference)?;
+                Ok([groups.shallow, groups.deep])
+            };
+            images.iter().map(one).collect()
+        };
+        let parts: Vec<Result<Vec<[Tensor; 2]>>> = std::thread::scope(|scope| {
+            let encode = &encode;
+            let threads: Vec<_> = images
+                .chunks(share)
+                .map(|images| scope.spawn(move || encode(images)))
+                .collect();
+            let join = |thread: std::thread::ScopedJoinHandle<'_, _>| match thread.join() {
+                Ok(result) => result,
+                Err(_) => candle_core::bail!("an encoding thread panicked"),
+            };
+            threads.into_iter().map(join).collect()
+        });
+        let mut cached = Vec::with_capacity(images.len());
+        for part in parts {
+            cached.extend(part?);
+        }
+        Ok(Self::Cached(cached))
+    }
+
+    fn is_cached(&self) -> bool {
+        matches!(self, Self::Cached(_))
+    }
+
+    fn groups(&self, network: &Mvmcad, chosen: &[usize], device: &Device) -> Result<EncoderGroups> {
+        match self {
+            Self::Cached(cached) => {
+                let gather = |group: usize| {
+                    let tensors: Vec<&Tensor> = chosen.iter().map(|&i| &cached[i][group]).collect();
+                    Tensor::cat(&tensors, 0)
+                };
+                Ok(EncoderGroups {
+                    shallow: gather(0)?,
+                    deep: gather(1)?,
+                })
+            }
+            Self::Images { images, side } => {
+                let chosen: Vec<InputImage> = chosen.iter().map(|&i| images[i].clone()).collect();
+                network.encode(&stack(&chosen, *side, device)?, Mode::Train)
+            }
+        }
+    }
+}
+
+/// Prepared images as one tensor `[images, 3, side, side]`.
+pub(crate) fn stack(images: &[InputImage], side: usize, device: &Device) -> Result<Tensor> {
+    let values: Vec<f32> = images
+        .iter()
+        .flat_map(|image| image.values.iter().copied())
+        .collect();
+    Tensor::from_vec(values, (images.len(), 3, side, side), device)
+}
+
+/// The order of the images: shuffled anew each epoch, known from the iteration alone.
+struct Order {
+    images: usize,
+    seed: u64,
+    epoch: Option<u64>,
+    shuffled: Vec<usize>,
+}
+
+impl Order {
+    fn new(images: usize, seed: u64) -> Self {
+        Self {
+            images,
+            seed,
+            epoch: None,
+            shuffled: Vec::new(),
+        }
+    }
+
+    fn batch(&mut self, iteration: u64, size: usize) -> Vec<usize> {
+        let first = iteration * size as u64;
+        (first..first + size as u64)
+            .map(|position| self.at(position))
+            .collect()
+    }
+
+    fn at(&mut self, position: u64) -> usize {
+        let (epoch, index) = (position / self.images as u64, position % self.images as u64);
+        if self.epoch != Some(epoch) {
+            self.shuffled = (0..self.images).collect();
+            self.shuffled
+                .shuffle(&mut item_rng(self.seed, epoch, SHUFFLE));
+            self.epoch = Some(epoch);
+        }
+        self.shuffled[index as usize]
+    }
+}
+
+#[cfg(test)]
+#[path = "reconstruction_tests.rs"]
+mod tests;

@@ -1,0 +1,179 @@
+use std::collections::BTreeMap;
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+use super::*;
+use crate::domain::MapFootprint;
+use crate::model::mvmcad::{Amplification, PriorMode};
+use crate::model::vit::{PositionInterpolation, VitConfig};
+use crate::training::formula::draw;
+
+const SIDE: usize = 32;
+
+fn architecture(prior: PriorMode) -> MvmcadConfig {
+    MvmcadConfig {
+        prior,
+        amplification: Amplification::After,
+        decoder_depth: 2,
+        bottleneck_dropout: 0.2,
+        encoder: VitConfig {
+            input_side: SIDE,
+            patch: 8,
+            width: 32,
+            depth: 2,
+            heads: 2,
+            registers: 0,
+            layer_scale: false,
+            position_side: SIDE / 8,
+            position_interpolation: PositionInterpolation::default(),
+            targets: vec![0, 1],
+        },
+    }
+}
+
+fn settings(prior: PriorMode, iterations: u64) -> ReconstructionSettings {
+    ReconstructionSettings {
+        architecture: architecture(prior),
+        objective: Objective::Focal { easy_share: 0.1 },
+        ramp: iterations,
+        iterations,
+        batch: 6,
+        learning_rate: 2e-3,
+        warm_up: 4,
+        seed: 3,
+        threads: 2,
+        checkpoint: CheckpointSettings::default(),
+    }
+}
+
+fn encoder(settings: &ReconstructionSettings) -> Encoder {
+    let config = settings.architecture.encoder.clone();
+    let tensors = config.tensors().initial_values(5, &Device::Cpu).unwrap();
+    Encoder { config, tensors }
+}
+
+fn images() -> Vec<InputImage> {
+    (0..10)
+        .map(|seed| InputImage {
+            values: draw(&mut ChaCha8Rng::seed_from_u64(seed), SIDE).values,
+            footprint: MapFootprint {
+                x: 0.0,
+                y: 0.0,
+                width: 32.0,
+                height: 32.0,
+            },
+        })
+        .collect()
+}
+
+fn train(settings: &ReconstructionSettings) -> (HashMap<String, Tensor>, Vec<f64>) {
+    let mut losses = Vec::new();
+    let tensors = reconstruct(
+        settings,
+        &encoder(settings),
+        &images(),
+        &Device::Cpu,
+        |_, means| {
+            losses.push(means[0]);
+        },
+    );
+    (tensors.unwrap(), losses)
+}
+
+fn bits(tensors: &HashMap<String, Tensor>) -> BTreeMap<&str, Vec<u32>> {
+    let values = |tensor: &Tensor| {
+        let values = tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        values.into_iter().map(f32::to_bits).collect()
+    };
+    tensors
+        .iter()
+        .map(|(name, tensor)| (name.as_str(), values(tensor)))
+        .collect()
+}
+
+#[test]
+fn the_loss_falls() {
+    let mut settings = settings(PriorMode::Off, 150);
+    settings.ramp = 10_000;
+    let (_, losses) = train(&settings);
+    let (first, last) = (losses[0], losses[losses.len() - 1]);
+    assert!(last < 0.5 * first, "{losses:?}");
+}
+
+#[test]
+fn every_trained_tensor_moves_and_the_encoder_does_not() {
+    let settings = settings(PriorMode::Calibrated, 6);
+    let (tensors, _) = train(&settings);
+    settings.architecture.tensors().check(&tensors).unwrap();
+    let start = settings
+        .architecture
+        .trainable_tensors()
+        .initial_values(3, &Device::Cpu)
+        .unwrap();
+    for (name, before) in bits(&start) {
+        assert_ne!(bits(&tensors)[name], before, "`{name}` was not trained");
+    }
+    let encoder = encoder(&settings);
+    for (name, before) in bits(&encoder.tensors) {
+        assert_eq!(bits(&tensors)[format!("encoder.{name}").as_str()], before);
+    }
+}
+
+#[test]
+fn a_resumed_run_ends_with_the_same_weights() {
+    for prior in [PriorMode::Off, PriorMode::Calibrated] {
+        let folder = tempfile::tempdir().unwrap();
+        let whole = train(&settings(prior, 9)).0;
+        let mut settings = settings(prior, 9);
+        settings.checkpoint.file = Some(folder.path().join("run.safetensors"));
+        settings.checkpoint.stop_after = Some(4);
+        train(&settings);
+        settings.checkpoint.stop_after = None;
+        settings.checkpoint.resume = true;
+        let resumed = train(&settings).0;
+        assert_eq!(bits(&whole), bits(&resumed), "{prior:?}");
+    }
+}
+
+#[test]
+fn the_number_of_threads_does_not_change_the_result() {
+    let mut settings = settings(PriorMode::Off, 4);
+    let two = train(&settings).0;
+    settings.threads = 1;
+    assert_eq!(bits(&two), bits(&train(&settings).0));
+}
+
+#[test]
+fn a_checkpoint_of_other_settings_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = settings(PriorMode::Off, 4);
+    settings.checkpoint.file = Some(folder.path().join("run.safetensors"));
+    train(&settings);
+    settings.checkpoint.resume = true;
+    settings.learning_rate = 1e-3;
+    let encoder = encoder(&settings);
+    let result = reconstruct(&settings, &encoder, &images(), &Device::Cpu, |_, _| {});
+    let error = result.unwrap_err().to_string();
+    assert!(
+        error.contains("rate 0.001") && error.contains("rate 0.002"),
+        "{error}"
+    );
+}
+
+#[test]
+fn every_epoch_shows_every_image_once() {
+    let mut order = Order::new(10, 1);
+    let epoch = |order: &mut Order, number: u64| {
+        let mut seen: Vec<usize> = (0..5)
+            .flat_map(|i| order.batch(number * 5 + i, 2))
+            .collect();
+        let shown = seen.clone();
+        seen.sort_unstable();
+        assert_eq!(seen, (0..10).collect::<Vec<_>>());
+        shown
+    };
+    let first = epoch(&mut order, 0);
+    assert_ne!(first, epoch(&mut order, 1));
+    assert_eq!(first, epoch(&mut order, 0));
+}
