@@ -52,8 +52,6 @@ pub const BATCH_IMAGES: &str = "panoptes_batch_images";
 pub const STAGE_SECONDS: &str = "panoptes_stage_seconds";
 /// Time from a part's last view to its published result.
 pub const END_TO_END_SECONDS: &str = "panoptes_end_to_end_seconds";
-/// Items waiting in a `queue`.
-pub const QUEUE_DEPTH: &str = "panoptes_queue_depth";
 /// Partitions this instance reads.
 pub const ASSIGNED_PARTITIONS: &str = "panoptes_assigned_partitions";
 /// Partitions whose intake is paused to keep to the memory budget.
@@ -64,7 +62,7 @@ pub const REBALANCES: &str = "panoptes_rebalances_total";
 pub const COMMITS: &str = "panoptes_commits_total";
 /// Offset commits that failed.
 pub const COMMIT_FAILURES: &str = "panoptes_commit_failures_total";
-/// Records read whose offsets are not yet committed.
+/// Records read whose fate is not yet acknowledged by the brokers, so that no commit passes them.
 pub const UNCOMMITTED_RECORDS: &str = "panoptes_uncommitted_records";
 /// How far stream time lies behind the wall clock.
 pub const STREAM_TIME_LAG_SECONDS: &str = "panoptes_stream_time_lag_seconds";
@@ -87,7 +85,7 @@ pub enum Kind {
 }
 
 /// Every metric: name, kind, unit and help.
-pub const CATALOGUE: [(&str, Kind, Unit, &str); 28] = [
+pub const CATALOGUE: [(&str, Kind, Unit, &str); 27] = [
     (
         RECORDS,
         Kind::Counter,
@@ -186,12 +184,6 @@ pub const CATALOGUE: [(&str, Kind, Unit, &str); 28] = [
         "Time from a part's last view to its published result.",
     ),
     (
-        QUEUE_DEPTH,
-        Kind::Gauge,
-        Unit::Count,
-        "Items waiting in a queue.",
-    ),
-    (
         ASSIGNED_PARTITIONS,
         Kind::Gauge,
         Unit::Count,
@@ -225,7 +217,7 @@ pub const CATALOGUE: [(&str, Kind, Unit, &str); 28] = [
         UNCOMMITTED_RECORDS,
         Kind::Gauge,
         Unit::Count,
-        "Records read whose offsets are not yet committed.",
+        "Records read whose fate is not yet acknowledged by the brokers.",
     ),
     (
         STREAM_TIME_LAG_SECONDS,
@@ -415,30 +407,6 @@ impl Stage {
     }
 }
 
-/// A queue between stages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Queue {
-    /// Records on the way to reassembly.
-    Intake,
-    /// Groups on the way to the model.
-    Groups,
-    /// Scored groups on the way to their verdict.
-    Scored,
-    /// Records on the way into Kafka.
-    Publish,
-}
-
-impl Queue {
-    fn label(self) -> &'static str {
-        match self {
-            Self::Intake => "intake",
-            Self::Groups => "groups",
-            Self::Scored => "scored",
-            Self::Publish => "publish",
-        }
-    }
-}
-
 /// A change of the assignment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rebalance {
@@ -532,11 +500,6 @@ pub fn end_to_end_took(time: Duration) {
     histogram!(END_TO_END_SECONDS).record(time.as_secs_f64());
 }
 
-/// States how many items wait in a queue.
-pub fn set_queue_depth(queue: Queue, items: usize) {
-    gauge!(QUEUE_DEPTH, "queue" => queue.label()).set(items as f64);
-}
-
 /// States how many partitions this instance reads.
 pub fn set_assigned_partitions(partitions: usize) {
     gauge!(ASSIGNED_PARTITIONS).set(partitions as f64);
@@ -562,7 +525,7 @@ pub fn commit_failed() {
     counter!(COMMIT_FAILURES).increment(1);
 }
 
-/// States how many records are read and not yet committed.
+/// States how many records are read and not yet finished.
 pub fn set_uncommitted_records(records: usize) {
     gauge!(UNCOMMITTED_RECORDS).set(records as f64);
 }
@@ -611,7 +574,6 @@ mod tests {
             batch_closed(5);
             stage_took(Stage::Model, Duration::from_millis(3));
             end_to_end_took(Duration::from_millis(30));
-            set_queue_depth(Queue::Intake, 2);
             rebalanced(Rebalance::Assigned);
             set_stream_time_lag(Duration::from_millis(1500));
             let model = ModelIdentity {
@@ -686,5 +648,29 @@ mod tests {
             text.contains("panoptes_model_info{name=\"demo\",version=\"2\"} 1"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn dashboard_and_alert_rules_name_only_metrics_that_exist() {
+        let name = regex::Regex::new(r"\bpanoptes_[a-z_]+").unwrap();
+        for path in [
+            "deploy/grafana/dashboards/panoptes.json",
+            "deploy/prometheus/alerts.yml",
+            "deploy/prometheus/alerts_test.yml",
+        ] {
+            let text = std::fs::read_to_string(path).unwrap();
+            let mut names = 0;
+            for found in name.find_iter(&text) {
+                names += 1;
+                let is_known = CATALOGUE.iter().any(|(known, kind, _, _)| {
+                    let rest = found.as_str().strip_prefix(known);
+                    rest == Some("")
+                        || *kind == Kind::Histogram
+                            && matches!(rest, Some("_bucket" | "_sum" | "_count"))
+                });
+                assert!(is_known, "`{}` in {path}", found.as_str());
+            }
+            assert!(names > 0, "{path} names no metric");
+        }
     }
 }

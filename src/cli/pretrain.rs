@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use candle_core::Device;
 use clap::{Args, ValueEnum};
 
 use crate::model::vit::{PositionInterpolation, VitConfig};
+use crate::training::Device;
 use crate::training::dataset::load_canvases;
 use crate::training::encoder_file::save_encoder;
 use crate::training::iteration::CheckpointSettings;

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use candle_core::Device;
 use clap::{Args, ValueEnum};
 
 use super::pretrain::CheckpointArguments;
@@ -13,6 +12,7 @@ use crate::model::InputImage;
 use crate::model::bundle::{Bundle, Manifest, Precision};
 use crate::model::mvmcad::{Amplification, MvmcadConfig, PriorMode};
 use crate::model::preprocess::{Normalisation, Preprocessor};
+use crate::training::Device;
 use crate::training::dataset::{PartFolder, list_parts, read_mask};
 use crate::training::encoder_file::{EncoderChanges, read_encoder};
 use crate::training::objective::Objective;

@@ -15,8 +15,8 @@ use super::{ConfigError, Problem, Settings, Sources, secrets};
 /// What an environment variable must start with to count.
 pub(super) const ENVIRONMENT_PREFIX: &str = "PANOPTES__";
 
-/// Tables whose keys are names that may hold dots: what follows is one key.
-const TABLES_BY_NAME: [&str; 2] = ["bus.properties.", "input.view_names."];
+/// The table whose keys are names with dots: what follows is one key.
+const PROPERTIES: &str = "bus.properties.";
 
 /// Reads and types all layers; the problems are keys that are unknown or of the wrong type.
 pub(super) fn read(sources: &Sources) -> Result<(Settings, Vec<Problem>), ConfigError> {
@@ -102,21 +102,12 @@ fn environment_error(error: config::ConfigError) -> ConfigError {
 
 /// Sets a dotted key, giving the text the type that the key's default has.
 fn set(tree: &mut Map<String, Value>, key: &str, text: String, defaults: &Value) {
-    let mut path: Vec<String> = match TABLES_BY_NAME.iter().find(|table| key.starts_with(*table)) {
-        Some(table) => {
-            let name = &key[table.len()..];
-            let mut path: Vec<String> = table
-                .trim_end_matches('.')
-                .split('.')
-                .map(Into::into)
-                .collect();
-            path.push(if *table == "bus.properties." {
-                name.replace('_', ".")
-            } else {
-                name.to_owned()
-            });
-            path
-        }
+    let mut path: Vec<String> = match key.strip_prefix(PROPERTIES) {
+        Some(name) => vec![
+            "bus".to_owned(),
+            "properties".to_owned(),
+            name.replace('_', "."),
+        ],
         None => key.split('.').map(Into::into).collect(),
     };
     let default = path

@@ -69,10 +69,7 @@ pub struct InputSettings {
     /// The camera topics as a regular expression starting with `^`; topics created later join.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub topic_regex: Option<String>,
-    /// The view that a topic brings, where it is not the last segment of the topic's name.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub view_names: BTreeMap<String, String>,
-    /// The line of records without a `line` header.
+    /// The line of records without a `line` header. Without it their line is `default`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<String>,
     /// The class of records without a `class` header; for lines that make one class.

@@ -286,10 +286,6 @@ fn each_rule_names_key_value_and_rule() {
             "`input.line` is ``: must be a name of 1 to 256 bytes without spaces around it",
         ),
         (
-            &["input.view_names.other.cam=top"],
-            "`input.view_names.other.cam` is `top`: must belong to a topic that is read",
-        ),
-        (
             &["views.default=top,left,top"],
             "`views.default` is `top`: must not be named twice",
         ),
@@ -511,7 +507,6 @@ fn shown_settings_read_back_the_same() {
         "lines.line2.timeout=20s",
         "reassembly.memory_budget=1234567890B",
         "bus.properties.client.id=x",
-        "input.view_names.line1.cam.top=above",
     ])
     .load()
     .unwrap();
@@ -581,8 +576,6 @@ fn the_reference_file_mentions_every_key() {
     full.input.topic_regex = Some("^a".to_owned());
     full.input.line = Some("line1".to_owned());
     full.input.class = Some("bolt".to_owned());
-    let named = |name: &str| (name.to_owned(), "left".to_owned());
-    full.input.view_names.extend([named("line1.cam.left")]);
     full.views.class.insert("gear".to_owned(), Vec::new());
     full.views.line.insert("line2".to_owned(), Vec::new());
     let line2 = LineSettings {

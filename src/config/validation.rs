@@ -72,7 +72,6 @@ pub(super) fn problems(settings: &Settings) -> Vec<Problem> {
     rules.bus();
     rules.properties();
     rules.input();
-    rules.view_names();
     rules.views();
     rules.reassembly();
     rules.memory();
@@ -266,19 +265,6 @@ impl Rules<'_> {
                 "input.topic_regex",
                 text,
                 &format!("must be a regular expression: {reason}"),
-            );
-        }
-    }
-
-    fn view_names(&mut self) {
-        for (topic, view) in &self.settings.input.view_names {
-            let key = format!("input.view_names.{topic}");
-            self.name(&key, view);
-            self.require(
-                self.reads(topic),
-                &key,
-                view,
-                "must belong to a topic that is read",
             );
         }
     }

@@ -624,6 +624,7 @@ impl PollLoop {
             tracing::warn!(%error, "failed to start an offset commit");
             telemetry::commit_failed();
         }
+        telemetry::set_uncommitted_records(lock(&self.ledger).total_in_flight());
     }
 
     fn assigned(&self) -> Vec<TopicPartition> {

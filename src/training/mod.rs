@@ -19,7 +19,9 @@ pub mod reconstruction;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use candle_core::{DType, Device, Tensor, Var};
+/// Where training runs; named here so that its callers need not know candle.
+pub use candle_core::Device;
+use candle_core::{DType, Tensor, Var};
 use candle_nn::{VarBuilder, VarMap};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
