@@ -42,6 +42,19 @@ fn views_of_another_generation_are_dropped() {
 }
 
 #[test]
+fn a_view_whose_partition_is_revoked_on_its_way_in_is_dropped() {
+    let buffer = small_buffer(settings());
+    let view = shot("p", "top", 0).build(None);
+    let fingerprint = Fingerprint::of(view.image_bytes());
+    buffer.revoke(&zeroes(), at(0));
+    let mut events = Vec::new();
+    buffer.receive(view, fingerprint, at(0), at(0), &mut events);
+    assert!(events.is_empty());
+    assert_eq!((buffer.open_groups(), buffer.parts.len()), (0, 0));
+    assert_eq!(buffer.counts().stale, 1);
+}
+
+#[test]
 fn the_same_assignment_again_changes_nothing() {
     let buffer = small_buffer(settings());
     assert!(accept(&buffer, shot("p", "top", 0)).is_empty());

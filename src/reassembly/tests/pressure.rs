@@ -163,6 +163,42 @@ fn a_paused_partition_is_never_idle() {
 }
 
 #[test]
+fn paused_time_does_not_count_towards_the_wall_clock_deadline() {
+    let (buffer, budget) = (small_buffer(settings()), budget_of(11));
+    run_ahead(&buffer, &budget, 10);
+    assert_eq!(
+        buffer.flow(&budget, at(18_000)).pause,
+        [partition("top", 0)]
+    );
+    for topic in TOPICS {
+        let events = buffer.end_of_partition(&partition(topic, 0), at(18_000));
+        assert!(events.is_empty());
+    }
+    for event in buffer.tick(at(900_000)) {
+        assert!(matches!(event, Event::Closed(group) if group.cause == CloseCause::StreamTime));
+    }
+    assert!(
+        buffer.open_groups() > 0,
+        "more of `top` may wait behind the pause"
+    );
+}
+
+#[test]
+fn an_idle_partition_is_not_paused_for_running_ahead() {
+    let (buffer, budget) = (small_buffer(settings()), budget_of(11));
+    run_ahead(&buffer, &budget, 9);
+    assert!(give(&buffer, &budget, shot("j", "left", 9).taken_at(18_000)).is_empty());
+    let events = buffer.end_of_partition(&partition("left", 0), at(18_000));
+    assert!(events.is_empty());
+    let decision = buffer.flow(&budget, at(20_000));
+    assert_eq!(
+        decision.pause,
+        [partition("top", 0)],
+        "`left` has nothing to hold back"
+    );
+}
+
+#[test]
 fn one_group_can_be_evicted_by_hand() {
     let buffer = small_buffer(settings());
     assert!(buffer.evict_oldest().is_empty());

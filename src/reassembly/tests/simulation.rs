@@ -46,10 +46,15 @@ impl Closing {
 /// A closed group, reject or copy that is on its way out.
 struct Outgoing {
     part: Option<PartKey>,
+    /// Nothing is published of copies; they are only finished.
+    is_copy: bool,
     records: Vec<Arc<Record>>,
 }
 
 type Identity = (SourceOffset, u64);
+
+/// What a record shows: part, view and image.
+type Content = (&'static str, &'static str, Vec<u8>);
 
 pub(super) struct World {
     pub(super) buffer: ReassemblyBuffer,
@@ -68,7 +73,10 @@ pub(super) struct World {
     /// Accepted and not yet decided; the count is of distinct records.
     undecided: HashSet<Identity>,
     decided: HashSet<Identity>,
+    /// Finished records, and how often.
     published: HashMap<SourceOffset, usize>,
+    /// What a reader of results and dead letters has seen.
+    seen_by_readers: HashSet<Content>,
     read_twice: HashSet<SourceOffset>,
 }
 
@@ -102,6 +110,7 @@ impl World {
             undecided: HashSet::new(),
             decided: HashSet::new(),
             published: HashMap::new(),
+            seen_by_readers: HashSet::new(),
             read_twice: HashSet::new(),
         };
         let partitions: Vec<_> = world.logs.keys().cloned().collect();
@@ -209,6 +218,7 @@ impl World {
     /// Notes what became of records: each of them was read and undecided until now.
     fn take(&mut self, events: Vec<Event>) {
         for event in events {
+            let is_copy = matches!(event, Event::Finished(_));
             let (part, records) = match event {
                 Event::Closed(group) => {
                     let records: Vec<_> = group
@@ -232,7 +242,11 @@ impl World {
                 );
                 assert!(self.decided.insert(identity));
             }
-            self.outgoing.push(Outgoing { part, records });
+            self.outgoing.push(Outgoing {
+                part,
+                is_copy,
+                records,
+            });
         }
     }
 
@@ -252,11 +266,20 @@ impl World {
         for record in &outgoing.records {
             assert!(self.ledger.finish(&record.source, record.generation));
             *self.published.entry(record.source.clone()).or_default() += 1;
+            if !outgoing.is_copy {
+                self.seen_by_readers.insert(self.content(&record.source));
+            }
         }
         if let (Some(part), Some(first)) = (outgoing.part, outgoing.records.first()) {
             self.buffer
                 .mark_published(&part, &first.source, first.generation);
         }
+    }
+
+    fn content(&self, source: &SourceOffset) -> Content {
+        let log = &self.logs[&source.topic_partition()];
+        let shot = &log[usize::try_from(source.offset).unwrap()];
+        (shot.part, shot.view, shot.bytes.clone())
     }
 
     fn commit(&mut self) {
@@ -368,6 +391,12 @@ impl World {
         for (source, times) in &self.published {
             let is_once = *times == 1 || self.read_twice.contains(source);
             assert!(is_once, "`{source}` was published {times} times");
+            let content = self.content(source);
+            let is_seen = self.seen_by_readers.contains(&content);
+            assert!(
+                is_seen,
+                "{content:?} is finished, but no reader has seen it"
+            );
         }
         assert_eq!(self.budget.used_bytes(), 0, "all memory is given back");
     }

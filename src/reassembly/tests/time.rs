@@ -146,6 +146,24 @@ fn a_partition_that_is_not_at_its_end_is_never_idle() {
 }
 
 #[test]
+fn a_record_makes_an_idle_partition_count_again() {
+    let buffer = small_buffer(settings());
+    assert!(reach_all_ends(&buffer, 0).is_empty());
+    assert!(buffer.tick(at(10_000)).is_empty());
+    let idle = |now| {
+        let partitions = buffer.status(at(now)).partitions;
+        partitions.iter().map(|one| one.is_idle).collect::<Vec<_>>()
+    };
+    assert_eq!(idle(10_000), [true; 3]);
+    assert!(accept(&buffer, shot("p", "left", 0).taken_at(10_000)).is_empty());
+    assert_eq!(
+        idle(90_000),
+        [false, true, true],
+        "more may follow until its end is told"
+    );
+}
+
+#[test]
 fn stream_time_never_runs_backwards() {
     let buffer = small_buffer(settings());
     assert!(move_stream_time(&buffer, 10_000, "p").is_empty());
