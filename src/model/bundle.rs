@@ -24,7 +24,7 @@ pub const MANIFEST_FILE: &str = "model.toml";
 /// The file name under which weights are saved.
 const WEIGHTS_FILE: &str = "model.safetensors";
 /// Larger maps than this are a mistake, not a wish.
-const LARGEST_MAP_SIDE: usize = 4096;
+const LARGEST_MAP_SIDE: usize = 2048;
 
 /// `model.toml`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

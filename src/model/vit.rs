@@ -21,6 +21,10 @@ use super::tensors::{Initial, TensorSpecs};
 const NORM_EPSILON: f32 = 1e-6;
 /// Width of the hidden layer of a block's MLP, in units of the token width.
 const MLP_RATIO: usize = 4;
+/// No known network is deeper; more is a mistake in a bundle, not a wish.
+pub(crate) const LARGEST_DEPTH: usize = 256;
+/// Likewise for widths, grids and image sides.
+const LARGEST_SIZE: usize = 8192;
 /// First value of LayerScale where the encoder is trained from scratch.
 const INITIAL_SCALE: f32 = 0.1;
 /// timm's first values of a vision transformer: deviation 0.02, cut far outside.
@@ -93,17 +97,24 @@ impl VitConfig {
     /// # Errors
     /// Says which key breaks which rule.
     pub fn validate(&self) -> std::result::Result<(), String> {
-        let positive = [
-            ("patch", self.patch),
-            ("width", self.width),
-            ("depth", self.depth),
-            ("heads", self.heads),
-            ("position_side", self.position_side),
+        let bounded = [
+            ("input_side", self.input_side, LARGEST_SIZE),
+            ("patch", self.patch, LARGEST_SIZE),
+            ("width", self.width, LARGEST_SIZE),
+            ("depth", self.depth, LARGEST_DEPTH),
+            ("heads", self.heads, LARGEST_SIZE),
+            ("position_side", self.position_side, LARGEST_SIZE),
         ];
-        for (key, value) in positive {
-            if value == 0 {
-                return Err(format!("`{key}` must be at least 1, found `0`"));
+        for (key, value, largest) in bounded {
+            if !(1..=largest).contains(&value) {
+                return Err(format!("`{key}` must be 1 to {largest}, found `{value}`"));
             }
+        }
+        if self.registers > LARGEST_SIZE {
+            let found = self.registers;
+            return Err(format!(
+                "`registers` must be 0 to {LARGEST_SIZE}, found `{found}`"
+            ));
         }
         if self.grid() == 0 || !self.input_side.is_multiple_of(self.patch) {
             let Self {
@@ -193,8 +204,9 @@ impl Vit {
     /// at its own grid.
     ///
     /// # Errors
-    /// When a tensor is missing or misshapen.
+    /// When the architecture breaks a rule, or a tensor is missing or misshapen.
     pub fn new(config: &VitConfig, weights: VarBuilder<'_>) -> Result<Self> {
+        config.validate().map_err(candle_core::Error::msg)?;
         let width = config.width;
         let table = weights.get(
             (1, config.position_side * config.position_side, width),

@@ -161,7 +161,7 @@ fn faults_of_the_description_name_their_key() {
         (
             "map_side = 20",
             "map_side = 0",
-            "`map_side` must be 1 to 4096, found `0`",
+            "`map_side` must be 1 to 2048, found `0`",
         ),
         (
             "map_side = 20",
@@ -181,7 +181,12 @@ fn faults_of_the_description_name_their_key() {
         (
             "decoder_depth = 2",
             "decoder_depth = 3",
-            "`decoder_depth` must be even and at least 2, found `3`",
+            "`decoder_depth` must be even and 2 to 256, found `3`",
+        ),
+        (
+            "depth = 4",
+            "depth = 4000000000",
+            "architecture: encoder: `depth` must be 1 to 256, found `4000000000`",
         ),
         (
             "resize = 32",

@@ -25,7 +25,7 @@ use self::prior::Prior;
 pub use self::prior::PriorMode;
 use super::layers::Mode;
 use super::tensors::{Initial, TensorSpecs};
-use super::vit::{Vit, VitConfig};
+use super::vit::{LARGEST_DEPTH, Vit, VitConfig};
 
 /// First values of every trained linear layer, as Dinomaly has them.
 pub(crate) const INITIAL_WEIGHT: Initial = Initial::TruncatedNormal {
@@ -71,9 +71,9 @@ impl MvmcadConfig {
             ));
         }
         let depth = self.decoder_depth;
-        if depth == 0 || !depth.is_multiple_of(2) {
+        if !(2..=LARGEST_DEPTH).contains(&depth) || !depth.is_multiple_of(2) {
             return Err(format!(
-                "`decoder_depth` must be even and at least 2, found `{depth}`"
+                "`decoder_depth` must be even and 2 to {LARGEST_DEPTH}, found `{depth}`"
             ));
         }
         let dropout = self.bottleneck_dropout;
@@ -155,12 +155,13 @@ impl Mvmcad {
     /// [`VitConfig::tensors`]), all others from `trainable` ([`MvmcadConfig::trainable_tensors`]).
     ///
     /// # Errors
-    /// When a tensor is missing or misshapen.
+    /// When the architecture breaks a rule, or a tensor is missing or misshapen.
     pub fn new(
         config: &MvmcadConfig,
         encoder: VarBuilder<'_>,
         trainable: VarBuilder<'_>,
     ) -> Result<Self> {
+        config.validate().map_err(candle_core::Error::msg)?;
         let VitConfig { width, heads, .. } = config.encoder;
         let dropout = Dropout::new(config.bottleneck_dropout);
         let bottleneck = match config.amplification {
