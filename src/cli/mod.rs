@@ -3,7 +3,7 @@
 
 //pub mod calibrate;
 pub mod config;
-//pub mod demo;
+pub mod demo;
 //pub mod eval;
 pub mod model;
 //pub mod pretrain;
