@@ -2,3 +2,5 @@
 //! read of it.
 
 pub mod report;
+pub mod scenario;
+pub mod table;

@@ -152,7 +152,7 @@ impl PartEntry {
     }
 
     /// The view with the highest score.
-    fn worst_view(&self) -> Option<&ViewEntry> {
+    pub(crate) fn worst_view(&self) -> Option<&ViewEntry> {
         self.views
             .iter()
             .filter(|view| view.score.is_some())
