@@ -30,14 +30,14 @@ pub(super) fn compose(report: &Report) -> anyhow::Result<String> {
                 style { (PreEscaped(STYLE)) }
             }
             body {
-                // Targets of the filter links; they come first so that style can reach the rest.
-                @for filter in FILTERS { span.filter id=(filter.id) {} }
                 (header(report))
                 main {
                     (cards(report))
                     (outcome_table(report))
                     (faults(&report.faults))
                     (explanation())
+                    // Targets of the filter links; they come first so that style can reach the rest.
+                    @for filter in FILTERS { span.filter id=(filter.id) {} }
                     (parts_table(&report.parts))
                     section.details {
                         h2 { "Every part, every view" }
@@ -193,7 +193,7 @@ fn outcome_table(report: &Report) -> Markup {
                     th scope="row" { (class) }
                     @for column in AGREEMENTS {
                         @let number = count(class, column);
-                        td.zero[number == 0] .(agreement_class(column)) { (number) }
+                        td class=(if number == 0 { "zero" } else { agreement_class(column) }) { (number) }
                     }
                 } } }
             } }
