@@ -2,7 +2,7 @@ use super::defect::Defect;
 use super::renderer::Studio;
 use super::*;
 
-const SIZE: u32 = 96;
+const SIZE: u32 = 64;
 
 fn part(class: ClassKind, seed: u64, defect: Option<DefectKind>) -> SyntheticPart {
     SyntheticPart {
