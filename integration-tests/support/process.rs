@@ -89,7 +89,7 @@ impl Panoptes {
     /// Waits until `/readyz` says yes.
     pub(crate) fn wait_until_ready(&mut self) {
         let started = Instant::now();
-        while !self.get("/readyz").is_some_and(|(status, _)| status == 200) {
+        while self.get("/readyz").is_none_or(|(status, _)| status != 200) {
             if let Some(status) = self.child.try_wait().unwrap() {
                 panic!("panoptes ended with {status}: {}", self.log_tail());
             }

@@ -111,10 +111,6 @@ impl EnvelopeDecoder {
     /// The record with the reason to reject it: `too_large`, `missing_key` (absent, empty, longer
     /// than 256 bytes or not UTF-8), `unsupported` (content type, pixel format) or `decode`
     /// (anything else, a tombstone included).
-    #[expect(
-        clippy::result_large_err,
-        reason = "a reject is moved on at once, as a view is"
-    )]
     pub fn decode(&self, record: Arc<Record>, now: Timestamp) -> Result<View, Reject> {
         match self.read(&record, now) {
             Ok(view) => Ok(view),

@@ -112,7 +112,7 @@ pub enum ConsumerError {
         /// What was subscribed to.
         subscription: String,
         /// librdkafka's reason.
-        source: KafkaError,
+        source: Box<KafkaError>,
     },
     /// The views of one part cannot meet.
     #[error(
@@ -245,10 +245,10 @@ fn subscribe(
         .set("partition.assignment.strategy", "range")
         .set("topic.metadata.refresh.interval.ms", "10000")
         .set("statistics.interval.ms", STATISTICS_INTERVAL_MS);
-    let failed = |source| ConsumerError::Subscribe {
+    let failed = |source: KafkaError| ConsumerError::Subscribe {
         group_id: settings.group_id.clone(),
         subscription: settings.subscription.join(", "),
-        source,
+        source: Box::new(source),
     };
     let consumer: BaseConsumer<GroupContext> =
         config.create_with_context(context).map_err(failed)?;

@@ -451,7 +451,10 @@ mod tests {
     fn restored_ranges_are_skipped_when_they_are_read_again() {
         let mut ledger = ledger_with_begun([]);
         ledger.restore(&partition(0), 5, &[6..8, 9..10]);
-        assert!(ledger.positions_to_commit().is_empty(), "it is committed already");
+        assert!(
+            ledger.positions_to_commit().is_empty(),
+            "it is committed already"
+        );
         let begun: Vec<Begun> = (5..11).map(|offset| ledger.begin(&at(0, offset))).collect();
         let fresh = |index: usize| begun[index] == Begun::Fresh;
         assert_eq!(
@@ -494,18 +497,18 @@ mod tests {
     fn only_changed_positions_are_to_be_committed() {
         let mut ledger = ledger_with_begun([0, 1]);
         let first = ledger.positions_to_commit();
-        assert_eq!(first, vec![commit_of(0, &[])]);
+        assert_eq!(first, vec![commit_of(0, None)]);
         ledger.mark_committed(&first);
         assert!(ledger.positions_to_commit().is_empty());
         ledger.finish(&at(0, 1), 1);
-        assert_eq!(ledger.positions_to_commit(), vec![commit_of(0, &[1..2])]);
-        ledger.mark_committed(&[commit_of(0, &[1..2])]);
+        assert_eq!(ledger.positions_to_commit(), vec![commit_of(0, Some(1..2))]);
+        ledger.mark_committed(&[commit_of(0, Some(1..2))]);
         assert!(ledger.positions_to_commit().is_empty());
         ledger.finish(&at(0, 0), 1);
-        assert_eq!(ledger.positions_to_commit(), vec![commit_of(2, &[])]);
-        ledger.mark_committed(&[commit_of(2, &[])]);
+        assert_eq!(ledger.positions_to_commit(), vec![commit_of(2, None)]);
+        ledger.mark_committed(&[commit_of(2, None)]);
         ledger.forget_committed();
-        assert_eq!(ledger.positions_to_commit(), vec![commit_of(2, &[])]);
+        assert_eq!(ledger.positions_to_commit(), vec![commit_of(2, None)]);
     }
 
     #[test]
@@ -517,11 +520,11 @@ mod tests {
         }
     }
 
-    fn commit_of(position: i64, finished: &[Range<i64>]) -> CommitPosition {
+    fn commit_of(position: i64, finished: Option<Range<i64>>) -> CommitPosition {
         CommitPosition {
             partition: partition(0),
             position,
-            finished: finished.to_vec(),
+            finished: finished.into_iter().collect(),
         }
     }
 
@@ -668,7 +671,8 @@ mod tests {
                     let positions = self.ledger.positions_to_commit();
                     self.ledger.mark_committed(&positions);
                     for commit in positions {
-                        self.committed.insert(commit.partition.partition, commit.position);
+                        self.committed
+                            .insert(commit.partition.partition, commit.position);
                     }
                     assert!(self.ledger.positions_to_commit().is_empty());
                 }

@@ -247,18 +247,17 @@ mod tests {
         fn step(&mut self, theta: &mut [f64], gradient: &[f64], rate: f64, t: i32) {
             let s = OptimiserSettings::reconstruction();
             let mut ratio = 0.0;
-            for i in 0..theta.len() {
-                let g = gradient[i];
+            for (i, &g) in gradient.iter().enumerate() {
                 self.first[i] = s.beta1 * self.first[i] + (1.0 - s.beta1) * g;
                 self.second[i] = s.beta2 * self.second[i] + (1.0 - s.beta2) * g * g;
                 self.maximum[i] = self.maximum[i].max(self.second[i]);
-                ratio += (g / self.denominator(i, t)).powi(2) / theta.len() as f64;
+                ratio += (g / self.denominator(i, t)).powi(2) / gradient.len() as f64;
             }
             let shorten = ratio.sqrt().max(1.0);
-            for i in 0..theta.len() {
-                theta[i] -= theta[i] * rate * s.weight_decay;
+            for (i, value) in theta.iter_mut().enumerate() {
+                *value -= *value * rate * s.weight_decay;
                 let step = rate / (1.0 - s.beta1.powi(t)) / shorten;
-                theta[i] -= step * self.first[i] / self.denominator(i, t);
+                *value -= step * self.first[i] / self.denominator(i, t);
             }
         }
 

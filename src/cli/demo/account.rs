@@ -32,7 +32,10 @@ impl Account {
             Seen::Result(record) => {
                 let value = record.value.as_deref().context("a result has no value")?;
                 let result = PartResult::from_msgpack(value)?;
-                self.results.entry(result.part_id.clone()).or_default().push(result);
+                self.results
+                    .entry(result.part_id.clone())
+                    .or_default()
+                    .push(result);
             }
             Seen::DeadLetter(record) => {
                 let note = read_note(&record.headers)?;
@@ -51,7 +54,9 @@ impl Account {
 
     /// The result of a part.
     pub(super) fn result(&self, part: &DemoPart) -> Option<&PartResult> {
-        self.results.get(&part.id).and_then(|results| results.first())
+        self.results
+            .get(&part.id)
+            .and_then(|results| results.first())
     }
 
     /// The dead letters of a part.
@@ -61,7 +66,10 @@ impl Account {
 
     /// How many of the parts have their result.
     pub(super) fn parts_with_fate(&self, parts: &[DemoPart]) -> u64 {
-        parts.iter().filter(|part| self.result(part).is_some()).count() as u64
+        parts
+            .iter()
+            .filter(|part| self.result(part).is_some())
+            .count() as u64
     }
 
     /// Whether everything that must come has come.

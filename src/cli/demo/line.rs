@@ -56,7 +56,10 @@ impl SimulatedLine {
 
     /// Notes which parts are published, for the late view.
     pub(super) fn note_published(&self, account: &Account) {
-        let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut published = self
+            .published
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         published.extend(account.published_parts().map(str::to_owned));
         self.something_published.notify_waiters();
     }
@@ -85,7 +88,10 @@ impl SimulatedLine {
             }
             tokio::time::sleep(TAKT).await;
         }
-        for part in parts.iter().filter(|part| part.fault == Some(Fault::LateView)) {
+        for part in parts
+            .iter()
+            .filter(|part| part.fault == Some(Fault::LateView))
+        {
             self.wait_until_published(&part.id).await;
             let view = &part.views[FAULTY_VIEW];
             self.send_view(part, view, view.jpeg.clone()).await?;
@@ -108,7 +114,12 @@ impl SimulatedLine {
         }
     }
 
-    async fn send_view(&self, part: &DemoPart, view: &DemoView, bytes: Vec<u8>) -> anyhow::Result<()> {
+    async fn send_view(
+        &self,
+        part: &DemoPart,
+        view: &DemoView,
+        bytes: Vec<u8>,
+    ) -> anyhow::Result<()> {
         let header = |name: &str, value: &str| Header {
             name: name.into(),
             value: Some(value.into()),

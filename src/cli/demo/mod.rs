@@ -100,19 +100,25 @@ pub async fn run(arguments: DemoArguments) -> anyhow::Result<()> {
     );
     let faults = account.discrepancies(&parts);
     if faults.is_empty() {
-        println!("every part and every bad record has exactly one fate: nothing lost, nothing doubled");
+        println!(
+            "every part and every bad record has exactly one fate: nothing lost, nothing doubled"
+        );
         return Ok(());
     }
     bail!("lost or doubled: {}", faults.join("; "))
 }
 
 async fn render_parts(count: u32, seed: u64) -> anyhow::Result<Vec<DemoPart>> {
-    let bar = progress("rendering", u64::from(count) + scenario::FAULTS.len() as u64);
+    let bar = progress(
+        "rendering",
+        u64::from(count) + scenario::FAULTS.len() as u64,
+    );
     let rendering = bar.clone();
-    let parts =
-        tokio::task::spawn_blocking(move || scenario::render_parts(count, seed, || rendering.inc(1)))
-            .await
-            .context("rendering panicked")??;
+    let parts = tokio::task::spawn_blocking(move || {
+        scenario::render_parts(count, seed, || rendering.inc(1))
+    })
+    .await
+    .context("rendering panicked")??;
     bar.finish_and_clear();
     println!("rendered {} parts, {} views each", parts.len(), VIEWS.len());
     Ok(parts)
@@ -201,8 +207,10 @@ async fn play(
 }
 
 fn progress(what: &str, length: u64) -> ProgressBar {
-    ProgressBar::new(length).with_prefix(what.to_owned()).with_style(
-        ProgressStyle::with_template("{prefix:>10} {bar:40} {pos}/{len} parts, {elapsed}")
-            .expect("the template is constant"),
-    )
+    ProgressBar::new(length)
+        .with_prefix(what.to_owned())
+        .with_style(
+            ProgressStyle::with_template("{prefix:>10} {bar:40} {pos}/{len} parts, {elapsed}")
+                .expect("the template is constant"),
+        )
 }

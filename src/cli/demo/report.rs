@@ -57,7 +57,10 @@ pub(super) fn page(parts: &[DemoPart], account: &Account, took: Duration) -> Str
 
 fn summary(parts: &[DemoPart], tally: &Tally) -> Markup {
     let figures = [
-        (format!("{}", parts.len()), "parts, each with exactly one result".to_owned()),
+        (
+            format!("{}", parts.len()),
+            "parts, each with exactly one result".to_owned(),
+        ),
         (
             format!("{} of {}", tally.defective_found, tally.defective),
             "defective parts found (ng)".to_owned(),
@@ -239,7 +242,8 @@ fn heat(map: &Map, threshold: Option<f32>) -> Option<Vec<u8>> {
     let mut png = Cursor::new(Vec::new());
     let (width, height) = (map.width, map.height);
     let colour = ExtendedColorType::Rgba8;
-    image::write_buffer_with_format(&mut png, &pixels, width, height, colour, ImageFormat::Png).ok()?;
+    image::write_buffer_with_format(&mut png, &pixels, width, height, colour, ImageFormat::Png)
+        .ok()?;
     Some(png.into_inner())
 }
 

@@ -51,7 +51,9 @@ impl Fault {
     pub(super) fn expected(self) -> &'static str {
         match self {
             Self::MissingView => "scored from the other views at the timeout; a person must look",
-            Self::CorruptJpeg => "dead letter `decode`; scored from the other views; a person must look",
+            Self::CorruptJpeg => {
+                "dead letter `decode`; scored from the other views; a person must look"
+            }
             Self::DuplicateView => "first image scored, second to the dead letters as `duplicate`",
             Self::LateView => "scored at the timeout; the late view to the dead letters as `late`",
         }
@@ -157,7 +159,12 @@ fn another_image(part: &SyntheticPart) -> anyhow::Result<Vec<u8>> {
     let rendered = render(part, PICTURE_SIDE).swap_remove(FAULTY_VIEW);
     debug_assert_eq!(CameraView::ALL.len(), VIEWS.len());
     let brighter = RgbImage {
-        pixels: rendered.image.pixels.iter().map(|level| level.saturating_add(9)).collect(),
+        pixels: rendered
+            .image
+            .pixels
+            .iter()
+            .map(|level| level.saturating_add(9))
+            .collect(),
         ..rendered.image
     };
     encode_jpeg(&brighter)

@@ -19,7 +19,9 @@ impl Tally {
     pub(super) fn of(parts: &[DemoPart], account: &Account) -> Self {
         let mut tally = Self::default();
         for part in parts {
-            let Some(result) = account.result(part) else { continue };
+            let Some(result) = account.result(part) else {
+                continue;
+            };
             if result.decision == Decision::Review {
                 tally.review += 1;
             }
@@ -45,7 +47,11 @@ pub(super) fn worst_view(result: &PartResult) -> Option<&View> {
         .views
         .iter()
         .filter(|view| view.score.is_some())
-        .max_by(|one, other| one.score.unwrap_or(0.0).total_cmp(&other.score.unwrap_or(0.0)))
+        .max_by(|one, other| {
+            one.score
+                .unwrap_or(0.0)
+                .total_cmp(&other.score.unwrap_or(0.0))
+        })
 }
 
 /// What the part truly is.
@@ -55,7 +61,10 @@ pub(super) fn truth(part: &DemoPart) -> &'static str {
 
 /// Prints the parts, the faults and the tally.
 pub(super) fn print(parts: &[DemoPart], account: &Account) {
-    println!("\n{:<14} {:<9} {:>7} {:>9}  {:<7} truth", "part", "decision", "score", "threshold", "worst");
+    println!(
+        "\n{:<14} {:<9} {:>7} {:>9}  {:<7} truth",
+        "part", "decision", "score", "threshold", "worst"
+    );
     for part in parts {
         let Some(result) = account.result(part) else {
             println!("{:<14} no result", part.id);
@@ -90,7 +99,11 @@ pub(super) fn fate(part: &DemoPart, account: &Account) -> String {
     match account.result(part) {
         None => words.push("no result".to_owned()),
         Some(result) => {
-            let scored = result.views.iter().filter(|view| view.score.is_some()).count();
+            let scored = result
+                .views
+                .iter()
+                .filter(|view| view.score.is_some())
+                .count();
             words.push(format!(
                 "result `{}` from {scored} of {} views",
                 crate::domain::Decision::from(result.decision).as_str(),
@@ -99,7 +112,10 @@ pub(super) fn fate(part: &DemoPart, account: &Account) -> String {
         }
     }
     for note in account.dead_letters(part) {
-        words.push(format!("dead letter `{}` from {}: {}", note.reason, note.source, note.error));
+        words.push(format!(
+            "dead letter `{}` from {}: {}",
+            note.reason, note.source, note.error
+        ));
     }
     words.join("; ")
 }

@@ -285,8 +285,9 @@ impl World {
     fn commit(&mut self) {
         let positions = self.ledger.positions_to_commit();
         self.ledger.mark_committed(&positions);
-        for (partition, position) in positions {
-            let position = usize::try_from(position).unwrap();
+        for commit in positions {
+            let partition = commit.partition;
+            let position = usize::try_from(commit.position).unwrap();
             for offset in self.committed[&partition]..position {
                 let source = SourceOffset {
                     topic: partition.topic.clone(),
