@@ -2,9 +2,9 @@
 //!
 //! The `image` crate asks the same decoder (`zune-jpeg`) to be lenient, which fills what is missing
 //! with grey, as a browser would. A model would see a defect there that the part does not have, so
-//! the decoder is driven here in its strict mode, and the end-of-image marker must be present. What
-//! cannot be told is data lost within the last row of blocks, or whole scans of a progressive image,
-//! when the end marker is there all the same.
+//! the decoder is driven here in its strict mode, and the end-of-image marker must be present. A
+//! transfer cut short is always found. Bytes lost from the middle are found when they break a
+//! Huffman code; JPEG has no checksum.
 
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::errors::DecodeErrors;
