@@ -7,6 +7,10 @@ use crate::support::process::Panoptes;
 
 const PARTS: u64 = 60;
 
+/// Of these the last view comes only after the first process has ended: however fast it is, it ends
+/// in mid-run.
+const OPEN_PARTS: usize = 20;
+
 /// Sends a run of parts, ends the first process by `end` in mid-run, and lets a second one finish.
 fn run_in_two_halves(name: &str, end: impl FnOnce(Panoptes)) {
     let line = Line::new(Broker::shared(), name);
@@ -15,9 +19,17 @@ fn run_in_two_halves(name: &str, end: impl FnOnce(Panoptes)) {
     let parts: Vec<String> = (0..PARTS)
         .map(|number| format!("part-{number:03}"))
         .collect();
-    line.send(parts.iter().flat_map(|part| line.part(part, 1)));
+    let mut last_views = Vec::new();
+    line.send(parts.iter().enumerate().flat_map(|(number, part)| {
+        let mut views: Vec<_> = line.part(part, 1).into_iter().collect();
+        if number >= parts.len() - OPEN_PARTS {
+            last_views.extend(views.pop());
+        }
+        views
+    }));
     line.await_parts(5);
     end(first);
+    line.send(last_views);
     let halfway = line.outcomes().parts().len();
     assert!(
         halfway < parts.len(),
