@@ -6,7 +6,7 @@
 //!
 //! The text is `p1:` and base64 (no padding) of LEB128 numbers: for each range the gap since the
 //! end of the one before (the first: since the commit position), then its length. It never exceeds
-//! [`MAX_BYTES`]; ranges that do not fit are left out, highest first, and would be scored again
+//! `MAX_BYTES`; ranges that do not fit are left out, highest first, and would be scored again
 //! after a restart.
 
 use std::ops::Range;

@@ -8,7 +8,7 @@
 //! nothing was left to read for too long, or when memory needs the room.
 //!
 //! The buffer does no I/O and asks no clock; `now` is the wall clock, given by the caller. It can
-//! be shared between threads. Lock order: the map's entry of one part, then the [`Timeline`],
+//! be shared between threads. Lock order: the map's entry of one part, then the `Timeline`,
 //! which is a leaf; nothing takes a second entry while it holds one.
 
 mod closed;
