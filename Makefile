@@ -5,7 +5,7 @@ SHELL := bash
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test-setup demo test check format clippy rules doc deny bench
+.PHONY: help setup test-setup demo test check format clippy rules doc deny fuzz bench
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -25,7 +25,7 @@ test: test-setup ## Run all tests, those on a real Kafka included
 	$(CARGO) test --locked --no-fail-fast
 	target/python/bin/python -m unittest discover integration-tests/readers
 
-check: format rules clippy test doc deny ## Run all that CI runs
+check: format rules clippy test doc deny fuzz ## Run all that CI runs
 
 format:
 	$(CARGO) fmt --check
@@ -41,6 +41,9 @@ doc: setup
 
 deny:
 	@scripts/deny
+
+fuzz: setup ## Fuzz all that reads bytes from the bus, briefly (`scripts/fuzz 600` for longer)
+	@scripts/fuzz 5
 
 bench: setup ## Measure
 	$(CARGO) bench --locked

@@ -1,0 +1,42 @@
+"""Writes the seeds that are no images: records with their headers, and raw frames.
+
+The layout of both is told in `../src/lib.rs`. The seeds of the image targets are the images in
+`../../fixtures/images`.
+"""
+
+import struct
+from pathlib import Path
+
+import msgpack
+
+HERE = Path(__file__).parent
+BMP = (HERE / "../../fixtures/images/odd_size.bmp").resolve().read_bytes()[:54] + b"\x55" * 64
+
+ALL_HEADERS = {
+    "view": "left", "class": "gear", "line": "line2", "views": "5",
+    "captured-at": "2026-03-01T12:00:00.250Z",
+    "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+}
+RAW = {"pixel-format": "Mono12p", "width": "4", "height": "2", "stride": "6"}
+
+
+def record(name, headers, value):
+    lines = "".join(f"{header}: {text}\n" for header, text in {"key": "part-1", **headers}.items())
+    (HERE / "envelope" / name).write_bytes(lines.encode() + b"\n" + value)
+
+
+record("bare", {"content-type": "image/bmp", **ALL_HEADERS}, BMP)
+record("sniffed", {}, BMP)
+record("raw", {"content-type": "image/x-raw", **RAW}, bytes(range(12)))
+fields = {name.replace("-", "_"): text for name, text in ALL_HEADERS.items()}
+fields |= {"part_id": "part-1", "views": 5, "content_type": "image/bmp", "data": BMP}
+record("msgpack", {"content-type": "application/msgpack"}, msgpack.packb(fields))
+fields = {"pixel_format": "0x01080009", "width": 4, "height": 2, "stride": 4, "captured_at": 1000,
+          "content_type": "image/x-raw", "data": bytes(range(8)), "more": [{"a": None}, 1.5]}
+record("msgpack_raw", {"content-type": "application/msgpack"}, msgpack.packb(fields))
+for number, (width, height, stride, size) in enumerate([
+        (4, 3, 5, 15), (4, 3, 8, 24), (6, 2, 8, 16), (5, 2, 8, 16), (4, 2, 8, 16), (6, 2, 9, 18),
+        (5, 2, 8, 16), (4, 2, 8, 16), (3, 2, 9, 18), (3, 2, 10, 19), (4, 4, 4, 16), (5, 3, 5, 15),
+        (4, 2, 4, 8), (2, 2, 2, 4)]):
+    head = struct.pack("<BHHH", number, width, height, stride)
+    (HERE / "raw" / f"{number:02}").write_bytes(head + bytes(i * 37 % 256 for i in range(size)))

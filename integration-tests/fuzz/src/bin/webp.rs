@@ -1,0 +1,6 @@
+//! Fuzzes the WebP decoder.
+#![no_main]
+
+use panoptes_fuzz::{domain::ImageEncoding, fuzz_image};
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| fuzz_image(ImageEncoding::Webp, input));

@@ -1,0 +1,4 @@
+//! Where the product has it.
+
+#[path = "../../../src/schema/view.rs"]
+pub mod view;
