@@ -117,10 +117,7 @@ pub(super) fn render_parts(
 
 fn render_part(number: usize, seed: u64, fault: Option<Fault>) -> anyhow::Result<DemoPart> {
     let class = ClassKind::ALL[number % ClassKind::ALL.len()];
-    // The kinds change with each round through the classes, so that a class meets several.
-    let round = number / DEFECT_EVERY;
-    let defect = (number % DEFECT_EVERY == DEFECT_EVERY - 1 && fault.is_none())
-        .then(|| DefectKind::ALL[round % DefectKind::ALL.len()]);
+    let defect = planned_defect(number).filter(|_| fault.is_none());
     let part = SyntheticPart {
         class,
         seed: seed + number as u64,
@@ -151,6 +148,14 @@ fn render_part(number: usize, seed: u64, fault: Option<Fault>) -> anyhow::Result
     })
 }
 
+/// The defect of the part with this number. Each round through the classes starts one part further
+/// on, so that every class brings good and defective parts.
+fn planned_defect(number: usize) -> Option<DefectKind> {
+    let round = number / ClassKind::ALL.len();
+    let kind = DefectKind::ALL[(number / DEFECT_EVERY) % DefectKind::ALL.len()];
+    ((number + round) % DEFECT_EVERY == DEFECT_EVERY - 1).then_some(kind)
+}
+
 /// Side of the rendered pictures.
 const PICTURE_SIDE: u32 = 192;
 
@@ -168,4 +173,20 @@ fn another_image(part: &SyntheticPart) -> anyhow::Result<Vec<u8>> {
         ..rendered.image
     };
     encode_jpeg(&brighter)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_class_brings_good_and_defective_parts() {
+        let classes = ClassKind::ALL.len();
+        let rounds = DEFECT_EVERY;
+        for class in 0..classes {
+            let planned = (0..rounds).map(|round| planned_defect(class + round * classes));
+            let defective = planned.flatten().count();
+            assert_eq!(defective, 1, "{:?}", ClassKind::ALL[class]);
+        }
+    }
 }
