@@ -51,6 +51,13 @@ pub struct TrainArguments {
     /// Target blocks, counted from 0; the encoder's own if not given
     #[arg(long, value_delimiter = ',')]
     pub targets: Option<Vec<usize>>,
+    /// Whiten features by the statistics of the good parts before they are rebuilt
+    #[arg(long)]
+    pub whitening: bool,
+    /// Share of the images that are altered before they go in, while the features of the unaltered
+    /// ones should come out
+    #[arg(long, default_value_t = 0.0)]
+    pub altered_share: f64,
     /// Blocks of the decoder
     #[arg(long, default_value_t = 4)]
     pub decoder_depth: usize,
@@ -141,6 +148,7 @@ impl TrainArguments {
                     AmplificationChoice::After => Amplification::After,
                     AmplificationChoice::Replace => Amplification::Replace,
                 },
+                whitening: self.whitening,
                 decoder_depth: self.decoder_depth,
                 bottleneck_dropout: self.dropout,
                 encoder,
@@ -152,6 +160,7 @@ impl TrainArguments {
                 LossChoice::Dinomaly => Objective::Dinomaly,
             },
             ramp: self.ramp.unwrap_or(self.iterations / 3),
+            altered_share: self.altered_share,
             iterations: self.iterations,
             batch: self.batch,
             learning_rate: self.learning_rate,

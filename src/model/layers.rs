@@ -61,6 +61,16 @@ pub(crate) struct Linear {
     bias: Tensor,
 }
 
+impl Linear {
+    /// The same layer, closed to gradients of its weight and bias.
+    pub(crate) fn detached(&self) -> Self {
+        Self {
+            weight: self.weight.detach(),
+            bias: self.bias.detach(),
+        }
+    }
+}
+
 impl Module for Linear {
     fn forward(&self, values: &Tensor) -> Result<Tensor> {
         kernels::linear(values, &self.weight, &self.bias)

@@ -10,6 +10,11 @@ use candle_nn::VarMap;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+/// Magnitude of the sine-cosine position table: about that of a patch's token at first.
+const POSITION_SCALE: f32 = 0.4;
+/// Longest period of the table, as in the transformer of Vaswani et al.
+const LONGEST_PERIOD: f32 = 10_000.0;
+
 /// The first value of a tensor that is trained from scratch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Initial {
@@ -22,6 +27,9 @@ pub enum Initial {
         /// Largest magnitude.
         limit: f32,
     },
+    /// A table `[1, grid * grid, width]` of sines and cosines of row and column, so that near
+    /// patches have similar tokens before anything is learnt (He et al., "Masked Autoencoders").
+    SineCosine,
 }
 
 /// One tensor of a network.
@@ -167,6 +175,7 @@ impl TensorSpecs {
                 Initial::TruncatedNormal { deviation, limit } => (0..count)
                     .map(|_| truncated_normal(&mut random, deviation, limit))
                     .collect(),
+                Initial::SineCosine => sine_cosine(&spec.shape),
             };
             tensors.insert(
                 name.clone(),
@@ -202,6 +211,32 @@ pub fn variables(tensors: &HashMap<String, Tensor>) -> candle_core::Result<VarMa
         }
     }
     Ok(map)
+}
+
+/// A quarter of the channels each: sine and cosine of the column, sine and cosine of the row.
+fn sine_cosine(shape: &[usize]) -> Vec<f32> {
+    let width = shape.last().copied().unwrap_or(1);
+    let places = shape.iter().product::<usize>() / width.max(1);
+    let grid = places.isqrt().max(1);
+    let quarter = (width / 4).max(1);
+    (0..places * width)
+        .map(|index| {
+            let (place, channel) = (index / width, index % width);
+            let at = if channel < 2 * quarter {
+                place % grid
+            } else {
+                place / grid
+            };
+            let speed = LONGEST_PERIOD.powf(-((channel % quarter) as f32) / quarter as f32);
+            let angle = at as f32 * speed;
+            let wave = if (channel / quarter).is_multiple_of(2) {
+                angle.sin()
+            } else {
+                angle.cos()
+            };
+            POSITION_SCALE * wave
+        })
+        .collect()
 }
 
 /// Draws until the value lies within the limit (Box-Muller).

@@ -19,6 +19,7 @@ pub(crate) fn tiny_config(prior: PriorMode, amplification: Amplification) -> Mvm
     MvmcadConfig {
         prior,
         amplification,
+        whitening: false,
         decoder_depth: 2,
         bottleneck_dropout: 0.,
         encoder: tiny_encoder(0),
@@ -49,7 +50,8 @@ pub(crate) fn lively_weights(config: &MvmcadConfig, seed: u64) -> HashMap<String
         let count = spec.shape.iter().product();
         let centre = match spec.initial {
             super::tensors::Initial::Constant(value) => value,
-            super::tensors::Initial::TruncatedNormal { .. } => 0.,
+            super::tensors::Initial::TruncatedNormal { .. }
+            | super::tensors::Initial::SineCosine => 0.,
         };
         let values: Vec<f32> = (0..count)
             .map(|_| centre + random.random_range(-0.3..0.3))

@@ -150,7 +150,7 @@ impl VitConfig {
             specs.add("registers", &[1, self.registers, width], INITIAL_WEIGHT);
         }
         let positions = self.position_side * self.position_side;
-        specs.add("position", &[1, positions, width], INITIAL_WEIGHT);
+        specs.add("position", &[1, positions, width], Initial::SineCosine);
         for index in 0..self.used_depth() {
             let block = format!("blocks.{index}");
             specs.add_norm(&format!("{block}.norm1"), width);

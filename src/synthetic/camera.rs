@@ -68,7 +68,7 @@ pub(crate) struct Camera {
 /// Distance from part to camera; long enough for little perspective, as inspection lenses have.
 const DISTANCE: f32 = 7.0;
 /// Half the width of what a picture shows at the part's distance.
-const HALF_EXTENT: f32 = 1.27;
+const HALF_EXTENT: f32 = 1.12;
 
 impl Camera {
     /// The camera of `view`, aimed at `target`, for pictures of `size` pixels square.

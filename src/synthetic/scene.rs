@@ -89,14 +89,14 @@ impl Scene {
     /// A scene for `class`, varied by `random`.
     pub(crate) fn varied(class: ClassKind, random: &mut ChaCha8Rng) -> Self {
         let mut within = |low: f32, high: f32| random.random_range(low..high);
-        let azimuth = -2.2 + within(-0.2, 0.2);
-        let elevation: f32 = 0.98 + within(-0.12, 0.12);
+        let azimuth = -2.2 + within(-0.05, 0.05);
+        let elevation: f32 = 0.98 + within(-0.03, 0.03);
         let key = Vec3::new(
             elevation.cos() * azimuth.cos(),
             elevation.cos() * azimuth.sin(),
             elevation.sin(),
         );
-        let warmth = within(-0.03, 0.03);
+        let warmth = within(-0.02, 0.02);
         let white = Vec3::new(1.0 + warmth, 1.0, 1.0 - warmth);
         Self {
             shape: Shape {
@@ -104,17 +104,17 @@ impl Scene {
                 missing: None,
             },
             variation: MaterialVariation {
-                tint: Vec3::splat(within(0.93, 1.07))
+                tint: Vec3::splat(within(0.95, 1.05))
                     * Vec3::new(within(0.98, 1.02), 1.0, within(0.98, 1.02)),
-                roughness: within(-0.04, 0.05),
+                roughness: within(-0.02, 0.03),
                 grain_shift: Vec3::new(within(0.0, 90.0), within(0.0, 90.0), within(0.0, 90.0)),
                 grain: within(0.7, 1.2),
             },
-            yaw: within(-0.1, 0.1),
-            offset: Vec2::new(within(-0.05, 0.05), within(-0.05, 0.05)),
+            yaw: within(-0.05, 0.05),
+            offset: Vec2::new(within(-0.025, 0.025), within(-0.025, 0.025)),
             key,
-            key_light: white * within(0.92, 1.1),
-            ambient: white * within(0.38, 0.46),
+            key_light: white * within(0.94, 1.07),
+            ambient: white * within(0.39, 0.44),
             belt_tint: Vec3::new(0.060, 0.068, 0.066) * within(0.85, 1.15),
             belt_shift: Vec2::new(within(0.0, 40.0), within(-0.05, 0.05)),
             bounds: class.bounds(),
@@ -195,8 +195,7 @@ impl Scene {
         let weave = 0.5 + 0.5 * (place.x * 52.0).sin() * (place.y * 52.0).sin();
         let worn = rough_noise(Vec3::new(place.x * 1.9, place.y * 1.1, 3.0));
         let speck = value_noise(Vec3::new(place.x * 21.0, place.y * 21.0, 9.0));
-        let seam = 1.0 - 0.35 * f32::from((place.x.rem_euclid(1.6) - 0.8).abs() < 0.012);
-        let tint = self.belt_tint * (0.62 + 0.3 * weave + 0.45 * worn + 0.2 * speck) * seam;
+        let tint = self.belt_tint * (0.8 + 0.15 * weave + 0.25 * worn + 0.1 * speck);
         let light = self.key_light * (self.key.z * lit) + self.ambient * (0.35 + 0.65 * near);
         Sample {
             light: tint * light,

@@ -37,10 +37,7 @@ impl Area {
     /// A blob or a rectangle somewhere on the canvas.
     fn random(rng: &mut impl Rng, side: usize) -> Self {
         let radius = 1.6 * (16.0f32).powf(rng.random_range(0.0..1.0)) * side as f32 / 128.0;
-        let centre = (
-            rng.random_range(0.04..0.96) * side as f32,
-            rng.random_range(0.04..0.96) * side as f32,
-        );
+        let centre = (place(rng) * side as f32, place(rng) * side as f32);
         let softness = if rng.random_bool(0.5) {
             0.7
         } else {
@@ -105,10 +102,15 @@ impl Area {
     }
 }
 
-/// Alters one to three places of `original`; `donor` draws an image that lends texture.
+/// A coordinate of an alteration, as a share of the side: rather near the middle, where parts are.
+fn place(rng: &mut impl Rng) -> f32 {
+    0.5 * (rng.random_range(0.02..0.98) + rng.random_range(0.02..0.98))
+}
+
+/// Alters two to six places of `original`; `donor` draws an image that lends texture.
 pub fn alter<R: Rng>(rng: &mut R, original: &Canvas, donor: impl Fn(&mut R) -> Canvas) -> Altered {
     let mut canvas = original.clone();
-    for _ in 0..rng.random_range(1..4) {
+    for _ in 0..rng.random_range(2..7) {
         alter_once(rng, &mut canvas, &donor);
     }
     for value in &mut canvas.values {
@@ -128,18 +130,18 @@ pub fn alter<R: Rng>(rng: &mut R, original: &Canvas, donor: impl Fn(&mut R) -> C
 
 fn alter_once<R: Rng>(rng: &mut R, canvas: &mut Canvas, donor: &impl Fn(&mut R) -> Canvas) {
     let area = Area::random(rng, canvas.side);
-    match rng.random_range(0..13) {
+    match rng.random_range(0..15) {
         0 | 1 => paste(rng, canvas, &area, None),
         2 => {
             let donor = donor(rng);
             paste(rng, canvas, &area, Some(&donor));
         }
-        3 | 4 => stain(rng, canvas, &area),
-        5 | 6 => stroke(rng, canvas),
+        3 => stain(rng, canvas, &area),
+        4..=6 => stroke(rng, canvas),
         7 => smooth(canvas, &area),
-        8 => warp(rng, canvas, &area),
-        9 | 10 => relief(rng, canvas, &area),
-        11 => speckle(rng, canvas, &area),
+        8 | 9 => warp(rng, canvas, &area),
+        10..=12 => relief(rng, canvas, &area),
+        13 => speckle(rng, canvas, &area),
         _ => shift_colour(rng, canvas, &area),
     }
 }
@@ -179,10 +181,7 @@ fn stain(rng: &mut impl Rng, canvas: &mut Canvas, area: &Area) {
 fn stroke(rng: &mut impl Rng, canvas: &mut Canvas) {
     let side = canvas.side as f32;
     let scale = side / 128.0;
-    let (mut x, mut y) = (
-        rng.random_range(0.05..0.95) * side,
-        rng.random_range(0.05..0.95) * side,
-    );
+    let (mut x, mut y) = (place(rng) * side, place(rng) * side);
     let mut heading: f32 = rng.random_range(0.0..TAU);
     let bend = rng.random_range(-0.06..0.06);
     let length = rng.random_range(5.0..60.0) * scale;

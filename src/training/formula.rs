@@ -9,6 +9,8 @@ use std::f32::consts::{PI, TAU};
 
 use rand::Rng;
 
+use crate::model::preprocess::Normalisation;
+
 /// A square colour image, channel first, values from 0 to 1.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Canvas {
@@ -46,6 +48,35 @@ impl Canvas {
             let target = &mut self.values[channel * area + pixel];
             *target += (value - *target) * share;
         }
+    }
+
+    /// The canvas of an image as the encoder sees it ([`Normalisation::imagenet`]).
+    pub fn from_normalised(values: &[f32], side: usize) -> Self {
+        let Normalisation {
+            mean, deviation, ..
+        } = Normalisation::imagenet(side);
+        let values = values
+            .iter()
+            .enumerate()
+            .map(|(index, value)| {
+                let channel = index / (side * side);
+                value * deviation[channel] + mean[channel]
+            })
+            .collect();
+        Self { side, values }
+    }
+
+    /// The image as the encoder sees it, channel first.
+    pub fn normalised(&self) -> Vec<f32> {
+        let Normalisation {
+            mean, deviation, ..
+        } = Normalisation::imagenet(self.side);
+        let area = self.area();
+        self.values
+            .iter()
+            .enumerate()
+            .map(|(index, value)| (value - mean[index / area]) / deviation[index / area])
+            .collect()
     }
 
     /// The colour between pixels, by bilinear interpolation; the border repeats outwards.

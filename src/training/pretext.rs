@@ -9,7 +9,6 @@ use rand_chacha::ChaCha8Rng;
 
 use super::alteration::alter;
 use super::formula::{Canvas, draw};
-use crate::model::preprocess::Normalisation;
 
 /// How examples are made.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -81,7 +80,7 @@ pub fn example(rng: &mut ChaCha8Rng, settings: &PretextSettings, given: &[Canvas
         })
         .collect();
     Example {
-        image: normalise(&canvas),
+        image: canvas.normalised(),
         hidden,
         pixels: patch_pixels(&original, settings),
         altered,
@@ -115,21 +114,6 @@ fn altered_pixels(mask: &[bool], settings: &PretextSettings) -> Vec<usize> {
         counts[(y / settings.patch) * grid + x / settings.patch] += 1;
     }
     counts
-}
-
-fn normalise(canvas: &Canvas) -> Vec<f32> {
-    let Normalisation {
-        mean, deviation, ..
-    } = Normalisation::imagenet(canvas.side);
-    let area = canvas.area();
-    (0..3)
-        .flat_map(|channel| {
-            let plane = &canvas.values[channel * area..(channel + 1) * area];
-            plane
-                .iter()
-                .map(move |value| (value - mean[channel]) / deviation[channel])
-        })
-        .collect()
 }
 
 /// Pixels patch by patch, each patch brought to mean 0 and about unit variance.

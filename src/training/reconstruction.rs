@@ -7,19 +7,25 @@ use std::collections::HashMap;
 
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;
+use rand::Rng;
 use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
 
+use super::alteration::alter;
 use super::encoder_file::Encoder;
+use super::formula::Canvas;
 use super::iteration::{CheckpointSettings, Plan};
 use super::objective::{Objective, left_aside};
 use super::optimiser::{OptimiserSettings, Parameters, Schedule};
 use super::parallel::{ShardLoss, shard_gradients};
 use super::{TrainingError, builder, item_rng, parameters, values};
-use crate::model::mvmcad::{EncoderGroups, Mvmcad, MvmcadConfig};
+use crate::model::mvmcad::{EncoderGroups, FeatureStatistics, Mvmcad, MvmcadConfig};
 use crate::model::{InputImage, Mode};
 
 /// Images of one shard: few enough that their features stay in the processor's cache.
 const SHARD: usize = 4;
+/// At most about this many images are looked at for the whitening.
+const WHITENING_IMAGES: usize = 512;
 /// Marks the random numbers of shuffling; no item of a batch has this number.
 const SHUFFLE: u64 = u64::MAX;
 
@@ -32,6 +38,10 @@ pub struct ReconstructionSettings {
     pub objective: Objective,
     /// Iterations over which the loss turns from all patches to the hardest.
     pub ramp: u64,
+    /// Share of the images that are altered before they go in; what should come out are the
+    /// features of the unaltered image (denoising, as Zhang et al., "DeSTSeg"). 0 trains on
+    /// unaltered images alone.
+    pub altered_share: f64,
     /// Iterations.
     pub iterations: u64,
     /// Images an iteration.
@@ -63,6 +73,13 @@ impl ReconstructionSettings {
                 return Err(TrainingError::Setting(rule));
             }
         }
+        if !(0.0..=1.0).contains(&self.altered_share) {
+            let rule = format!(
+                "`altered_share` must lie between 0 and 1, found `{}`",
+                self.altered_share
+            );
+            return Err(TrainingError::Setting(rule));
+        }
         Ok(())
     }
 
@@ -77,10 +94,11 @@ impl ReconstructionSettings {
             },
             seed: self.seed,
             fingerprint: format!(
-                "{:?} {:?} ramp {} iterations {} batch {} rate {} warm-up {}",
+                "{:?} {:?} ramp {} altered {} iterations {} batch {} rate {} warm-up {}",
                 self.architecture,
                 self.objective,
                 self.ramp,
+                self.altered_share,
                 self.iterations,
                 self.batch,
                 self.learning_rate,
@@ -111,6 +129,9 @@ pub fn reconstruct(
         parameters: &parameters,
         device,
     };
+    if settings.architecture.whitening {
+        fit_whitening(settings, images, &builders)?;
+    }
     let source = Source::new(settings, images, &builders)?;
     let mut order = Order::new(images.len(), settings.seed);
     let (shard, threads) = if source.is_cached() {
@@ -130,8 +151,20 @@ pub fn reconstruct(
                 move || {
                     let network = builders.network(&settings.architecture)?;
                     network.reseed_dropout(dropout_seed(settings.seed, iteration, index));
-                    let groups = source.groups(&network, chosen, builders.device)?;
-                    let features = network.reconstruct(&groups, Mode::Train)?;
+                    let wanted = source.groups(&network, chosen, builders.device)?;
+                    let first = (index * shard) as u64;
+                    let changed = altered_images(settings, images, chosen, |item| {
+                        item_rng(settings.seed, iteration, first + item)
+                    });
+                    let features = match changed {
+                        None => network.reconstruct(&wanted, Mode::Train)?,
+                        Some(changed) => {
+                            let side = settings.architecture.encoder.input_side;
+                            let changed = stack(&changed, side, builders.device)?;
+                            let given = network.encode(&changed, Mode::Train)?;
+                            network.restore(&given, &wanted, Mode::Train)?
+                        }
+                    };
                     let loss = settings.objective.loss(&features, easy)?;
                     Ok(ShardLoss {
                         loss,
@@ -148,8 +181,58 @@ pub fn reconstruct(
     Ok(all_tensors(&parameters, encoder))
 }
 
+/// The chosen images, the share of them altered that the settings ask for; `None` where the
+/// settings ask for none.
+fn altered_images(
+    settings: &ReconstructionSettings,
+    images: &[InputImage],
+    chosen: &[usize],
+    rng: impl Fn(u64) -> ChaCha8Rng,
+) -> Option<Vec<InputImage>> {
+    if settings.altered_share == 0.0 {
+        return None;
+    }
+    let side = settings.architecture.encoder.input_side;
+    let canvas = |index: usize| Canvas::from_normalised(&images[index].values, side);
+    let one = |(item, &index): (usize, &usize)| {
+        let mut image = images[index].clone();
+        let mut rng = rng(item as u64);
+        if rng.random_bool(settings.altered_share) {
+            let donor = |rng: &mut ChaCha8Rng| canvas(rng.random_range(0..images.len()));
+            image.values = alter(&mut rng, &canvas(index), donor).canvas.normalised();
+        }
+        image
+    };
+    Some(chosen.iter().enumerate().map(one).collect())
+}
+
+/// Sets the whitening from the features of evenly chosen images.
+fn fit_whitening(
+    settings: &ReconstructionSettings,
+    images: &[InputImage],
+    builders: &Builders<'_>,
+) -> Result<()> {
+    let encoder = &settings.architecture.encoder;
+    let network = builders.network(&settings.architecture)?;
+    let mut statistics = FeatureStatistics::new(encoder.width, encoder.leading_tokens());
+    let stride = images.len().div_ceil(WHITENING_IMAGES);
+    for image in images.iter().step_by(stride) {
+        let batch = stack(
+            std::slice::from_ref(image),
+            encoder.input_side,
+            builders.device,
+        )?;
+        statistics.add(&network.encode_raw(&batch, Mode::Inference)?)?;
+    }
+    for (name, tensor) in statistics.whitening(builders.device)? {
+        if let Some(variable) = builders.parameters.get(&format!("whitening.{name}")) {
+            variable.set(&tensor)?;
+        }
+    }
+    Ok(())
+}
+
 fn dropout_seed(seed: u64, iteration: u64, shard: usize) -> u64 {
-    use rand::Rng;
     // Beyond every item of a batch, so that no other use shares these numbers.
     item_rng(seed, iteration, (1 << 32) + shard as u64).random()
 }

@@ -15,6 +15,7 @@ fn architecture(prior: PriorMode) -> MvmcadConfig {
     MvmcadConfig {
         prior,
         amplification: Amplification::After,
+        whitening: false,
         decoder_depth: 2,
         bottleneck_dropout: 0.2,
         encoder: VitConfig {
@@ -37,6 +38,7 @@ fn settings(prior: PriorMode, iterations: u64) -> ReconstructionSettings {
         architecture: architecture(prior),
         objective: Objective::Focal { easy_share: 0.1 },
         ramp: iterations,
+        altered_share: 0.0,
         iterations,
         batch: 6,
         learning_rate: 2e-3,
@@ -134,6 +136,44 @@ fn a_resumed_run_ends_with_the_same_weights() {
         let resumed = train(&settings).0;
         assert_eq!(bits(&whole), bits(&resumed), "{prior:?}");
     }
+}
+
+#[test]
+fn a_denoising_run_on_whitened_features_learns_repeats_and_resumes() {
+    let folder = tempfile::tempdir().unwrap();
+    for prior in [PriorMode::Off, PriorMode::Calibrated] {
+        let mut settings = settings(prior, 9);
+        settings.architecture.whitening = true;
+        settings.altered_share = 0.7;
+        let (whole, _) = train(&settings);
+        settings.architecture.tensors().check(&whole).unwrap();
+        settings.checkpoint.file = Some(folder.path().join(format!("{prior:?}.safetensors")));
+        settings.checkpoint.stop_after = Some(4);
+        train(&settings);
+        settings.checkpoint.stop_after = None;
+        settings.checkpoint.resume = true;
+        assert_eq!(bits(&whole), bits(&train(&settings).0), "{prior:?}");
+    }
+}
+
+#[test]
+fn only_as_many_images_are_altered_as_asked() {
+    let images = images();
+    let chosen: Vec<usize> = (0..images.len()).collect();
+    let changed = |share: f64| {
+        let mut settings = settings(PriorMode::Off, 1);
+        settings.altered_share = share;
+        let rng = |item| ChaCha8Rng::seed_from_u64(item);
+        let altered = altered_images(&settings, &images, &chosen, rng)?;
+        let moved = |(before, after): &(&InputImage, &InputImage)| {
+            let pairs = before.values.iter().zip(&after.values);
+            pairs.into_iter().any(|(a, b)| (a - b).abs() > 0.1)
+        };
+        Some(images.iter().zip(&altered).filter(moved).count())
+    };
+    assert_eq!(changed(0.0), None);
+    assert!((1..10).contains(&changed(0.4).unwrap()));
+    assert!(changed(1.0).unwrap() >= 8);
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod decoder;
 #[cfg(test)]
 mod gradients;
 mod prior;
+mod whitening;
 
 use candle_core::{D, Result, Tensor};
 use candle_nn::VarBuilder;
@@ -23,6 +24,8 @@ use self::bottleneck::{Bottleneck, Dropout};
 use self::decoder::Decoder;
 use self::prior::Prior;
 pub use self::prior::PriorMode;
+pub use self::whitening::FeatureStatistics;
+use self::whitening::Whitening;
 use super::layers::Mode;
 use super::tensors::{Initial, TensorSpecs};
 use super::vit::{LARGEST_DEPTH, Vit, VitConfig};
@@ -47,6 +50,9 @@ pub struct MvmcadConfig {
     /// Whether and where amplification takes place.
     #[serde(default)]
     pub amplification: Amplification,
+    /// Whether features are whitened by the statistics of good parts before they are rebuilt.
+    #[serde(default)]
+    pub whitening: bool,
     /// Blocks of the decoder, an even number; the paper has 8.
     pub decoder_depth: usize,
     /// Share of values that dropout removes in training.
@@ -85,11 +91,13 @@ impl MvmcadConfig {
         Ok(())
     }
 
-    /// Everything that is trained (and the prior's running statistics): all but the encoder.
+    /// Everything that is trained, the prior's running statistics and the whitening: all but the
+    /// encoder.
     pub fn trainable_tensors(&self) -> TensorSpecs {
         let VitConfig { width, heads, .. } = self.encoder;
         let mut specs = TensorSpecs::default();
         specs.extend("prior", Prior::tensors(self.prior));
+        specs.extend("whitening", Whitening::tensors(self.whitening, width));
         if self.amplification != Amplification::Replace {
             specs.extend("bottleneck", Bottleneck::tensors(width));
         }
@@ -143,6 +151,7 @@ impl GroupFeatures {
 pub struct Mvmcad {
     encoder: Vit,
     prior: Option<Prior>,
+    whitening: Option<Whitening>,
     dropout: Dropout,
     bottleneck: Option<Bottleneck>,
     amplification: Option<AmplificationLayer>,
@@ -175,6 +184,7 @@ impl Mvmcad {
         Ok(Self {
             encoder: Vit::new(&config.encoder, encoder)?,
             prior: Prior::new(config.prior, trainable.pp("prior"))?,
+            whitening: Whitening::new(config.whitening, width, trainable.pp("whitening"))?,
             dropout,
             bottleneck,
             amplification: AmplificationLayer::new(
@@ -203,12 +213,25 @@ impl Mvmcad {
         self.dropout.reseed(seed);
     }
 
-    /// Images `[batch, 3, side, side]` to the encoder's two groups. With a prior and in
-    /// [`Mode::Train`] gradients flow to the prior; otherwise the result is detached.
+    /// Images `[batch, 3, side, side]` to the encoder's two groups, whitened if the architecture
+    /// says so. With a prior and in [`Mode::Train`] gradients flow to the prior; otherwise the
+    /// result is detached.
     ///
     /// # Errors
     /// When the images have another side, or the device fails.
     pub fn encode(&self, images: &Tensor, mode: Mode) -> Result<EncoderGroups> {
+        let groups = self.encode_raw(images, mode)?;
+        match &self.whitening {
+            None => Ok(groups),
+            Some(whitening) => whitening.forward(&groups),
+        }
+    }
+
+    /// [`Self::encode`] without the whitening: what [`FeatureStatistics`] are taken of.
+    ///
+    /// # Errors
+    /// When the images have another side, or the device fails.
+    pub fn encode_raw(&self, images: &Tensor, mode: Mode) -> Result<EncoderGroups> {
         let outputs = match &self.prior {
             None => self.encoder.forward(images, Mode::Inference)?,
             Some(prior) => self.encoder.forward(&prior.forward(images, mode)?, mode)?,
@@ -232,8 +255,22 @@ impl Mvmcad {
     /// # Errors
     /// When the device fails.
     pub fn reconstruct(&self, groups: &EncoderGroups, mode: Mode) -> Result<GroupFeatures> {
+        self.restore(groups, groups, mode)
+    }
+
+    /// As [`Self::reconstruct`], but what should come out (`wanted`) differs from what goes in
+    /// (`given`): in training, the features of an altered image and those of the unaltered one.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn restore(
+        &self,
+        given: &EncoderGroups,
+        wanted: &EncoderGroups,
+        mode: Mode,
+    ) -> Result<GroupFeatures> {
         // The mean over all target blocks, since the groups have equal sizes.
-        let tokens = ((&groups.shallow + &groups.deep)? * 0.5)?;
+        let tokens = ((&given.shallow + &given.deep)? * 0.5)?;
         let mut tokens = match &self.bottleneck {
             Some(bottleneck) => bottleneck.forward(&tokens, mode)?,
             None => self.dropout.forward(&tokens, mode)?,
@@ -244,8 +281,8 @@ impl Mvmcad {
         let [shallow, deep] = self.decoder.forward(&tokens, mode)?;
         Ok(GroupFeatures {
             encoder: [
-                self.patches(&groups.shallow.detach())?,
-                self.patches(&groups.deep.detach())?,
+                self.patches(&wanted.shallow.detach())?,
+                self.patches(&wanted.deep.detach())?,
             ],
             decoder: [self.patches(&deep)?, self.patches(&shallow)?],
         })
