@@ -495,7 +495,7 @@ impl Group {
 }
 
 /// Per-pixel anomaly scores of one view, row by row; higher is more anomalous.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct AnomalyMap {
     /// Width in map pixels.
     pub width: usize,

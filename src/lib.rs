@@ -7,6 +7,7 @@ pub mod config;
 pub mod decode;
 pub mod domain;
 pub mod evaluation;
+pub mod image_folder;
 pub mod inference;
 pub mod kafka;
 pub mod model;

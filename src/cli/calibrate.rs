@@ -6,8 +6,14 @@ use anyhow::{Context as _, ensure};
 use clap::Args;
 
 use super::eval::measure_all;
+use crate::domain::AnomalyMap;
 use crate::evaluation::calibration::{CalibrationRule, calibrate};
-use crate::model::bundle::{Bundle, Precision};
+use crate::model::bundle::{Bundle, save_manifest};
+use crate::training::dataset::list_parts;
+
+/// Fewer good parts of a class than this say little about how high a good part may score.
+const FEW_PARTS: usize = 10;
+const FEW_PARTS_WARNING: &str = " (few: good parts of the line may be called bad)";
 
 /// Sets a model bundle's thresholds from good parts.
 #[derive(Args, Clone, Debug)]
@@ -43,8 +49,16 @@ pub fn run(arguments: &CalibrateArguments) -> anyhow::Result<()> {
         "`--quantile` must lie between 0 and 1, found `{quantile}`"
     );
     let bundle = Bundle::load(&arguments.model).context("cannot use the model bundle")?;
-    let masks = arguments.masks.as_deref();
-    let parts = measure_all(&bundle, &arguments.device, &arguments.data, masks)?;
+    let listed =
+        list_parts(&arguments.data, arguments.masks.as_deref()).context("cannot use the data")?;
+    let mut parts = Vec::with_capacity(listed.len());
+    measure_all(&bundle, &arguments.device, &listed, |mut part| {
+        // Scores are all that thresholds need; the maps of a large set would fill the memory.
+        for view in &mut part.views {
+            view.map = AnomalyMap::default();
+        }
+        parts.push(part);
+    })?;
     let rule = CalibrationRule {
         quantile,
         margin: arguments.margin,
@@ -52,14 +66,19 @@ pub fn run(arguments: &CalibrateArguments) -> anyhow::Result<()> {
     let mut manifest = bundle.manifest.clone();
     manifest.classes.extend(calibrate(&parts, rule));
     for (class, thresholds) in &manifest.classes {
-        println!("{class}: threshold {:.5}", thresholds.threshold);
+        let good = parts
+            .iter()
+            .filter(|part| part.class == *class && !part.is_anomalous())
+            .count();
+        let warning = if good < FEW_PARTS {
+            FEW_PARTS_WARNING
+        } else {
+            ""
+        };
+        println!(
+            "{class}: threshold {:.5} from {good} good parts{warning}",
+            thresholds.threshold
+        );
     }
-    Bundle::save(
-        &arguments.model,
-        &manifest,
-        &bundle.tensors,
-        Precision::Half,
-    )
-    .context("cannot keep the bundle")?;
-    Ok(())
+    save_manifest(&arguments.model, &manifest).context("cannot keep the thresholds")
 }

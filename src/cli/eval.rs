@@ -1,5 +1,6 @@
 //! `panoptes eval`: how well a bundle tells good from bad on labelled parts.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +12,7 @@ use crate::evaluation::measurement::{MeasuredPart, measure};
 use crate::evaluation::table::tabulate;
 use crate::model::bundle::{Bundle, Manifest};
 use crate::model::candle_model::CandleModel;
-use crate::training::dataset::list_parts;
+use crate::training::dataset::{PartFolder, list_parts};
 
 /// Measures a model bundle on labelled parts.
 #[derive(Args, Clone, Debug)]
@@ -46,16 +47,15 @@ pub struct EvalArguments {
 /// When the bundle or the data cannot be used, or the device fails.
 pub fn run(arguments: &EvalArguments) -> anyhow::Result<()> {
     let bundle = Bundle::load(&arguments.model).context("cannot use the model bundle")?;
-    let parts = measure_all(
-        &bundle,
-        &arguments.device,
-        &arguments.data,
-        Some(&arguments.masks),
-    )?;
-    let mut text = tabulate(&parts).to_markdown();
-    if let Some(kinds) = &arguments.kinds {
+    let kinds = arguments.kinds.as_deref().map(read_kinds).transpose()?;
+    let listed =
+        list_parts(&arguments.data, Some(&arguments.masks)).context("cannot use the data")?;
+    let mut parts = Vec::with_capacity(listed.len());
+    measure_all(&bundle, &arguments.device, &listed, |part| parts.push(part))?;
+    let mut text = tabulate(&parts.iter().collect::<Vec<_>>()).to_markdown();
+    if let Some(kinds) = &kinds {
         text.push('\n');
-        text.push_str(&table_by_kind(&parts, kinds)?);
+        text.push_str(&table_by_kind(&parts, kinds));
     }
     if !bundle.manifest.classes.is_empty() {
         text.push('\n');
@@ -75,29 +75,27 @@ fn write(file: &Path, text: &str) -> anyhow::Result<()> {
     std::fs::write(file, text).with_context(|| format!("cannot write `{}`", file.display()))
 }
 
-/// Scores every part of a folder, with a progress bar.
+/// Scores every part and hands it on, with a progress bar.
 ///
 /// # Errors
-/// When the data cannot be read or the device fails.
+/// When an image cannot be read or the device fails.
 pub(crate) fn measure_all(
     bundle: &Bundle,
     device: &str,
-    data: &Path,
-    masks: Option<&Path>,
-) -> anyhow::Result<Vec<MeasuredPart>> {
-    let listed = list_parts(data, masks).context("cannot use the data")?;
+    listed: &[PartFolder],
+    mut measured: impl FnMut(MeasuredPart),
+) -> anyhow::Result<()> {
     let preprocessor = bundle.manifest.preprocessor().map_err(anyhow::Error::msg)?;
     let mut model = CandleModel::new(bundle, device, 32).context("cannot place the model")?;
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len} parts [{elapsed} < {eta}]")
         .unwrap_or_else(|_| ProgressStyle::default_bar());
     let bar = ProgressBar::new(listed.len() as u64).with_style(style);
-    let mut parts = Vec::with_capacity(listed.len());
-    for part in &listed {
-        parts.push(measure(part, &mut model, &preprocessor).context("measurement failed")?);
+    for part in listed {
+        measured(measure(part, &mut model, &preprocessor).context("measurement failed")?);
         bar.inc(1);
     }
     bar.finish_and_clear();
-    Ok(parts)
+    Ok(())
 }
 
 fn scores(parts: &[MeasuredPart]) -> String {
@@ -118,30 +116,16 @@ fn scores(parts: &[MeasuredPart]) -> String {
 }
 
 /// Figures of each kind of defect, all classes as they are, against the good parts of its class.
-fn table_by_kind(parts: &[MeasuredPart], truth: &Path) -> anyhow::Result<String> {
-    let text = std::fs::read_to_string(truth)
-        .with_context(|| format!("cannot read `{}`", truth.display()))?;
-    let kinds = kinds_by_part(&text)
-        .with_context(|| format!("`{}` has no columns `part` and `defect`", truth.display()))?;
-    let mut names: Vec<&str> = kinds
-        .values()
-        .copied()
-        .filter(|kind| !kind.is_empty())
-        .collect();
+fn table_by_kind(parts: &[MeasuredPart], kinds: &BTreeMap<String, String>) -> String {
+    let mut names: Vec<&String> = kinds.values().filter(|kind| !kind.is_empty()).collect();
     names.sort_unstable();
     names.dedup();
     let mut table =
         String::from("mean over classes, each kind of defect against all good parts\n\n");
     for (index, name) in names.iter().enumerate() {
-        let chosen: Vec<MeasuredPart> = parts
+        let chosen: Vec<&MeasuredPart> = parts
             .iter()
-            .filter(|part| {
-                !part.is_anomalous()
-                    || kinds
-                        .get(part.part.as_str())
-                        .is_some_and(|kind| kind == name)
-            })
-            .cloned()
+            .filter(|part| !part.is_anomalous() || kinds.get(&part.part) == Some(name))
             .collect();
         let rows = tabulate(&chosen)
             .to_markdown()
@@ -152,10 +136,18 @@ fn table_by_kind(parts: &[MeasuredPart], truth: &Path) -> anyhow::Result<String>
         }
         table.extend(lines.last().into_iter().flat_map(|line| [line, "\n"]));
     }
-    Ok(table)
+    table
 }
 
-fn kinds_by_part(text: &str) -> Option<std::collections::BTreeMap<&str, &str>> {
+/// The kind of each part's defect, from a table with the columns `part` and `defect`.
+fn read_kinds(truth: &Path) -> anyhow::Result<BTreeMap<String, String>> {
+    let text = std::fs::read_to_string(truth)
+        .with_context(|| format!("cannot read `{}`", truth.display()))?;
+    kinds_by_part(&text)
+        .with_context(|| format!("`{}` has no columns `part` and `defect`", truth.display()))
+}
+
+fn kinds_by_part(text: &str) -> Option<BTreeMap<String, String>> {
     let mut lines = text.lines();
     let header: Vec<&str> = lines.next()?.split(',').collect();
     let part = header.iter().position(|name| *name == "part")?;
@@ -164,7 +156,10 @@ fn kinds_by_part(text: &str) -> Option<std::collections::BTreeMap<&str, &str>> {
         lines
             .filter_map(|line| {
                 let fields: Vec<&str> = line.split(',').collect();
-                Some((*fields.get(part)?, *fields.get(defect)?))
+                Some((
+                    fields.get(part)?.to_string(),
+                    fields.get(defect)?.to_string(),
+                ))
             })
             .collect(),
     )

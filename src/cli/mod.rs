@@ -103,6 +103,13 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
     }
 }
 
+/// A librdkafka property from the command line.
+fn parse_property(text: &str) -> Result<(String, String), String> {
+    text.split_once('=')
+        .map(|(name, value)| (name.trim().to_owned(), value.to_owned()))
+        .ok_or_else(|| format!("a property is `NAME=VALUE`, found `{text}`"))
+}
+
 /// Runs a future on a runtime of its own.
 pub(crate) fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::runtime::Builder::new_multi_thread()

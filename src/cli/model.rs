@@ -72,6 +72,10 @@ fn describe(manifest: &Manifest) -> String {
             "amplification",
             format!("{:?}", architecture.amplification).to_lowercase(),
         ),
+        (
+            "whitening",
+            if architecture.whitening { "on" } else { "off" }.to_owned(),
+        ),
         ("decoder", format!("{} blocks", architecture.decoder_depth)),
     ];
     let mut text = String::new();
@@ -113,6 +117,7 @@ mod tests {
             "model           tiny 1\n",
             "images          resized to 32 x 32, centre 28 x 28\n",
             "amplification   after\n",
+            "whitening       off\n",
             "  bolt          0.25000    0.50000\n",
         ] {
             assert!(text.contains(expected), "{expected} in {text}");

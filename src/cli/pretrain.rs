@@ -22,13 +22,13 @@ pub struct PretrainArguments {
     #[arg(long, value_name = "FOLDER")]
     pub images: Vec<PathBuf>,
     /// Share of the examples that come from `--images`
-    #[arg(long, default_value_t = 0.5)]
+    #[arg(long, default_value_t = 0.9)]
     pub images_share: f64,
     /// What the encoder is asked about its images
     #[arg(long, value_enum, default_value_t = PretextChoice::Both)]
     pub pretext: PretextChoice,
     /// Weight of the pixel question against the alteration question
-    #[arg(long, default_value_t = 0.5)]
+    #[arg(long, default_value_t = 0.3)]
     pub pixel_weight: f64,
     /// Side of the image in pixels
     #[arg(long, default_value_t = 128)]
@@ -49,10 +49,10 @@ pub struct PretrainArguments {
     #[arg(long, value_delimiter = ',', default_values_t = [2, 3, 4, 5])]
     pub targets: Vec<usize>,
     /// Iterations
-    #[arg(long, default_value_t = 1200)]
+    #[arg(long, default_value_t = 8000)]
     pub iterations: u64,
     /// Images an iteration
-    #[arg(long, default_value_t = 24)]
+    #[arg(long, default_value_t = 12)]
     pub batch: usize,
     /// Learning rate after the warm-up
     #[arg(long, default_value_t = 1e-3)]

@@ -103,6 +103,14 @@ pub fn run(arguments: &SynthArguments) -> anyhow::Result<()> {
         "`--defective-share` must lie between 0 and 1, found `{}`",
         arguments.defective_share
     );
+    for folder in ["images", "masks"].map(|name| arguments.out.join(name)) {
+        // What an earlier run left would be taken for part of this set.
+        ensure!(
+            !folder.exists(),
+            "expected a folder for a new set, found one with `{}`: remove it or name another",
+            folder.display()
+        );
+    }
     let parts = plan(arguments);
     let bar = ProgressBar::new(parts.len() as u64).with_style(
         ProgressStyle::with_template("rendering {bar:40} {pos}/{len} parts, {eta} left")

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
+use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 
 use super::pretrain::CheckpointArguments;
@@ -81,7 +82,7 @@ pub struct TrainArguments {
     #[arg(long)]
     pub ramp: Option<u64>,
     /// Iterations
-    #[arg(long, default_value_t = 600)]
+    #[arg(long, default_value_t = 1800)]
     pub iterations: u64,
     /// Images an iteration
     #[arg(long, default_value_t = 16)]
@@ -98,6 +99,9 @@ pub struct TrainArguments {
     /// Threads that share the batch
     #[arg(long, default_value_t = 2)]
     pub threads: usize,
+    /// Memory for the encoder's features; where they do not fit, they are computed in each iteration
+    #[arg(long, value_name = "SIZE", default_value = "8GiB")]
+    pub feature_cache: ByteSize,
     /// Checkpoints
     #[command(flatten)]
     pub checkpoint: CheckpointArguments,
@@ -167,6 +171,7 @@ impl TrainArguments {
             warm_up: self.warm_up,
             seed: self.seed,
             threads: self.threads,
+            cache_bytes: self.feature_cache.as_u64(),
             checkpoint: self.checkpoint.settings(),
         }
     }
@@ -187,6 +192,17 @@ pub fn run(arguments: &TrainArguments) -> anyhow::Result<()> {
     let preprocessor = Preprocessor::new(normalisation, side).map_err(anyhow::Error::msg)?;
     let images = good_images(arguments, &preprocessor).context("cannot use the data")?;
     let settings = arguments.settings(encoder.config.clone());
+    let identity = ModelIdentity {
+        name: arguments.name.clone(),
+        version: arguments.version.clone(),
+    };
+    let map_side = arguments.map_side.unwrap_or(side);
+    let architecture = settings.architecture.clone();
+    let manifest = Manifest::new(identity, architecture, normalisation, map_side);
+    // What would make the bundle unfit is found before the hours of training.
+    manifest.validate().map_err(anyhow::Error::msg)?;
+    std::fs::create_dir_all(&arguments.output)
+        .with_context(|| format!("cannot make the folder `{}`", arguments.output.display()))?;
     println!("training on {} images", images.len());
     let tensors = reconstruct(
         &settings,
@@ -198,12 +214,6 @@ pub fn run(arguments: &TrainArguments) -> anyhow::Result<()> {
         },
     )
     .context("training failed")?;
-    let identity = ModelIdentity {
-        name: arguments.name.clone(),
-        version: arguments.version.clone(),
-    };
-    let map_side = arguments.map_side.unwrap_or(side);
-    let manifest = Manifest::new(identity, settings.architecture, normalisation, map_side);
     Bundle::save(&arguments.output, &manifest, &tensors, Precision::Half)
         .context("cannot keep the bundle")?;
     println!(

@@ -315,7 +315,7 @@ fn read_content_type(text: Option<&str>) -> Result<ContentType, Fault> {
 }
 
 /// The encoding that the first bytes show.
-pub(super) fn sniff(bytes: &[u8]) -> Option<ImageEncoding> {
+pub(crate) fn sniff(bytes: &[u8]) -> Option<ImageEncoding> {
     match image::guess_format(bytes).ok()? {
         ImageFormat::Jpeg => Some(ImageEncoding::Jpeg),
         ImageFormat::Png => Some(ImageEncoding::Png),

@@ -16,6 +16,7 @@ mod limits;
 pub mod pixels;
 pub mod raw;
 
+pub(crate) use envelope::sniff;
 pub use envelope::{EnvelopeDecoder, EnvelopeSettings};
 pub use limits::ImageLimits;
 pub use pixels::{PixelError, decode_image, decode_pixels};

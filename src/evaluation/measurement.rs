@@ -1,6 +1,8 @@
 //! A model held against labelled parts: scores, maps and truth of every view.
 
-use crate::domain::{AnomalyMap, MapFootprint};
+use std::ops::Range;
+
+use crate::domain::{AnomalyMap, MapFootprint, RgbImage};
 use crate::model::preprocess::Preprocessor;
 use crate::model::{AnomalyModel, InputImage};
 use crate::scoring::view_score;
@@ -80,21 +82,21 @@ pub fn measure(
     preprocessor: &Preprocessor,
 ) -> Result<MeasuredPart, MeasurementError> {
     let mut images = Vec::with_capacity(part.views.len());
+    let mut masks = Vec::with_capacity(part.views.len());
     for view in &part.views {
-        images.push(prepare(view, preprocessor)?);
+        let image = read_image(&view.image)?;
+        masks.push(view_mask(view, &image)?);
+        let prepared = preprocessor.prepare(&image);
+        images.push(prepared.map_err(|error| fault(view, error))?);
     }
     let maps = model.anomaly_maps(&images)?;
     let mut views = Vec::with_capacity(maps.len());
-    for ((file, image), map) in part.views.iter().zip(&images).zip(maps) {
+    for (((file, image), mask), map) in part.views.iter().zip(&images).zip(&masks).zip(maps) {
         let score = view_score(&map).map_err(|error| fault(file, error))?;
-        let mask = file.mask.as_deref().map(read_mask).transpose()?;
-        let is_anomalous = mask
+        let defect = mask
             .as_ref()
-            .is_some_and(|mask| mask.defect.contains(&true));
-        let defect = match (&mask, is_anomalous) {
-            (Some(mask), true) => fit_mask(mask, image.footprint, &map),
-            _ => Vec::new(),
-        };
+            .map_or_else(Vec::new, |mask| fit_mask(mask, image.footprint, &map));
+        let is_anomalous = mask.is_some();
         let view = file.view.clone();
         views.push(MeasuredView {
             view,
@@ -132,26 +134,61 @@ fn fault(view: &ViewFile, error: impl std::fmt::Display) -> MeasurementError {
     }
 }
 
-/// The mask at the map's size: a map pixel is a defect if any mask pixel within it is.
+/// The mask of a view that shows a defect.
+fn view_mask(view: &ViewFile, image: &RgbImage) -> Result<Option<Mask>, MeasurementError> {
+    let Some(path) = &view.mask else {
+        return Ok(None);
+    };
+    let mask = read_mask(path)?;
+    let (width, height) = (image.width as usize, image.height as usize);
+    if (mask.width, mask.height) != (width, height) {
+        return Err(fault(
+            view,
+            format!(
+                "expected a mask of `{width}x{height}` pixels, found `{}` of `{}x{}`",
+                path.display(),
+                mask.width,
+                mask.height
+            ),
+        ));
+    }
+    Ok(Some(mask).filter(|mask| mask.defect.contains(&true)))
+}
+
+/// The mask at the map's size: a map pixel is a defect if any mask pixel is whose centre it covers,
+/// or, where it covers none, the mask pixel that it lies in.
 fn fit_mask(mask: &Mask, footprint: MapFootprint, map: &AnomalyMap) -> Vec<bool> {
-    let mut fitted = vec![false; map.width * map.height];
-    for (index, _) in mask
-        .defect
-        .iter()
-        .enumerate()
-        .filter(|(_, defect)| **defect)
-    {
-        let x = (index % mask.width) as f64 + 0.5 - footprint.x;
-        let y = (index / mask.width) as f64 + 0.5 - footprint.y;
-        let column = (x / footprint.width * map.width as f64).floor();
-        let row = (y / footprint.height * map.height as f64).floor();
-        let is_inside = column >= 0.0 && row >= 0.0;
-        let (column, row) = (column as usize, row as usize);
-        if is_inside && column < map.width && row < map.height {
-            fitted[row * map.width + column] = true;
+    let columns = covered(footprint.x, footprint.width, map.width, mask.width);
+    let rows = covered(footprint.y, footprint.height, map.height, mask.height);
+    let mut fitted = Vec::with_capacity(map.width * map.height);
+    for row in &rows {
+        for column in &columns {
+            let lines = mask.defect.chunks_exact(mask.width);
+            let mut lines = lines.skip(row.start).take(row.len());
+            fitted.push(lines.any(|line| line[column.clone()].contains(&true)));
         }
     }
     fitted
+}
+
+/// Along one side: which of the mask's `pixels` each of the map's `cells` covers, when the map
+/// begins at `start` and is `length` long.
+fn covered(start: f64, length: f64, cells: usize, pixels: usize) -> Vec<Range<usize>> {
+    let edge = |cell: usize| start + length * cell as f64 / cells as f64;
+    let last = pixels.saturating_sub(1);
+    (0..cells)
+        .map(|cell| {
+            // A pixel's centre lies half a pixel after its edge.
+            let first_centre = (edge(cell) - 0.5).ceil().max(0.0) as usize;
+            let end_centre = (edge(cell + 1) - 0.5).ceil().max(0.0) as usize;
+            if first_centre < end_centre.min(pixels) {
+                return first_centre..end_centre.min(pixels);
+            }
+            let middle = 0.5 * (edge(cell) + edge(cell + 1));
+            let inside = (middle.max(0.0) as usize).min(last);
+            inside..inside + 1
+        })
+        .collect()
 }
 
 /// The figures of one class or of the mean over classes.
@@ -233,5 +270,46 @@ mod tests {
             height: 4.0,
         };
         assert_eq!(fit_mask(&mask, left, &map), [false; 4]);
+    }
+
+    #[test]
+    fn a_map_finer_than_the_mask_has_no_holes() {
+        let mask = Mask {
+            width: 2,
+            height: 2,
+            defect: vec![false, true, false, false],
+        };
+        let map = AnomalyMap {
+            width: 5,
+            height: 4,
+            values: vec![0.0; 20],
+        };
+        let whole = MapFootprint {
+            x: 0.0,
+            y: 0.0,
+            width: 2.0,
+            height: 2.0,
+        };
+        let fitted = fit_mask(&mask, whole, &map);
+        let top = [false, false, true, true, true];
+        let expected = [top, top, [false; 5], [false; 5]].concat();
+        assert_eq!(fitted, expected);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn every_defect_pixel_of_a_whole_image_is_in_the_map(
+            (width, height) in (1usize..40, 1usize..40),
+            (columns, rows) in (1usize..40, 1usize..40),
+            place in 0usize..1600,
+        ) {
+            let mut defect = vec![false; width * height];
+            defect[place % (width * height)] = true;
+            let mask = Mask { width, height, defect };
+            let map = AnomalyMap { width: columns, height: rows, values: vec![0.0; columns * rows] };
+            let whole =
+                MapFootprint { x: 0.0, y: 0.0, width: width as f64, height: height as f64 };
+            proptest::prop_assert!(fit_mask(&mask, whole, &map).contains(&true));
+        }
     }
 }

@@ -16,11 +16,12 @@ pub struct FigureTable {
 }
 
 /// Figures of all parts, class by class.
-pub fn tabulate(parts: &[MeasuredPart]) -> FigureTable {
+pub fn tabulate(parts: &[&MeasuredPart]) -> FigureTable {
     let mut classes = BTreeMap::new();
     for part in parts {
         classes.entry(part.class.clone()).or_insert_with(|| {
-            let own = parts.iter().filter(|other| other.class == part.class);
+            let own = parts.iter().copied();
+            let own = own.filter(|other| other.class == part.class);
             let bad = own.clone().filter(|other| other.is_anomalous()).count();
             (own.clone().count(), bad, figures(own))
         });
@@ -142,7 +143,7 @@ mod tests {
             part("gear", 0.9, false),
             part("nut", 0.5, false),
         ];
-        let table = tabulate(&parts);
+        let table = tabulate(&parts.iter().collect::<Vec<_>>());
         assert_eq!(table.mean.sample.unwrap().auroc, 0.5);
         let text = table.to_markdown();
         assert!(text.contains("| bolt | 2 | 1 | 1.000 |"), "{text}");

@@ -291,15 +291,29 @@ impl Bundle {
             file: WEIGHTS_FILE.to_owned(),
             sha256: sha256(&bytes),
         };
-        let text = toml::to_string_pretty(&manifest).map_err(|error| unfit(error.to_string()))?;
         fs::create_dir_all(folder).map_err(|source| BundleError::File {
             path: folder.to_owned(),
             source,
         })?;
         replace(&path, &bytes)?;
-        replace(&manifest_path, text.as_bytes())?;
+        save_manifest(folder, &manifest)?;
         Ok(manifest)
     }
+}
+
+/// Replaces the description of a bundle whose weights stay as they are.
+///
+/// # Errors
+/// When the description is not fit for loading or cannot be written.
+pub fn save_manifest(folder: &Path, manifest: &Manifest) -> Result<(), BundleError> {
+    let path = folder.join(MANIFEST_FILE);
+    let unfit = |fault: String| BundleError::Manifest {
+        path: path.clone(),
+        fault,
+    };
+    manifest.validate().map_err(unfit)?;
+    let text = toml::to_string_pretty(manifest).map_err(|error| unfit(error.to_string()))?;
+    replace(&path, text.as_bytes())
 }
 
 /// Reads and checks `model.toml` alone.

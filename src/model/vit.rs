@@ -240,13 +240,28 @@ impl Vit {
     }
 
     /// Images `[batch, 3, side, side]` to the patch tokens with their positions,
-    /// `[batch, patches, width]`. Masked pretraining drops some of them before [`Self::encode`].
+    /// `[batch, patches, width]`.
     ///
     /// # Errors
     /// When the images have another side, or the device fails.
     pub fn embed(&self, images: &Tensor) -> Result<Tensor> {
+        self.project(images)?.broadcast_add(&self.position)
+    }
+
+    /// As [`Self::embed`], but a patch whose `hidden` (`[batch, patches, 1]`) is 1 shows `token`
+    /// (`[1, 1, width]`) instead of its pixels; its position stays.
+    ///
+    /// # Errors
+    /// When shapes do not fit, or the device fails.
+    pub fn embed_hiding(&self, images: &Tensor, hidden: &Tensor, token: &Tensor) -> Result<Tensor> {
+        let patches = self.project(images)?;
+        let change = token.broadcast_sub(&patches)?.broadcast_mul(hidden)?;
+        (patches + change)?.broadcast_add(&self.position)
+    }
+
+    fn project(&self, images: &Tensor) -> Result<Tensor> {
         let patches = unfold(images, self.config.grid(), self.config.patch)?;
-        self.patch.forward(&patches)?.broadcast_add(&self.position)
+        self.patch.forward(&patches)
     }
 
     /// Patch tokens to all tokens of every target block, each `[batch, tokens, width]`: class,

@@ -5,6 +5,7 @@
 //! tensor is accounted for: taken, known to be of no use here, or named in the error.
 
 use std::collections::HashMap;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
@@ -45,7 +46,7 @@ pub fn load_encoder(
         path: path.to_owned(),
         message: error.to_string(),
     };
-    let tensors = read(path).map_err(unreadable)?;
+    let tensors = read_tensors(path).map_err(unreadable)?;
     let converted = convert_encoder(tensors, config).map_err(|error| match error {
         ConvertError::Fault(fault) => EncoderWeightsError::Tensor {
             path: path.to_owned(),
@@ -56,8 +57,12 @@ pub fn load_encoder(
     Ok(converted)
 }
 
-fn read(path: &Path) -> candle_core::Result<HashMap<String, Tensor>> {
-    if path.extension().is_some_and(|extension| extension == "pth") {
+/// Every tensor of a file: PyTorch's, which is a ZIP archive, or safetensors. What it is told by its
+/// first bytes, since people name weights as they like.
+pub(crate) fn read_tensors(path: &Path) -> candle_core::Result<HashMap<String, Tensor>> {
+    let mut first = [0; 4];
+    std::fs::File::open(path)?.read_exact(&mut first)?;
+    if &first == b"PK\x03\x04" {
         return Ok(candle_core::pickle::read_all(path)?.into_iter().collect());
     }
     candle_core::safetensors::load(path, &Device::Cpu)

@@ -64,11 +64,6 @@ impl DefectKind {
             Self::Burr => "burr",
         }
     }
-
-    /// Whether the kind is kept for final figures.
-    pub fn is_held_out(self) -> bool {
-        Self::HELD_OUT.contains(&self)
-    }
 }
 
 /// A place on the surface with a frame around it.

@@ -1,19 +1,18 @@
-//! Data sets as folders of images: `<root>/<class>/<part>/<view>.<jpg|png|...>`.
+//! Labelled data sets: folders of images with masks beside them.
 //!
-//! Masks lie under a root of their own with the same relative paths, as `.png`; a pixel other
-//! than 0 is a defect. A view is anomalous if its mask exists and is not empty, a part if one of
-//! its views is. Everything is in the order of names, so that the same folder is always the same
-//! data set.
+//! Masks lie under a root of their own with the same relative paths, in any lossless format; a pixel
+//! other than 0 is a defect. A view is anomalous if its mask exists and is not empty, a part if one
+//! of its views is. Images are decoded as the stream decodes them, so that what a model is trained
+//! on is what it will see.
 
 use std::path::{Path, PathBuf};
 
 use super::TrainingError;
 use super::formula::Canvas;
+use crate::decode::{ImageLimits, decode_image, sniff};
 use crate::domain::RgbImage;
+use crate::image_folder::{ImageFile, find_images, find_parts};
 use crate::model::preprocess::{Normalisation, Preprocessor};
-
-/// File endings that count as images.
-const IMAGE_ENDINGS: [&str; 7] = ["jpg", "jpeg", "png", "bmp", "tif", "tiff", "webp"];
 
 /// One image of a part.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,98 +39,64 @@ pub struct PartFolder {
 /// Lists the parts under `root`, with masks from `masks` if given.
 ///
 /// # Errors
-/// When a folder cannot be read, or there is no image at all.
+/// When a folder cannot be read, there is no image at all, or masks are given and none belongs to
+/// an image: a mistyped folder must not turn defective parts into good ones.
 pub fn list_parts(root: &Path, masks: Option<&Path>) -> Result<Vec<PartFolder>, TrainingError> {
     let mut parts = Vec::new();
-    for class in folders(root)? {
-        for part in folders(&class)? {
-            let views = list_views(&part, root, masks)?;
-            if !views.is_empty() {
-                parts.push(PartFolder {
-                    class: name(&class),
-                    part: name(&part),
-                    views,
-                });
-            }
-        }
-    }
-    if parts.is_empty() {
-        let message = "expected images at `<class>/<part>/<view>`, found none".to_owned();
-        return Err(TrainingError::Data {
-            path: root.to_owned(),
-            message,
+    for found in find_parts(root)? {
+        let folder = masks.map(|masks| masks.join(&found.class).join(&found.part));
+        let masks = match folder.filter(|folder| folder.is_dir()) {
+            Some(folder) => find_masks(&folder)?,
+            None => Vec::new(),
+        };
+        let views = found.images.into_iter().map(|image| ViewFile {
+            mask: masks
+                .iter()
+                .find(|mask| mask.view == image.view)
+                .map(|mask| mask.path.clone()),
+            view: image.view,
+            image: image.path,
+        });
+        parts.push(PartFolder {
+            class: found.class,
+            part: found.part,
+            views: views.collect(),
         });
     }
-    Ok(parts)
-}
-
-fn list_views(
-    part: &Path,
-    root: &Path,
-    masks: Option<&Path>,
-) -> Result<Vec<ViewFile>, TrainingError> {
-    let mut views = Vec::new();
-    for image in entries(part)?.into_iter().filter(|path| is_image(path)) {
-        let mask = masks.and_then(|masks| {
-            let relative = image.strip_prefix(root).ok()?;
-            Some(masks.join(relative).with_extension("png")).filter(|path| path.is_file())
-        });
-        let view = image
-            .file_stem()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        views.push(ViewFile { view, image, mask });
+    let has_mask = |part: &PartFolder| part.views.iter().any(|view| view.mask.is_some());
+    match masks {
+        Some(masks) if !parts.iter().any(has_mask) => Err(fault(
+            masks,
+            "expected masks at the relative paths of the images, found none",
+        )),
+        _ => Ok(parts),
     }
-    Ok(views)
 }
 
-fn is_image(path: &Path) -> bool {
-    let ending = path
-        .extension()
-        .map(|ending| ending.to_string_lossy().to_lowercase());
-    path.is_file() && ending.is_some_and(|ending| IMAGE_ENDINGS.contains(&ending.as_str()))
+fn find_masks(folder: &Path) -> Result<Vec<ImageFile>, TrainingError> {
+    let masks = find_images(folder)?;
+    match masks.iter().find(|mask| mask.content_type == "image/jpeg") {
+        Some(lossy) => Err(fault(
+            &lossy.path,
+            "expected a mask in a lossless format such as PNG, found JPEG, which blurs its edges",
+        )),
+        None => Ok(masks),
+    }
 }
 
-fn folders(root: &Path) -> Result<Vec<PathBuf>, TrainingError> {
-    Ok(entries(root)?
-        .into_iter()
-        .filter(|path| path.is_dir())
-        .collect())
-}
-
-fn entries(folder: &Path) -> Result<Vec<PathBuf>, TrainingError> {
-    let read = || -> std::io::Result<Vec<PathBuf>> {
-        std::fs::read_dir(folder)?
-            .map(|entry| entry.map(|entry| entry.path()))
-            .collect()
-    };
-    let mut paths = read().map_err(|error| fault(folder, error))?;
-    paths.sort();
-    Ok(paths)
-}
-
-fn name(path: &Path) -> String {
-    path.file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned()
-}
-
-/// Reads an image as 8-bit RGB.
+/// Reads an image as 8-bit RGB, as strictly as the stream does.
 ///
 /// # Errors
 /// When the file cannot be read or decoded.
 pub fn read_image(path: &Path) -> Result<RgbImage, TrainingError> {
-    let image = image::open(path)
-        .map_err(|error| fault(path, error))?
-        .into_rgb8();
-    let (width, height) = image.dimensions();
-    Ok(RgbImage {
-        width,
-        height,
-        pixels: image.into_raw(),
-    })
+    let bytes = std::fs::read(path).map_err(|error| fault(path, error))?;
+    let encoding = sniff(&bytes).ok_or_else(|| {
+        fault(
+            path,
+            "expected JPEG, PNG, BMP, TIFF or WebP, found other bytes",
+        )
+    })?;
+    decode_image(encoding, &bytes, &ImageLimits::default()).map_err(|error| fault(path, error))
 }
 
 /// A mask at full size: width, height, and whether each pixel is part of a defect.
@@ -150,14 +115,14 @@ pub struct Mask {
 /// # Errors
 /// When the file cannot be read or decoded.
 pub fn read_mask(path: &Path) -> Result<Mask, TrainingError> {
+    // 16 bits a channel hold every level of every format: a faint label must not become 0.
     let image = image::open(path)
         .map_err(|error| fault(path, error))?
-        .into_luma8();
+        .into_rgb16();
     let (width, height) = (image.width() as usize, image.height() as usize);
     let defect = image
-        .into_raw()
-        .into_iter()
-        .map(|value| value > 0)
+        .pixels()
+        .map(|pixel| pixel.0.iter().any(|&level| level > 0))
         .collect();
     Ok(Mask {
         width,
@@ -239,9 +204,38 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_folder_is_refused() {
+    fn masks_that_belong_to_no_image_are_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let error = list_parts(folder.path(), None).unwrap_err().to_string();
-        assert!(error.contains("found none"), "{error}");
+        let (images, masks) = (folder.path().join("images"), folder.path().join("masks"));
+        write(&images.join("bolt/p1/top.png"), 9);
+        write(&masks.join("nut/p1/top.png"), 255);
+        for wrong in [masks.as_path(), &folder.path().join("typo")] {
+            let error = list_parts(&images, Some(wrong)).unwrap_err().to_string();
+            assert!(error.contains("found none"), "{error}");
+        }
+        write(&masks.join("bolt/p1/top.jpg"), 255);
+        let error = list_parts(&images, Some(&masks)).unwrap_err().to_string();
+        assert!(error.contains("lossless"), "{error}");
+    }
+
+    #[test]
+    fn the_faintest_label_of_a_mask_is_a_defect() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mask.png");
+        let mut labels = image::ImageBuffer::<image::Luma<u16>, Vec<u16>>::new(2, 1);
+        labels.put_pixel(1, 0, image::Luma([1]));
+        labels.save(&path).unwrap();
+        assert_eq!(read_mask(&path).unwrap().defect, [false, true]);
+    }
+
+    #[test]
+    fn a_truncated_image_is_refused_as_the_stream_refuses_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("top.jpg");
+        write(&path, 90);
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..bytes.len() - 20]).unwrap();
+        let error = read_image(&path).unwrap_err().to_string();
+        assert!(error.contains("top.jpg"), "{error}");
     }
 }

@@ -6,12 +6,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 
 use super::TrainingError;
 use super::checkpoint::write_tensors;
 use crate::model::vit::{PositionInterpolation, VitConfig};
-use crate::model::vit_weights::load_encoder;
+use crate::model::vit_weights::{load_encoder, read_tensors};
 
 /// Metadata key under which our own files keep the architecture.
 const ARCHITECTURE: &str = "panoptes_encoder";
@@ -55,11 +55,7 @@ pub fn save_encoder(
 /// # Errors
 /// When the file cannot be read, or the changes do not fit its weights.
 pub fn read_encoder(path: &Path, changes: &EncoderChanges) -> Result<Encoder, TrainingError> {
-    let own = if is_safetensors(path) {
-        own_architecture(path)?
-    } else {
-        None
-    };
+    let own = own_architecture(path)?;
     let is_own = own.is_some();
     let mut config = match own {
         Some(config) => config,
@@ -73,7 +69,7 @@ pub fn read_encoder(path: &Path, changes: &EncoderChanges) -> Result<Encoder, Tr
     }
     config.validate().map_err(|error| fault(path, error))?;
     let mut tensors = if is_own {
-        candle_core::safetensors::load(path, &Device::Cpu)?
+        read_tensors(path).map_err(|error| fault(path, error))?
     } else {
         load_encoder(path, &config).map_err(|error| fault(path, error))?
     };
@@ -83,15 +79,12 @@ pub fn read_encoder(path: &Path, changes: &EncoderChanges) -> Result<Encoder, Tr
     Ok(Encoder { config, tensors })
 }
 
-fn is_safetensors(path: &Path) -> bool {
-    path.extension()
-        .is_some_and(|extension| extension == "safetensors")
-}
-
+/// The architecture that our own files carry; none for a file of others.
 fn own_architecture(path: &Path) -> Result<Option<VitConfig>, TrainingError> {
     let bytes = std::fs::read(path).map_err(|error| fault(path, error))?;
-    let (_, header) =
-        safetensors::SafeTensors::read_metadata(&bytes).map_err(|error| fault(path, error))?;
+    let Ok((_, header)) = safetensors::SafeTensors::read_metadata(&bytes) else {
+        return Ok(None);
+    };
     let text = header
         .metadata()
         .as_ref()
@@ -152,18 +145,9 @@ fn default_targets(depth: usize) -> Vec<usize> {
 }
 
 fn shapes(path: &Path) -> Result<HashMap<String, Vec<usize>>, TrainingError> {
-    if is_safetensors(path) {
-        let tensors = candle_core::safetensors::load(path, &Device::Cpu)?;
-        return Ok(tensors
-            .into_iter()
-            .map(|(name, t)| (name, t.dims().to_vec()))
-            .collect());
-    }
-    let tensors = candle_core::pickle::read_all(path)?;
-    Ok(tensors
-        .into_iter()
-        .map(|(name, t)| (name, t.dims().to_vec()))
-        .collect())
+    let tensors = read_tensors(path).map_err(|error| fault(path, error))?;
+    let shape = |(name, tensor): (String, Tensor)| (name, tensor.dims().to_vec());
+    Ok(tensors.into_iter().map(shape).collect())
 }
 
 fn fault(path: &Path, error: impl std::fmt::Display) -> TrainingError {
@@ -175,6 +159,8 @@ fn fault(path: &Path, error: impl std::fmt::Display) -> TrainingError {
 
 #[cfg(test)]
 mod tests {
+    use candle_core::Device;
+
     use super::*;
 
     fn config() -> VitConfig {
@@ -202,6 +188,21 @@ mod tests {
         let read = read_encoder(&path, &EncoderChanges::default()).unwrap();
         assert_eq!(read.config, config());
         assert_eq!(read.tensors.len(), sorted.len());
+    }
+
+    #[test]
+    fn the_name_of_the_file_does_not_matter_and_is_in_the_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("encoder.bin");
+        let tensors = config().tensors().initial_values(1, &Device::Cpu).unwrap();
+        save_encoder(&path, &config(), &tensors.into_iter().collect()).unwrap();
+        let read = read_encoder(&path, &EncoderChanges::default()).unwrap();
+        assert_eq!(read.config, config());
+        for bytes in [&b"PK\x03\x04 no archive"[..], b"neither of them"] {
+            std::fs::write(&path, bytes).unwrap();
+            let error = read_encoder(&path, &EncoderChanges::default()).unwrap_err();
+            assert!(error.to_string().contains("encoder.bin"), "{error}");
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub mod pretraining;
 pub mod reconstruction;
 
 use std::collections::BTreeMap;
+use std::hash::Hasher as _;
 use std::path::PathBuf;
 
 /// Where training runs; named here so that its callers need not know candle.
@@ -25,9 +26,11 @@ use candle_core::{DType, Tensor, Var};
 use candle_nn::{VarBuilder, VarMap};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
+use twox_hash::XxHash3_64;
 
 use self::checkpoint::CheckpointError;
 use self::optimiser::Parameters;
+use crate::image_folder::ImageFolderError;
 
 /// Why training stopped.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +46,9 @@ pub enum TrainingError {
         /// What is wrong with it.
         message: String,
     },
+    /// A folder of images cannot be used.
+    #[error(transparent)]
+    Folder(#[from] ImageFolderError),
     /// The loss is no number any more.
     #[error("the loss became `{loss}` at iteration `{iteration}`")]
     Diverged {
@@ -96,6 +102,33 @@ fn values(parameters: &Parameters, prefix: &str) -> BTreeMap<String, Tensor> {
             ))
         })
         .collect()
+}
+
+fn at_least_one(key: &str, value: u64) -> Result<(), TrainingError> {
+    if value == 0 {
+        let rule = format!("`{key}` must be at least 1, found `0`");
+        return Err(TrainingError::Setting(rule));
+    }
+    Ok(())
+}
+
+fn share(key: &str, value: f64) -> Result<(), TrainingError> {
+    if !(0.0..=1.0).contains(&value) {
+        let rule = format!("`{key}` must lie between 0 and 1, found `{value}`");
+        return Err(TrainingError::Setting(rule));
+    }
+    Ok(())
+}
+
+/// A digest of values: a checkpoint is only taken up over the same data.
+fn digest<'a>(lists: impl IntoIterator<Item = &'a [f32]>) -> u64 {
+    let mut hasher = XxHash3_64::with_seed(0);
+    for values in lists {
+        for value in values {
+            hasher.write(&value.to_le_bytes());
+        }
+    }
+    hasher.finish()
 }
 
 /// A generator for one item of one iteration: independent of every other, and repeatable.

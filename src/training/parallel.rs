@@ -14,11 +14,11 @@ use super::optimiser::{Gradients, Parameters};
 /// Loss and gradients of one step.
 #[derive(Debug)]
 pub struct StepGradients {
-    /// Mean loss over the shards.
+    /// Mean loss over the batch.
     pub loss: f64,
     /// Further numbers that the shards report, averaged.
     pub details: Vec<f64>,
-    /// Mean gradient over the shards.
+    /// Mean gradient over the batch.
     pub gradients: Gradients,
 }
 
@@ -29,9 +29,12 @@ pub struct ShardLoss {
     pub loss: Tensor,
     /// Numbers to report.
     pub details: Vec<f64>,
+    /// How many items of the batch it is the mean of.
+    pub items: usize,
 }
 
-/// Runs the shards on `threads` threads and averages losses and gradients.
+/// Runs the shards on `threads` threads and averages losses and gradients, each shard weighted by
+/// its items.
 ///
 /// # Errors
 /// The first shard's error, in order; also when a shard's thread panics.
@@ -43,7 +46,6 @@ pub fn shard_gradients<F>(
 where
     F: FnOnce() -> Result<ShardLoss> + Send,
 {
-    let count = shards.len().max(1) as f64;
     let queue = Mutex::new(shards.into_iter().enumerate());
     let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
     let work = || -> Result<Vec<(usize, ShardResult)>> {
@@ -70,14 +72,16 @@ where
         details: Vec::new(),
         gradients: Gradients::new(),
     };
-    for (_, (loss, details, gradients)) in results {
-        total.loss += loss / count;
-        total.details.resize(details.len(), 0.0);
-        for (sum, value) in total.details.iter_mut().zip(details) {
-            *sum += value / count;
+    let items: usize = results.iter().map(|(_, shard)| shard.items).sum();
+    for (_, shard) in results {
+        let weight = shard.items as f64 / items.max(1) as f64;
+        total.loss += shard.loss * weight;
+        total.details.resize(shard.details.len(), 0.0);
+        for (sum, value) in total.details.iter_mut().zip(shard.details) {
+            *sum += value * weight;
         }
-        for (name, gradient) in gradients {
-            let share = (gradient * (1.0 / count))?;
+        for (name, gradient) in shard.gradients {
+            let share = (gradient * weight)?;
             let sum = match total.gradients.remove(&name) {
                 None => share,
                 Some(sum) => (sum + share)?,
@@ -88,14 +92,23 @@ where
     Ok(total)
 }
 
-/// Loss, details and gradients of one shard.
-type ShardResult = (f64, Vec<f64>, Gradients);
+/// What one shard gave.
+struct ShardResult {
+    loss: f64,
+    details: Vec<f64>,
+    gradients: Gradients,
+    items: usize,
+}
 
 fn run_shard<F>(parameters: &Parameters, shard: F) -> Result<ShardResult>
 where
     F: FnOnce() -> Result<ShardLoss>,
 {
-    let ShardLoss { loss, details } = shard()?;
+    let ShardLoss {
+        loss,
+        details,
+        items,
+    } = shard()?;
     let store = loss.backward()?;
     let gradients = parameters
         .iter()
@@ -105,7 +118,12 @@ where
                 .map(|gradient| (name.clone(), gradient.clone()))
         })
         .collect();
-    Ok((f64::from(loss.to_scalar::<f32>()?), details, gradients))
+    Ok(ShardResult {
+        loss: f64::from(loss.to_scalar::<f32>()?),
+        details,
+        gradients,
+        items,
+    })
 }
 
 #[cfg(test)]
@@ -128,17 +146,20 @@ mod tests {
                 Ok(ShardLoss {
                     loss,
                     details: vec![2.0],
+                    items: count,
                 })
             }
         };
         let whole = shard_gradients(&parameters, 2, vec![shard(&rows)]).unwrap();
-        let halves = vec![shard(&rows[..2]), shard(&rows[2..])];
-        let halves = shard_gradients(&parameters, 2, halves).unwrap();
-        assert!((whole.loss - halves.loss).abs() < 1e-6);
-        assert_eq!(halves.details, [2.0]);
         let values = |step: &StepGradients| step.gradients["w"].to_vec1::<f32>().unwrap();
-        for (a, b) in values(&whole).iter().zip(values(&halves)) {
-            assert!((a - b).abs() < 1e-6);
+        for cut in 1..4 {
+            let shards = vec![shard(&rows[..cut]), shard(&rows[cut..])];
+            let shards = shard_gradients(&parameters, 2, shards).unwrap();
+            assert!((whole.loss - shards.loss).abs() < 1e-6);
+            assert_eq!(shards.details, [2.0]);
+            for (a, b) in values(&whole).iter().zip(values(&shards)) {
+                assert!((a - b).abs() < 1e-6, "cut at {cut}");
+            }
         }
     }
 }

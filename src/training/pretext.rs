@@ -66,7 +66,7 @@ pub fn example(rng: &mut ChaCha8Rng, settings: &PretextSettings, given: &[Canvas
         })
         .collect();
     let counts = altered_pixels(&mask, settings);
-    let enough = ALTERED_PIXELS * settings.patch * settings.patch / 64;
+    let enough = (ALTERED_PIXELS * settings.patch * settings.patch / 64).max(1);
     let altered = counts
         .iter()
         .map(|&count| if count >= enough { 1.0 } else { 0.0 })
@@ -88,7 +88,7 @@ pub fn example(rng: &mut ChaCha8Rng, settings: &PretextSettings, given: &[Canvas
     }
 }
 
-/// A formula image, or a given one turned, mirrored and shifted in brightness.
+/// A formula image, or a given one with another brightness.
 fn source(rng: &mut ChaCha8Rng, settings: &PretextSettings, given: &[Canvas]) -> Canvas {
     if given.is_empty() || !rng.random_bool(settings.given_share) {
         return draw(rng, settings.side);

@@ -12,7 +12,7 @@ use super::iteration::{CheckpointSettings, Plan};
 use super::optimiser::{OptimiserSettings, Parameters, Schedule};
 use super::parallel::{ShardLoss, shard_gradients};
 use super::pretext::{Example, PretextSettings, example};
-use super::{TrainingError, builder, item_rng, parameters, values};
+use super::{TrainingError, at_least_one, builder, digest, item_rng, parameters, share, values};
 use crate::model::Mode;
 use crate::model::tensors::{Initial, TensorSpecs};
 use crate::model::vit::{Vit, VitConfig};
@@ -72,14 +72,10 @@ impl PretrainingSettings {
             let rule = format!("`position_side` must be the grid `{grid}`, found `{found}`");
             return Err(TrainingError::Setting(rule));
         }
-        let positive = [("batch", self.batch), ("threads", self.threads)];
-        for (key, value) in positive {
-            if value == 0 {
-                let rule = format!("`{key}` must be at least 1, found `0`");
-                return Err(TrainingError::Setting(rule));
-            }
-        }
-        Ok(())
+        at_least_one("batch", self.batch as u64)?;
+        at_least_one("threads", self.threads as u64)?;
+        at_least_one("iterations", self.iterations)?;
+        share("images_share", self.given_share)
     }
 
     fn pretext_settings(&self) -> PretextSettings {
@@ -102,13 +98,15 @@ impl PretrainingSettings {
     }
 
     /// What must be equal for a checkpoint to be taken up.
-    fn fingerprint(&self) -> String {
+    fn fingerprint(&self, given: &[Canvas]) -> String {
         format!(
-            "{:?} {:?} pixels {} given {} iterations {} batch {} rate {} warm-up {}",
+            "{:?} {:?} pixels {} given {} images {} {:016x} iterations {} batch {} rate {} warm-up {}",
             self.encoder,
             self.pretext,
             self.pixel_weight,
             self.given_share,
+            given.len(),
+            digest(given.iter().map(|canvas| canvas.values.as_slice())),
             self.iterations,
             self.batch,
             self.learning_rate,
@@ -164,7 +162,7 @@ pub fn pretrain(
             iterations: settings.iterations,
         },
         seed: settings.seed,
-        fingerprint: settings.fingerprint(),
+        fingerprint: settings.fingerprint(given),
         checkpoint: &settings.checkpoint,
     };
     let step = |iteration| {
@@ -305,7 +303,11 @@ impl Pretrainer {
             f64::from(judging.to_scalar::<f32>()?),
             f64::from(painting.to_scalar::<f32>()?),
         ];
-        Ok(ShardLoss { loss, details })
+        Ok(ShardLoss {
+            loss,
+            details,
+            items: batch,
+        })
     }
 
     /// Patch features: the mean of the first and of the second half of the targets, the last.
@@ -315,12 +317,10 @@ impl Pretrainer {
         hidden: &Tensor,
         config: &VitConfig,
     ) -> Result<[Tensor; 3]> {
-        let tokens = self.encoder.embed(images)?;
-        let change = self
-            .hidden_token
-            .broadcast_sub(&tokens)?
-            .broadcast_mul(hidden)?;
-        let outputs = self.encoder.encode(&(tokens + change)?, Mode::Train)?;
+        let tokens = self
+            .encoder
+            .embed_hiding(images, hidden, &self.hidden_token)?;
+        let outputs = self.encoder.encode(&tokens, Mode::Train)?;
         let patches = |tokens: &Tensor| {
             let leading = config.leading_tokens();
             tokens
@@ -347,3 +347,7 @@ fn judge_loss(logits: &Tensor, altered: &Tensor, judged: &Tensor) -> Result<Tens
     let weights = (altered.affine(ALTERED_WEIGHT - 1.0, 1.0)? * judged)?;
     (loss * weights)?.mean_all()
 }
+
+#[cfg(test)]
+#[path = "pretraining_tests.rs"]
+mod tests;

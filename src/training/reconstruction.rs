@@ -1,9 +1,9 @@
 //! Training of the network on good parts: the decoder learns to rebuild the encoder's features.
 //!
-//! Where nothing before the encoder is trained, its features are computed once and kept, so that
-//! an iteration costs the decoder alone.
+//! Where nothing before the encoder is trained, and memory allows, its features are computed once
+//! and kept, so that an iteration costs the decoder alone.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;
@@ -18,8 +18,8 @@ use super::iteration::{CheckpointSettings, Plan};
 use super::objective::{Objective, left_aside};
 use super::optimiser::{OptimiserSettings, Parameters, Schedule};
 use super::parallel::{ShardLoss, shard_gradients};
-use super::{TrainingError, builder, item_rng, parameters, values};
-use crate::model::mvmcad::{EncoderGroups, FeatureStatistics, Mvmcad, MvmcadConfig};
+use super::{TrainingError, at_least_one, builder, digest, item_rng, parameters, share, values};
+use crate::model::mvmcad::{EncoderGroups, FeatureStatistics, Mvmcad, MvmcadConfig, PriorMode};
 use crate::model::{InputImage, Mode};
 
 /// Images of one shard: few enough that their features stay in the processor's cache.
@@ -54,6 +54,9 @@ pub struct ReconstructionSettings {
     pub seed: u64,
     /// Threads that share the batch.
     pub threads: usize,
+    /// Memory for the encoder's features, in bytes; where they do not fit, each iteration computes
+    /// its own anew.
+    pub cache_bytes: u64,
     /// Checkpoints.
     pub checkpoint: CheckpointSettings,
 }
@@ -63,27 +66,30 @@ impl ReconstructionSettings {
         self.architecture
             .validate()
             .map_err(TrainingError::Setting)?;
-        for (key, value) in [
-            ("batch", self.batch),
-            ("threads", self.threads),
-            ("images", images),
-        ] {
-            if value == 0 {
-                let rule = format!("`{key}` must be at least 1, found `0`");
-                return Err(TrainingError::Setting(rule));
-            }
+        at_least_one("batch", self.batch as u64)?;
+        at_least_one("threads", self.threads as u64)?;
+        at_least_one("images", images as u64)?;
+        at_least_one("iterations", self.iterations)?;
+        if let Objective::Focal { easy_share } = self.objective {
+            share("easy_share", easy_share)?;
         }
-        if !(0.0..=1.0).contains(&self.altered_share) {
-            let rule = format!(
-                "`altered_share` must lie between 0 and 1, found `{}`",
-                self.altered_share
-            );
+        if self.altered_share > 0.0 && self.architecture.prior != PriorMode::Off {
+            // The prior's running statistics would be those of altered images.
+            let rule = "`altered_share` above 0 needs the prior off".to_owned();
             return Err(TrainingError::Setting(rule));
         }
-        Ok(())
+        share("altered_share", self.altered_share)
     }
 
-    fn plan(&self) -> Plan<'_> {
+    /// What the features of so many images take: two groups of tokens in f32.
+    fn feature_bytes(&self, images: usize) -> u64 {
+        let encoder = &self.architecture.encoder;
+        let tokens = encoder.leading_tokens() + encoder.grid() * encoder.grid();
+        (images * tokens * encoder.width * 2 * size_of::<f32>()) as u64
+    }
+
+    /// `data` is a digest of all that is trained on.
+    fn plan(&self, data: u64) -> Plan<'_> {
         Plan {
             optimiser: OptimiserSettings::reconstruction(),
             schedule: Schedule {
@@ -94,7 +100,7 @@ impl ReconstructionSettings {
             },
             seed: self.seed,
             fingerprint: format!(
-                "{:?} {:?} ramp {} altered {} iterations {} batch {} rate {} warm-up {}",
+                "{:?} {:?} data {data:016x} ramp {} altered {} iterations {} batch {} rate {} warm-up {}",
                 self.architecture,
                 self.objective,
                 self.ramp,
@@ -134,7 +140,7 @@ pub fn reconstruct(
     }
     let source = Source::new(settings, images, &builders)?;
     let mut order = Order::new(images.len(), settings.seed);
-    let (shard, threads) = if source.is_cached() {
+    let (shard, threads) = if settings.architecture.prior == PriorMode::Off {
         (SHARD, settings.threads)
     } else {
         // The prior's batch statistics are those of a whole batch.
@@ -169,6 +175,7 @@ pub fn reconstruct(
                     Ok(ShardLoss {
                         loss,
                         details: Vec::new(),
+                        items: chosen.len(),
                     })
                 }
             })
@@ -176,9 +183,20 @@ pub fn reconstruct(
         shard_gradients(&parameters, threads, shards)
     };
     settings
-        .plan()
+        .plan(data_digest(encoder, images)?)
         .run(&parameters, device, step, &mut report)?;
     Ok(all_tensors(&parameters, encoder))
+}
+
+/// A digest of the encoder and the images.
+fn data_digest(encoder: &Encoder, images: &[InputImage]) -> Result<u64> {
+    let sorted: BTreeMap<&String, &Tensor> = encoder.tensors.iter().collect();
+    let weights = sorted
+        .values()
+        .map(|tensor| tensor.flatten_all()?.to_dtype(DType::F32)?.to_vec1())
+        .collect::<Result<Vec<Vec<f32>>>>()?;
+    let images = images.iter().map(|image| image.values.as_slice());
+    Ok(digest(weights.iter().map(Vec::as_slice).chain(images)))
 }
 
 /// The chosen images, the share of them altered that the settings ask for; `None` where the
@@ -284,7 +302,9 @@ impl<'a> Source<'a> {
     ) -> Result<Self> {
         let side = settings.architecture.encoder.input_side;
         let network = builders.network(&settings.architecture)?;
-        if !network.can_cache_encoder() {
+        if !network.can_cache_encoder()
+            || settings.feature_bytes(images.len()) > settings.cache_bytes
+        {
             return Ok(Self::Images { images, side });
         }
         let share = images.len().div_ceil(settings.threads);
@@ -313,10 +333,6 @@ impl<'a> Source<'a> {
             cached.extend(part?);
         }
         Ok(Self::Cached(cached))
-    }
-
-    fn is_cached(&self) -> bool {
-        matches!(self, Self::Cached(_))
     }
 
     fn groups(&self, network: &Mvmcad, chosen: &[usize], device: &Device) -> Result<EncoderGroups> {

@@ -45,6 +45,7 @@ fn settings(prior: PriorMode, iterations: u64) -> ReconstructionSettings {
         warm_up: 4,
         seed: 3,
         threads: 2,
+        cache_bytes: u64::MAX,
         checkpoint: CheckpointSettings::default(),
     }
 }
@@ -104,6 +105,17 @@ fn the_loss_falls() {
 }
 
 #[test]
+fn features_that_do_not_fit_into_memory_are_computed_anew() {
+    let mut settings = settings(PriorMode::Off, 50);
+    let (_, kept) = train(&settings);
+    settings.cache_bytes = settings.feature_bytes(images().len()) - 1;
+    let (_, anew) = train(&settings);
+    for (kept, anew) in kept.iter().zip(&anew) {
+        assert!((kept - anew).abs() < 1e-3 * kept, "{kept} {anew}");
+    }
+}
+
+#[test]
 fn every_trained_tensor_moves_and_the_encoder_does_not() {
     let settings = settings(PriorMode::Calibrated, 6);
     let (tensors, _) = train(&settings);
@@ -139,12 +151,12 @@ fn a_resumed_run_ends_with_the_same_weights() {
 }
 
 #[test]
-fn a_denoising_run_on_whitened_features_learns_repeats_and_resumes() {
+fn a_run_on_whitened_features_repeats_and_resumes() {
     let folder = tempfile::tempdir().unwrap();
     for prior in [PriorMode::Off, PriorMode::Calibrated] {
         let mut settings = settings(prior, 9);
         settings.architecture.whitening = true;
-        settings.altered_share = 0.7;
+        settings.altered_share = if prior == PriorMode::Off { 0.7 } else { 0.0 };
         let (whole, _) = train(&settings);
         settings.architecture.tensors().check(&whole).unwrap();
         settings.checkpoint.file = Some(folder.path().join(format!("{prior:?}.safetensors")));
@@ -154,6 +166,15 @@ fn a_denoising_run_on_whitened_features_learns_repeats_and_resumes() {
         settings.checkpoint.resume = true;
         assert_eq!(bits(&whole), bits(&train(&settings).0), "{prior:?}");
     }
+}
+
+#[test]
+fn altered_images_stay_away_from_the_statistics_of_a_prior() {
+    let mut settings = settings(PriorMode::Calibrated, 2);
+    settings.altered_share = 0.7;
+    let encoder = encoder(&settings);
+    let error = reconstruct(&settings, &encoder, &images(), &Device::Cpu, |_, _| {}).unwrap_err();
+    assert!(error.to_string().contains("altered_share"), "{error}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::sync::{Notify, mpsc};
 
+use super::PATIENCE;
 use super::account::{Account, Seen};
 use super::scenario::{DemoPart, DemoView, FAULTY_VIEW, Fault};
 use crate::domain::{Header, OutboundRecord, Topic};
@@ -92,7 +93,11 @@ impl SimulatedLine {
             .iter()
             .filter(|part| part.fault == Some(Fault::LateView))
         {
-            self.wait_until_published(&part.id).await;
+            // A part that is lost must not keep the demo waiting: the account will name it.
+            let published = self.wait_until_published(&part.id);
+            if tokio::time::timeout(PATIENCE, published).await.is_err() {
+                continue;
+            }
             let view = &part.views[FAULTY_VIEW];
             self.send_view(part, view, view.jpeg.clone()).await?;
         }

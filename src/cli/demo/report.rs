@@ -10,7 +10,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::account::Account;
 use super::scenario::{DemoPart, DemoView};
-use super::table::{Tally, fate, truth, worst_view};
+use super::table::{Tally, fate, truth};
 use crate::domain::{Decision, EncodedMap};
 use crate::schema::result::{Map, PartResult, View, ViewStatus};
 use crate::scoring::maps::decode_levels;
@@ -121,7 +121,7 @@ fn overview(parts: &[DemoPart], account: &Account) -> Markup {
                                         td { (badge(result.decision.into())) }
                                         td class="number" { (number(result.score)) }
                                         td class="number" { (number(result.threshold)) }
-                                        td { (worst_view(result).map_or("-", |view| view.view.as_str())) }
+                                        td { (result.worst_view().map_or("-", |view| view.view.as_str())) }
                                     }
                                     None => { td colspan="4" { "no result" } }
                                 }

@@ -2,7 +2,7 @@
 
 use super::account::Account;
 use super::scenario::DemoPart;
-use crate::schema::result::{Decision, PartResult, View};
+use crate::schema::result::Decision;
 
 /// How well decisions and truth agree.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,30 +28,16 @@ impl Tally {
             if part.fault.is_some() {
                 continue;
             }
-            let is_ng = result.decision == Decision::Ng;
             if part.defect.is_some() {
                 tally.defective += 1;
-                tally.defective_found += usize::from(is_ng);
+                tally.defective_found += usize::from(result.decision == Decision::Ng);
             } else {
                 tally.good += 1;
-                tally.good_passed += usize::from(!is_ng);
+                tally.good_passed += usize::from(result.decision == Decision::Ok);
             }
         }
         tally
     }
-}
-
-/// The view with the highest score.
-pub(super) fn worst_view(result: &PartResult) -> Option<&View> {
-    result
-        .views
-        .iter()
-        .filter(|view| view.score.is_some())
-        .max_by(|one, other| {
-            one.score
-                .unwrap_or(0.0)
-                .total_cmp(&other.score.unwrap_or(0.0))
-        })
 }
 
 /// What the part truly is.
@@ -76,7 +62,7 @@ pub(super) fn print(parts: &[DemoPart], account: &Account) {
             crate::domain::Decision::from(result.decision).as_str(),
             number(result.score),
             number(result.threshold),
-            worst_view(result).map_or("-", |view| view.view.as_str()),
+            result.worst_view().map_or("-", |view| view.view.as_str()),
             truth(part),
         );
     }

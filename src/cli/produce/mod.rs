@@ -76,7 +76,7 @@ pub struct ProduceArguments {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub repeat: u32,
     /// A librdkafka property, for TLS and SASL; may be given more than once
-    #[arg(short = 'X', long = "property", value_name = "NAME=VALUE", value_parser = parse_property)]
+    #[arg(short = 'X', long = "property", value_name = "NAME=VALUE", value_parser = super::parse_property)]
     pub properties: Vec<(String, String)>,
 }
 
@@ -94,12 +94,6 @@ fn parse_rate(text: &str) -> Result<f64, String> {
         Ok(rate) if rate.is_finite() && rate > 0.0 => Ok(rate),
         _ => Err(format!("expected parts a second above 0, found `{text}`")),
     }
-}
-
-fn parse_property(text: &str) -> Result<(String, String), String> {
-    text.split_once('=')
-        .map(|(name, value)| (name.trim().to_owned(), value.to_owned()))
-        .ok_or_else(|| format!("a property is `NAME=VALUE`, found `{text}`"))
 }
 
 /// What was published.
@@ -209,8 +203,16 @@ async fn publish(
     for repetition in 1..=arguments.repeat {
         let start = tokio::time::Instant::now();
         for (index, part) in parts.iter().enumerate() {
-            if let Some(due) = start.checked_add(pace.due(parts, index)) {
-                tokio::time::sleep_until(due).await;
+            let due = start.checked_add(pace.due(parts, index)).unwrap_or(start);
+            let due = tokio::time::sleep_until(due);
+            tokio::pin!(due);
+            // A send begins when it is first polled, so that what waits here is on its way.
+            loop {
+                tokio::select! {
+                    biased;
+                    Some(outcome) = in_flight.next() => failures.count(outcome, &bar),
+                    () = &mut due => break,
+                }
             }
             let builder = RecordBuilder {
                 arguments,
@@ -223,8 +225,10 @@ async fn publish(
                 images.shuffle(&mut order);
             }
             for image in images {
-                while in_flight.len() >= MAX_UNACKNOWLEDGED {
-                    failures.count(in_flight.next().await, &bar);
+                while in_flight.len() >= MAX_UNACKNOWLEDGED
+                    && let Some(outcome) = in_flight.next().await
+                {
+                    failures.count(outcome, &bar);
                 }
                 let bytes = tokio::fs::read(&image.path)
                     .await
@@ -234,7 +238,7 @@ async fn publish(
         }
     }
     while let Some(outcome) = in_flight.next().await {
-        failures.count(Some(outcome), &bar);
+        failures.count(outcome, &bar);
     }
     bar.finish_and_clear();
     failures.into_result(total)?;
@@ -261,9 +265,9 @@ struct Failures {
 }
 
 impl Failures {
-    fn count(&mut self, outcome: Option<Result<(), (Topic, String)>>, bar: &ProgressBar) {
+    fn count(&mut self, outcome: Result<(), (Topic, String)>, bar: &ProgressBar) {
         bar.inc(1);
-        if let Some(Err((topic, reason))) = outcome {
+        if let Err((topic, reason)) = outcome {
             self.topics.entry(topic).or_insert((0, reason)).0 += 1;
         }
     }

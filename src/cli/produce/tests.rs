@@ -31,10 +31,10 @@ fn line_of_two_parts() -> tempfile::TempDir {
     folder
 }
 
-fn views_on(broker: &EmbeddedBroker, topic: &str) -> Vec<View> {
+fn views_on(brokers: &str, topic: &str) -> Vec<View> {
     let mut reader = TopicReader::open(&TopicReaderSettings {
         bus: BusSettings {
-            brokers: broker.brokers(),
+            brokers: brokers.to_owned(),
             properties: BTreeMap::default(),
         },
         topic: Topic::from(topic),
@@ -83,7 +83,7 @@ fn both_envelopes_carry_part_view_class_line_and_image() {
             (published.parts, published.records, published.topics),
             (2, 3, 2)
         );
-        let top = views_on(&broker, "line1.cam.top");
+        let top = views_on(&broker.brokers(), "line1.cam.top");
         assert_eq!(top.len(), 2);
         for (view, part) in top.iter().zip(["b1", "b2"]) {
             assert_eq!(view.part.part.as_str(), part);
@@ -97,7 +97,7 @@ fn both_envelopes_carry_part_view_class_line_and_image() {
                     .ends_with(format!("bolt/{part}/top").as_bytes())
             );
         }
-        assert_eq!(views_on(&broker, "line1.cam.left").len(), 1);
+        assert_eq!(views_on(&broker.brokers(), "line1.cam.left").len(), 1);
     }
 }
 
@@ -106,15 +106,50 @@ fn repeated_parts_are_new_parts() {
     let (broker, published) =
         published(&["--repeat", "2", "--shuffle-views", "3", "--rate", "100"]);
     assert_eq!((published.parts, published.records), (4, 6));
-    let top = views_on(&broker, "line1.cam.top");
+    let top = views_on(&broker.brokers(), "line1.cam.top");
     let parts: Vec<&str> = top.iter().map(|view| view.part.part.as_str()).collect();
     assert_eq!(parts, ["b1", "b1-r2", "b2", "b2-r2"]);
 }
 
 #[test]
+fn a_part_is_on_the_bus_before_the_next_one_is_due() {
+    let folder = line_of_two_parts();
+    let broker = EmbeddedBroker::start().unwrap();
+    for topic in ["line1.cam.top", "line1.cam.left"] {
+        broker.create_topic(&Topic::from(topic), 2).unwrap();
+    }
+    let brokers = broker.brokers();
+    let arguments = arguments(
+        folder.path().to_str().unwrap(),
+        &["--brokers", &brokers, "--rate", "0.02"],
+    );
+    let seen = crate::cli::block_on(async {
+        let producing = tokio::spawn(async move { produce(&arguments).await });
+        let seen = tokio::task::spawn_blocking(move || {
+            let give_up = Instant::now() + Duration::from_secs(40);
+            loop {
+                let views = views_on(&brokers, "line1.cam.top");
+                if !views.is_empty() || Instant::now() > give_up {
+                    return views;
+                }
+            }
+        });
+        let seen = seen.await;
+        producing.abort();
+        Ok(seen?)
+    });
+    let parts: Vec<String> = seen
+        .unwrap()
+        .iter()
+        .map(|view| view.part.part.as_str().to_owned())
+        .collect();
+    assert_eq!(parts, ["b1"]);
+}
+
+#[test]
 fn real_time_says_when_the_file_was_written() {
     let (broker, _) = published(&["--real-time"]);
-    let top = views_on(&broker, "line1.cam.top");
+    let top = views_on(&broker.brokers(), "line1.cam.top");
     let now = timestamp_of(SystemTime::now());
     assert!(now.since(top[0].captured_at) < Duration::from_secs(60));
 }
@@ -125,11 +160,11 @@ fn failures_name_the_topic_and_how_many() {
     let bar = ProgressBar::hidden();
     for _ in 0..2 {
         failures.count(
-            Some(Err((Topic::from("line1.cam.top"), "too large".into()))),
+            Err((Topic::from("line1.cam.top"), "too large".into())),
             &bar,
         );
     }
-    failures.count(Some(Ok(())), &bar);
+    failures.count(Ok(()), &bar);
     let error = failures.into_result(3).unwrap_err().to_string();
     assert_eq!(
         error,

@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use crate::domain::{Record, Timestamp};
 use crate::schema::dead_letter::DeadLetterNote;
-use crate::schema::result::{Decision, PartResult, ResultError, View, ViewStatus};
+use crate::schema::result::{Decision, PartResult, ResultError, ViewStatus};
 
 /// Whether lines are coloured; only a terminal understands colours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +31,9 @@ pub(super) fn result_line(result: &PartResult, colours: Colours) -> String {
         Decision::Review => YELLOW,
     };
     let decision = crate::domain::Decision::from(result.decision).as_str();
-    let worst = worst_view(result).map_or_else(|| "-".to_owned(), |view| printable(&view.view));
+    let worst = result
+        .worst_view()
+        .map_or_else(|| "-".to_owned(), |view| printable(&view.view));
     let line = format!(
         "{}  {:<16}  {:<10}  {}  {:>7} / {:<7}  {:<10}  {}",
         time(Timestamp(result.timing.scored_at)),
@@ -118,17 +120,6 @@ fn notes(result: &PartResult) -> Vec<String> {
 fn counted(count: usize, noun: &str) -> String {
     let ending = if count == 1 { "" } else { "s" };
     format!("{count} {noun}{ending}")
-}
-
-fn worst_view(result: &PartResult) -> Option<&View> {
-    result
-        .views
-        .iter()
-        .filter(|view| view.score.is_some())
-        .max_by(|one, other| {
-            let score = |view: &View| view.score.unwrap_or(f32::NEG_INFINITY);
-            score(one).total_cmp(&score(other))
-        })
 }
 
 fn score(score: Option<f32>) -> String {

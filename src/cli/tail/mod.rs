@@ -62,7 +62,7 @@ pub struct TailArguments {
     #[arg(long)]
     pub json: bool,
     /// A librdkafka property, for TLS and SASL; may be given more than once
-    #[arg(short = 'X', long = "property", value_name = "NAME=VALUE", value_parser = property)]
+    #[arg(short = 'X', long = "property", value_name = "NAME=VALUE", value_parser = super::parse_property)]
     pub properties: Vec<(String, String)>,
 }
 
@@ -249,13 +249,6 @@ fn json_line(content: &Content, record: &Record) -> serde_json::Value {
             "error": error.to_string(),
         }}),
     }
-}
-
-fn property(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text
-        .split_once('=')
-        .ok_or_else(|| format!("a property is `NAME=VALUE`, found `{text}`"))?;
-    Ok((name.trim().to_owned(), value.to_owned()))
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use super::EncoderGroups;
 
 /// Added to each variance, as a share of the mean variance: directions below are mostly noise.
 const NOISE_SHARE: f64 = 1e-3;
-/// Names of the two groups, in the order of [`EncoderGroups::pair`].
+/// Names of the two groups of [`EncoderGroups`].
 const GROUPS: [&str; 2] = ["shallow", "deep"];
 
 /// The two groups' whitening.

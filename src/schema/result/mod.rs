@@ -258,6 +258,16 @@ pub enum RunKind {
 }
 
 impl PartResult {
+    /// The view with the highest score, if any was scored.
+    pub fn worst_view(&self) -> Option<&View> {
+        let scored = |view: &&View| view.score.is_some();
+        let score = |view: &View| view.score.unwrap_or(f32::NEG_INFINITY);
+        self.views
+            .iter()
+            .filter(scored)
+            .max_by(|one, other| score(one).total_cmp(&score(other)))
+    }
+
     /// The result that tells a verdict.
     pub fn new(verdict: &PartVerdict, model: &ModelIdentity, run: &Run) -> Self {
         Self {

@@ -1,0 +1,107 @@
+use candle_core::Device;
+
+use super::*;
+use crate::model::vit::PositionInterpolation;
+
+const SIDE: usize = 16;
+const PATCH: usize = 8;
+
+fn settings(iterations: u64) -> PretrainingSettings {
+    PretrainingSettings {
+        encoder: VitConfig {
+            input_side: SIDE,
+            patch: PATCH,
+            width: 32,
+            depth: 2,
+            heads: 2,
+            registers: 0,
+            layer_scale: false,
+            position_side: SIDE / PATCH,
+            position_interpolation: PositionInterpolation::default(),
+            targets: vec![0, 1],
+        },
+        pretext: Pretext::Both,
+        pixel_weight: 0.3,
+        given_share: 1.0,
+        iterations,
+        batch: 6,
+        learning_rate: 3e-3,
+        warm_up: 4,
+        seed: 3,
+        threads: 2,
+        checkpoint: CheckpointSettings::default(),
+    }
+}
+
+/// One picture whose patches are stripes of four directions: what is hidden follows from where.
+fn picture() -> Canvas {
+    let mut values = vec![0.0; 3 * SIDE * SIDE];
+    for channel in values.chunks_exact_mut(SIDE * SIDE) {
+        for (index, value) in channel.iter_mut().enumerate() {
+            let (x, y) = (index % SIDE, index / SIDE);
+            let along = match (x / PATCH, y / PATCH) {
+                (0, 0) => x,
+                (1, 0) => y,
+                (0, _) => x + y,
+                _ => x + PATCH - y % PATCH,
+            };
+            *value = if along % 4 < 2 { 0.2 } else { 0.8 };
+        }
+    }
+    Canvas { side: SIDE, values }
+}
+
+fn run(settings: &PretrainingSettings) -> (EncoderTensors, Vec<Vec<f64>>) {
+    let mut reports = Vec::new();
+    let report = |_, means: &[f64]| reports.push(means.to_vec());
+    let tensors = pretrain(settings, &[picture()], &Device::Cpu, report).unwrap();
+    (tensors, reports)
+}
+
+#[test]
+fn what_is_hidden_is_told_by_its_place() {
+    let mut settings = settings(200);
+    settings.pretext = Pretext::Hidden;
+    let (_, reports) = run(&settings);
+    // Without its place a hidden patch could only be painted as the mean of the four, which
+    // leaves most of the error.
+    let (first, last) = (reports[0][2], reports[reports.len() - 1][2]);
+    assert!(last < 0.2 * first, "{first} to {last}");
+}
+
+#[test]
+fn a_run_that_was_stopped_ends_as_one_that_was_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, _) = run(&settings(6));
+    let mut parts = settings(6);
+    parts.checkpoint = CheckpointSettings {
+        file: Some(folder.path().join("run.ckpt")),
+        every: 2,
+        resume: false,
+        stop_after: Some(4),
+    };
+    run(&parts);
+    parts.checkpoint.resume = true;
+    parts.checkpoint.stop_after = None;
+    let (resumed, _) = run(&parts);
+    for (name, tensor) in &whole {
+        let bits = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(bits(tensor), bits(&resumed[name]), "{name}");
+    }
+    let mut other = picture();
+    other.values[0] = 0.5;
+    let error = pretrain(&parts, &[other], &Device::Cpu, |_, _| {}).unwrap_err();
+    assert!(error.to_string().contains("expected settings"), "{error}");
+}
+
+#[test]
+fn settings_that_mean_nothing_are_refused() {
+    let mut share = settings(2);
+    share.given_share = 90.0;
+    let mut none = settings(2);
+    none.iterations = 0;
+    for (settings, name) in [(share, "images_share"), (none, "iterations")] {
+        let error = pretrain(&settings, &[], &Device::Cpu, |_, _| {}).unwrap_err();
+        assert!(error.to_string().contains(name), "{error}");
+    }
+}
