@@ -24,7 +24,7 @@ use super::client::BusSettings;
 use super::group_context::GroupContext;
 use super::offsets::OffsetLedger;
 use super::poll_loop::PollLoop;
-use crate::domain::{MemoryBudget, Record, TopicPartition};
+use crate::domain::{MemoryBudget, Record, Reject, TopicPartition};
 
 /// How long one poll waits: the latency of a pause, a commit or a stop on a silent bus.
 pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -69,6 +69,8 @@ pub enum ConsumerEvent {
     },
     /// A record was read and entered into the ledger.
     Record(Record),
+    /// A record was read and entered into the ledger, but not all of it can be had.
+    Unreadable(Reject),
     /// Everything that the partition holds was read.
     EndOfPartition(TopicPartition),
     /// These partitions are lost; the thread waits (bounded) for `done` before it commits.

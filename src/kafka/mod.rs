@@ -9,6 +9,7 @@ pub mod offsets;
 mod partition_counts;
 mod poll_loop;
 pub mod publisher;
+mod record_copy;
 pub mod record_producer;
 pub mod topic_admin;
 pub mod topic_reader;

@@ -1,13 +1,13 @@
 //! The loop of the poll thread: commands, one poll, handing on, commits by interval.
 
 use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Headers, Message};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
@@ -16,7 +16,8 @@ use super::consumer::{
 };
 use super::group_context::{GroupContext, commit};
 use super::offsets::Begun;
-use crate::domain::{Header, MemoryBudget, Record, SourceOffset, Timestamp, Topic, TopicPartition};
+use super::record_copy::{CopiedRecord, copy_record};
+use crate::domain::{MemoryBudget, Record, Reject, RejectReason, TopicPartition};
 use crate::telemetry;
 
 /// The state of the poll thread between two polls.
@@ -88,10 +89,11 @@ impl PollLoop {
                     return Ok(()); // read, never begun: it stays uncommitted
                 }
                 let generation = self.consumer.context().generation.load(Ordering::Relaxed);
-                let record = copy_record(&message, generation, &self.budget);
+                let CopiedRecord { mut record, fault } = copy_record(&message, generation);
                 telemetry::record_read(&record.source.topic, record.size_bytes());
                 if lock(&self.ledger).begin(&record.source) == Begun::Fresh {
-                    self.held.push_back(ConsumerEvent::Record(record));
+                    record.lease = Some(self.budget.lease(record.size_bytes()));
+                    self.held.push_back(read_event(record, fault));
                 }
             }
             Some(Err(KafkaError::PartitionEOF(_))) | None => {}
@@ -231,34 +233,14 @@ impl PollLoop {
     }
 }
 
-/// Copies a message out of librdkafka: a borrowed one pins its whole fetch buffer.
-pub(super) fn copy_record(
-    message: &BorrowedMessage<'_>,
-    generation: u64,
-    budget: &MemoryBudget,
-) -> Record {
-    let headers = message.headers().map_or_else(Vec::new, |headers| {
-        headers
-            .iter()
-            .map(|header| Header {
-                name: header.key.to_owned(),
-                value: header.value.map(<[u8]>::to_vec),
-            })
-            .collect()
-    });
-    let mut record = Record {
-        source: SourceOffset {
-            topic: Topic::new(message.topic()),
-            partition: message.partition(),
-            offset: message.offset(),
-        },
-        generation,
-        key: message.key().map(<[u8]>::to_vec),
-        value: message.payload().map(<[u8]>::to_vec),
-        headers,
-        timestamp: message.timestamp().to_millis().map(Timestamp),
-        lease: None,
-    };
-    record.lease = Some(budget.lease(record.size_bytes()));
-    record
+/// What to tell of a record that was read.
+fn read_event(record: Record, fault: Option<String>) -> ConsumerEvent {
+    match fault {
+        None => ConsumerEvent::Record(record),
+        Some(error) => ConsumerEvent::Unreadable(Reject {
+            record: Arc::new(record),
+            reason: RejectReason::Decode,
+            error,
+        }),
+    }
 }

@@ -88,6 +88,7 @@ impl Intake {
                 }
                 Err(reject) => vec![Event::Rejected(reject)],
             },
+            ConsumerEvent::Unreadable(reject) => vec![Event::Rejected(reject)],
             ConsumerEvent::Assigned {
                 partitions,
                 generation,
