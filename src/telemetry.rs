@@ -17,6 +17,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{LogFormat, TelemetrySettings};
 use crate::domain::{CloseCause, Decision, MemoryBudget, ModelIdentity, RejectReason, Topic};
+use crate::schema::dead_letter::Dropped;
 
 /// Records read, by `topic`.
 pub const RECORDS: &str = "panoptes_records_total";
@@ -44,6 +45,8 @@ pub const RESULTS: &str = "panoptes_results_total";
 pub const MAPS_DROPPED: &str = "panoptes_maps_dropped_total";
 /// Dead letters published, by `reason`.
 pub const DEAD_LETTERS: &str = "panoptes_dead_letters_total";
+/// What dead letters went without to meet the message limit, by `what`.
+pub const DEAD_LETTER_DROPS: &str = "panoptes_dead_letter_drops_total";
 /// Batches given to the model.
 pub const BATCHES: &str = "panoptes_batches_total";
 /// Images in a batch.
@@ -85,7 +88,7 @@ pub enum Kind {
 }
 
 /// Every metric: name, kind, unit and help.
-pub const CATALOGUE: [(&str, Kind, Unit, &str); 27] = [
+pub const CATALOGUE: [(&str, Kind, Unit, &str); 28] = [
     (
         RECORDS,
         Kind::Counter,
@@ -158,6 +161,12 @@ pub const CATALOGUE: [(&str, Kind, Unit, &str); 27] = [
         Kind::Counter,
         Unit::Count,
         "Dead letters published, by reason.",
+    ),
+    (
+        DEAD_LETTER_DROPS,
+        Kind::Counter,
+        Unit::Count,
+        "Values, headers and keys that dead letters went without to meet the message limit.",
     ),
     (
         BATCHES,
@@ -345,6 +354,9 @@ fn describe() {
     ] {
         counter!(GROUPS_CLOSED, "cause" => cause_label(cause)).increment(0);
     }
+    for what in Dropped::ALL {
+        counter!(DEAD_LETTER_DROPS, "what" => what.as_str()).increment(0);
+    }
     for decision in [Decision::Ok, Decision::Ng, Decision::Review] {
         counter!(RESULTS, "decision" => decision.as_str()).increment(0);
     }
@@ -482,6 +494,16 @@ pub fn result_published(decision: Decision, maps_dropped: bool) {
 /// Counts a published dead letter.
 pub fn dead_letter_published(reason: RejectReason) {
     counter!(DEAD_LETTERS, "reason" => reason.as_str()).increment(1);
+}
+
+/// Counts what a dead letter went without.
+pub fn dead_letter_cut(what: Dropped) {
+    counter!(DEAD_LETTER_DROPS, "what" => what.as_str()).increment(1);
+}
+
+/// Counts a result that lost its maps only because the broker refused it with them.
+pub fn maps_dropped() {
+    counter!(MAPS_DROPPED).increment(1);
 }
 
 /// Counts a batch and its images.

@@ -45,7 +45,6 @@ use crate::kafka::offsets::OffsetLedger;
 use crate::kafka::publisher::Publisher;
 use crate::kafka::record_producer::RecordProducer;
 use crate::reassembly::{ReassemblyBuffer, ReassemblyCounts};
-use crate::schema::dead_letter::without_value;
 use crate::scoring::Judge;
 
 /// Records between the poll thread and the intake: enough to bridge one tick of the intake; the
@@ -82,7 +81,6 @@ pub async fn run(setup: PipelineSetup, stop: impl Future<Output = ()>) -> anyhow
         &setup.consumer.bus,
         output.max_message_bytes(),
         Arc::clone(&ledger),
-        without_value,
     )?;
     let probing = tokio::spawn(probe_brokers(publisher.producer(), readiness.clone()));
     let budget = MemoryBudget::new(setup.memory_budget_bytes);
