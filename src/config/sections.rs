@@ -230,7 +230,8 @@ pub struct OutputSettings {
     /// What a crash may do to results. Default `at_least_once`.
     pub delivery: Delivery,
     /// The largest message to publish. Default 1 MB, Kafka's own default; at most the broker's
-    /// `message.max.bytes`. Maps are left out of a result that would be larger.
+    /// `message.max.bytes`. Maps are left out of a result that would be larger, and the value of
+    /// a dead letter that would be; set it above `limits.max_bytes` to keep dead letters whole.
     #[serde(serialize_with = "exact_size")]
     pub max_message_bytes: ByteSize,
     /// Anomaly maps.

@@ -620,3 +620,11 @@ fn the_yaml_sample_says_the_same_as_the_reference() {
     });
     assert_eq!(yaml.unwrap(), Given::toml(&reference()).load().unwrap());
 }
+
+#[test]
+fn warns_of_dead_letters_that_cannot_be_whole() {
+    let warnings = flags(&["input.topics=a.top"]).load().unwrap().warnings();
+    assert!(warnings[0].contains("limits.max_bytes"), "{warnings:?}");
+    let roomy = flags(&["input.topics=a.top", "output.max_message_bytes=17MiB"]);
+    assert!(roomy.load().unwrap().warnings().is_empty());
+}
