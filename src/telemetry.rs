@@ -33,6 +33,8 @@ pub const ABSORBED: &str = "panoptes_absorbed_records_total";
 pub const CLAMPED_TIMESTAMPS: &str = "panoptes_clamped_timestamps_total";
 /// Groups closed, by `cause`.
 pub const GROUPS_CLOSED: &str = "panoptes_groups_closed_total";
+/// Views of partitions that were revoked while the views waited; their next owner reads them again.
+pub const STALE_VIEWS: &str = "panoptes_stale_views_total";
 /// Groups that wait for views.
 pub const OPEN_GROUPS: &str = "panoptes_open_groups";
 /// Bytes of records alive.
@@ -65,6 +67,8 @@ pub const REBALANCES: &str = "panoptes_rebalances_total";
 pub const COMMITS: &str = "panoptes_commits_total";
 /// Offset commits that failed.
 pub const COMMIT_FAILURES: &str = "panoptes_commit_failures_total";
+/// Commits whose metadata could not hold all that is finished above the position.
+pub const COMMIT_METADATA_CUTS: &str = "panoptes_commit_metadata_cuts_total";
 /// Records read whose fate is not yet acknowledged by the brokers, so that no commit passes them.
 pub const UNCOMMITTED_RECORDS: &str = "panoptes_uncommitted_records";
 /// How far stream time lies behind the wall clock.
@@ -88,7 +92,7 @@ pub enum Kind {
 }
 
 /// Every metric: name, kind, unit and help.
-pub const CATALOGUE: [(&str, Kind, Unit, &str); 28] = [
+pub const CATALOGUE: [(&str, Kind, Unit, &str); 30] = [
     (
         RECORDS,
         Kind::Counter,
@@ -130,6 +134,12 @@ pub const CATALOGUE: [(&str, Kind, Unit, &str); 28] = [
         Kind::Counter,
         Unit::Count,
         "Groups closed, by cause.",
+    ),
+    (
+        STALE_VIEWS,
+        Kind::Counter,
+        Unit::Count,
+        "Views dropped because their partitions were revoked while they waited.",
     ),
     (
         OPEN_GROUPS,
@@ -221,6 +231,12 @@ pub const CATALOGUE: [(&str, Kind, Unit, &str); 28] = [
         Kind::Counter,
         Unit::Count,
         "Offset commits that failed.",
+    ),
+    (
+        COMMIT_METADATA_CUTS,
+        Kind::Counter,
+        Unit::Count,
+        "Commits that could not tell all that is finished out of order.",
     ),
     (
         UNCOMMITTED_RECORDS,
@@ -364,10 +380,12 @@ fn describe() {
         VIEWS,
         ABSORBED,
         CLAMPED_TIMESTAMPS,
+        STALE_VIEWS,
         MAPS_DROPPED,
         BATCHES,
         COMMITS,
         COMMIT_FAILURES,
+        COMMIT_METADATA_CUTS,
     ] {
         counter!(name).increment(0);
     }
@@ -467,9 +485,14 @@ pub fn timestamps_clamped(count: u64) {
     counter!(CLAMPED_TIMESTAMPS).increment(count);
 }
 
-/// Counts a closed group.
-pub fn group_closed(cause: CloseCause) {
-    counter!(GROUPS_CLOSED, "cause" => cause_label(cause)).increment(1);
+/// Counts closed groups.
+pub fn groups_closed(cause: CloseCause, count: u64) {
+    counter!(GROUPS_CLOSED, "cause" => cause_label(cause)).increment(count);
+}
+
+/// Counts views of partitions that were revoked.
+pub fn views_stale(count: u64) {
+    counter!(STALE_VIEWS).increment(count);
 }
 
 /// States how many groups wait for views.
@@ -545,6 +568,11 @@ pub fn offsets_committed() {
 /// Counts a commit of offsets that failed.
 pub fn commit_failed() {
     counter!(COMMIT_FAILURES).increment(1);
+}
+
+/// Counts a commit that could not tell all that is finished above its position.
+pub fn commit_metadata_cut() {
+    counter!(COMMIT_METADATA_CUTS).increment(1);
 }
 
 /// States how many records are read and not yet finished.

@@ -7,6 +7,7 @@ pub mod embedded;
 mod group_context;
 pub mod offsets;
 mod partition_counts;
+mod partition_ends;
 mod poll_loop;
 pub mod publisher;
 mod record_copy;

@@ -19,8 +19,9 @@ use super::record_producer::RecordProducer;
 use crate::domain::{OutboundRecord, Record, SourceOffset};
 use crate::telemetry;
 
-/// How many publications may wait for the broker at once. Their inputs stay in the memory
-/// budget, so this bounds bookkeeping, not bytes.
+/// How many publications may wait for the broker at once. Their inputs stay in the memory budget
+/// until then; what goes out does not count there (a result takes some 10 KB with its maps, a dead
+/// letter as much as its input once more), so this bounds it.
 const MAX_UNACKNOWLEDGED: usize = 1024;
 
 /// How long the last acknowledgements are waited for at the end.

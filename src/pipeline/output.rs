@@ -118,7 +118,7 @@ fn smaller_letter(record: OutboundRecord, source: &SourceOffset) -> Option<Outbo
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::domain::{
         Decision, EncodedMap, MapCodec, PartKey, Record, RejectReason, Timestamp, ViewStatus,
@@ -129,7 +129,7 @@ mod tests {
 
     const LIMIT: usize = 10_000;
 
-    fn output() -> Arc<Output> {
+    pub(crate) fn output() -> Arc<Output> {
         Arc::new(Output::new(OutputSettings {
             results: ResultContext {
                 topic: "results".into(),
