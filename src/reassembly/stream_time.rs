@@ -112,6 +112,8 @@ impl StreamClock {
     ) {
         if let Some(clock) = self.partitions.get_mut(partition) {
             clock.is_paused = is_paused;
+            // What came in the meantime was not seen: the end is to be told again.
+            clock.is_at_end &= is_paused;
             clock.active_at = now;
         }
     }
