@@ -213,15 +213,6 @@ impl Settings {
         )]
     }
 
-    /// The views that a part should have: those of its class, else of its line, else the default.
-    /// Empty when only the record's `views` header can tell.
-    pub fn expected_views(&self, line: &str, class: Option<&str>) -> &[String] {
-        class
-            .and_then(|class| self.views.class.get(class))
-            .or_else(|| self.views.line.get(line))
-            .unwrap_or(&self.views.default)
-    }
-
     /// The settings as a TOML file, secrets redacted.
     pub fn to_redacted_toml(&self) -> String {
         secrets::redacted_toml(self)
