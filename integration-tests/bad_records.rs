@@ -2,7 +2,7 @@
 
 use image::ImageFormat;
 
-use crate::kafka::Broker;
+use crate::kafka::{Broker, wire};
 use crate::support::images;
 use crate::support::line::{Line, PARTITIONS, VIEWS};
 use crate::support::outcomes::{DeadLetter, Outcomes};
@@ -228,4 +228,33 @@ fn a_view_on_another_partition_than_its_part_is_misrouted() {
     for number in 0..PARTITIONS {
         assert!(!outcomes.result_of(&format!("sound-{number}")).is_partial);
     }
+}
+
+#[test]
+fn a_header_whose_name_is_no_text_stops_nothing() {
+    let line = Line::new(Broker::shared(), "odd-header");
+    let panoptes = Panoptes::run(&line.config(), "odd-header");
+    let shot = Shot::jpeg(&line.camera("top"), "odd", 1);
+    let headers: [(&[u8], &[u8]); 2] = [
+        (b"content-type", b"image/jpeg"),
+        (&[b'x', 0xff, 0xfe], b"odd"),
+    ];
+    wire::produce(line.broker, &shot.topic, "odd", &shot.value, &headers);
+    line.send(line.part("sound", 2));
+    line.await_outcomes(|outcomes| {
+        !outcomes.parts().is_empty() && !outcomes.dead_letters.is_empty()
+    });
+    panoptes.stop_in_order();
+
+    let outcomes = line.outcomes();
+    assert!(!outcomes.result_of("sound").is_partial);
+    let letter = outcomes.dead_letter_of("odd");
+    assert_eq!(letter.reason(), "decode");
+    assert_eq!(letter.value, shot.value);
+    assert!(
+        letter
+            .header("panoptes-error")
+            .contains("header names in UTF-8"),
+        "{letter:?}"
+    );
 }

@@ -60,6 +60,19 @@ fn an_unknown_key_is_refused_by_name() {
 }
 
 #[test]
+fn a_property_that_the_client_would_refuse_is_found_before_it_is_asked() {
+    let config = Config::default()
+        .set("input.topics", vec!["a.top".to_owned()])
+        .property("sesion.timeout.ms", "6000")
+        .property("fetch.wait.max.ms", "soon");
+    let output = run(&config, "config-property");
+    assert_eq!(output.status.code(), Some(2));
+    for name in ["sesion.timeout.ms", "fetch.wait.max.ms"] {
+        assert!(printed(&output).contains(name), "{}", printed(&output));
+    }
+}
+
+#[test]
 fn a_wrong_flag_is_a_usage_error() {
     let output = panoptes(&log_folder(), &["run", "--no-such-flag"]);
     assert_eq!(output.status.code(), Some(2));

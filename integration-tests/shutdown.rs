@@ -3,7 +3,7 @@
 use crate::kafka::Broker;
 use crate::kafka::tools::describe_group;
 use crate::support::line::Line;
-use crate::support::process::Panoptes;
+use crate::support::process::{Panoptes, log_folder};
 
 const PARTS: u64 = 60;
 
@@ -66,6 +66,19 @@ fn run_in_two_halves(name: &str, end: impl FnOnce(Panoptes)) {
 #[test]
 fn sigterm_in_mid_run_drains_and_another_process_resumes() {
     run_in_two_halves("sigterm", Panoptes::stop_in_order);
+}
+
+#[test]
+fn the_last_revocation_says_that_everything_was_drained() {
+    let line = Line::new(Broker::shared(), "drained");
+    let panoptes = Panoptes::run(&line.config(), "drained");
+    line.send((0..20).flat_map(|number| line.part(&format!("part-{number}"), number)));
+    line.await_parts(1);
+    panoptes.stop_in_order();
+    let log = std::fs::read_to_string(log_folder().join("drained.log")).unwrap();
+    let is_revocation = |line: &&str| line.contains("partitions revoked");
+    let last = log.lines().rfind(is_revocation).expect("a revocation");
+    assert!(last.contains(r#""is_drained":true"#), "{last}");
 }
 
 #[test]

@@ -17,6 +17,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{LogFormat, TelemetrySettings};
 use crate::domain::{CloseCause, Decision, MemoryBudget, ModelIdentity, RejectReason, Topic};
+use crate::schema::dead_letter::Dropped;
 
 /// Records read, by `topic`.
 pub const RECORDS: &str = "panoptes_records_total";
@@ -32,6 +33,8 @@ pub const ABSORBED: &str = "panoptes_absorbed_records_total";
 pub const CLAMPED_TIMESTAMPS: &str = "panoptes_clamped_timestamps_total";
 /// Groups closed, by `cause`.
 pub const GROUPS_CLOSED: &str = "panoptes_groups_closed_total";
+/// Views of partitions that were revoked while the views waited; their next owner reads them again.
+pub const STALE_VIEWS: &str = "panoptes_stale_views_total";
 /// Groups that wait for views.
 pub const OPEN_GROUPS: &str = "panoptes_open_groups";
 /// Bytes of records alive.
@@ -44,6 +47,8 @@ pub const RESULTS: &str = "panoptes_results_total";
 pub const MAPS_DROPPED: &str = "panoptes_maps_dropped_total";
 /// Dead letters published, by `reason`.
 pub const DEAD_LETTERS: &str = "panoptes_dead_letters_total";
+/// What dead letters went without to meet the message limit, by `what`.
+pub const DEAD_LETTER_DROPS: &str = "panoptes_dead_letter_drops_total";
 /// Batches given to the model.
 pub const BATCHES: &str = "panoptes_batches_total";
 /// Images in a batch.
@@ -62,6 +67,8 @@ pub const REBALANCES: &str = "panoptes_rebalances_total";
 pub const COMMITS: &str = "panoptes_commits_total";
 /// Offset commits that failed.
 pub const COMMIT_FAILURES: &str = "panoptes_commit_failures_total";
+/// Commits whose metadata could not hold all that is finished above the position.
+pub const COMMIT_METADATA_CUTS: &str = "panoptes_commit_metadata_cuts_total";
 /// Records read whose fate is not yet acknowledged by the brokers, so that no commit passes them.
 pub const UNCOMMITTED_RECORDS: &str = "panoptes_uncommitted_records";
 /// How far stream time lies behind the wall clock.
@@ -85,7 +92,7 @@ pub enum Kind {
 }
 
 /// Every metric: name, kind, unit and help.
-pub const CATALOGUE: [(&str, Kind, Unit, &str); 27] = [
+pub const CATALOGUE: [(&str, Kind, Unit, &str); 30] = [
     (
         RECORDS,
         Kind::Counter,
@@ -129,6 +136,12 @@ pub const CATALOGUE: [(&str, Kind, Unit, &str); 27] = [
         "Groups closed, by cause.",
     ),
     (
+        STALE_VIEWS,
+        Kind::Counter,
+        Unit::Count,
+        "Views dropped because their partitions were revoked while they waited.",
+    ),
+    (
         OPEN_GROUPS,
         Kind::Gauge,
         Unit::Count,
@@ -158,6 +171,12 @@ pub const CATALOGUE: [(&str, Kind, Unit, &str); 27] = [
         Kind::Counter,
         Unit::Count,
         "Dead letters published, by reason.",
+    ),
+    (
+        DEAD_LETTER_DROPS,
+        Kind::Counter,
+        Unit::Count,
+        "Values, headers and keys that dead letters went without to meet the message limit.",
     ),
     (
         BATCHES,
@@ -212,6 +231,12 @@ pub const CATALOGUE: [(&str, Kind, Unit, &str); 27] = [
         Kind::Counter,
         Unit::Count,
         "Offset commits that failed.",
+    ),
+    (
+        COMMIT_METADATA_CUTS,
+        Kind::Counter,
+        Unit::Count,
+        "Commits that could not tell all that is finished out of order.",
     ),
     (
         UNCOMMITTED_RECORDS,
@@ -345,6 +370,9 @@ fn describe() {
     ] {
         counter!(GROUPS_CLOSED, "cause" => cause_label(cause)).increment(0);
     }
+    for what in Dropped::ALL {
+        counter!(DEAD_LETTER_DROPS, "what" => what.as_str()).increment(0);
+    }
     for decision in [Decision::Ok, Decision::Ng, Decision::Review] {
         counter!(RESULTS, "decision" => decision.as_str()).increment(0);
     }
@@ -352,10 +380,12 @@ fn describe() {
         VIEWS,
         ABSORBED,
         CLAMPED_TIMESTAMPS,
+        STALE_VIEWS,
         MAPS_DROPPED,
         BATCHES,
         COMMITS,
         COMMIT_FAILURES,
+        COMMIT_METADATA_CUTS,
     ] {
         counter!(name).increment(0);
     }
@@ -455,9 +485,14 @@ pub fn timestamps_clamped(count: u64) {
     counter!(CLAMPED_TIMESTAMPS).increment(count);
 }
 
-/// Counts a closed group.
-pub fn group_closed(cause: CloseCause) {
-    counter!(GROUPS_CLOSED, "cause" => cause_label(cause)).increment(1);
+/// Counts closed groups.
+pub fn groups_closed(cause: CloseCause, count: u64) {
+    counter!(GROUPS_CLOSED, "cause" => cause_label(cause)).increment(count);
+}
+
+/// Counts views of partitions that were revoked.
+pub fn views_stale(count: u64) {
+    counter!(STALE_VIEWS).increment(count);
 }
 
 /// States how many groups wait for views.
@@ -482,6 +517,16 @@ pub fn result_published(decision: Decision, maps_dropped: bool) {
 /// Counts a published dead letter.
 pub fn dead_letter_published(reason: RejectReason) {
     counter!(DEAD_LETTERS, "reason" => reason.as_str()).increment(1);
+}
+
+/// Counts what a dead letter went without.
+pub fn dead_letter_cut(what: Dropped) {
+    counter!(DEAD_LETTER_DROPS, "what" => what.as_str()).increment(1);
+}
+
+/// Counts a result that lost its maps only because the broker refused it with them.
+pub fn maps_dropped() {
+    counter!(MAPS_DROPPED).increment(1);
 }
 
 /// Counts a batch and its images.
@@ -523,6 +568,11 @@ pub fn offsets_committed() {
 /// Counts a commit of offsets that failed.
 pub fn commit_failed() {
     counter!(COMMIT_FAILURES).increment(1);
+}
+
+/// Counts a commit that could not tell all that is finished above its position.
+pub fn commit_metadata_cut() {
+    counter!(COMMIT_METADATA_CUTS).increment(1);
 }
 
 /// States how many records are read and not yet finished.

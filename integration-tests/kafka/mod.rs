@@ -6,6 +6,7 @@
 
 pub(crate) mod children;
 pub(crate) mod tools;
+pub(crate) mod wire;
 
 use std::fs::{self, File, OpenOptions};
 use std::net::TcpListener;

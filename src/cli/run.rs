@@ -25,6 +25,9 @@ pub fn run(arguments: &RunArguments) -> anyhow::Result<()> {
     let settings = Settings::load(&arguments.settings.sources())?;
     telemetry::init_logs(&settings.telemetry)?;
     let metrics = telemetry::install_metrics()?;
+    for warning in settings.warnings() {
+        tracing::warn!("{warning}");
+    }
     super::block_on(async move {
         let readiness = Readiness::default();
         let admin = AdminServer::bind(settings.admin.listen)

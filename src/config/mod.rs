@@ -200,13 +200,17 @@ impl Settings {
         }
     }
 
-    /// The views that a part should have: those of its class, else of its line, else the default.
-    /// Empty when only the record's `views` header can tell.
-    pub fn expected_views(&self, line: &str, class: Option<&str>) -> &[String] {
-        class
-            .and_then(|class| self.views.class.get(class))
-            .or_else(|| self.views.line.get(line))
-            .unwrap_or(&self.views.default)
+    /// What is allowed, but may not be what was meant; for people to read.
+    pub fn warnings(&self) -> Vec<String> {
+        let (message, value) = (self.output.max_message_bytes, self.limits.max_bytes);
+        if message >= value {
+            return Vec::new();
+        }
+        vec![format!(
+            "`output.max_message_bytes` is `{message}`, below `limits.max_bytes` (`{value}`): dead \
+             letters of larger records go without the record's value, which then stands in the \
+             camera topic only"
+        )]
     }
 
     /// The settings as a TOML file, secrets redacted.

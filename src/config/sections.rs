@@ -12,7 +12,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Properties;
 use super::secrets::redact_brokers;
+use crate::decode::ImageLimits;
 use crate::domain::{MapCodec, TimeoutPolicy};
+use crate::reassembly::{self, DEFAULT_WALL_GRACE};
 
 /// `[bus]`: the Kafka cluster.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
@@ -66,7 +68,8 @@ pub struct InputSettings {
     /// The camera topics. Either this or `topic_regex` must be set.
     #[serde(deserialize_with = "names", skip_serializing_if = "Vec::is_empty")]
     pub topics: Vec<String>,
-    /// The camera topics as a regular expression starting with `^`; topics created later join.
+    /// The camera topics as a POSIX extended regular expression starting with `^` (`[0-9]`, not
+    /// `\d`); topics created later join.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub topic_regex: Option<String>,
     /// The line of records without a `line` header. Without it their line is `default`.
@@ -136,18 +139,20 @@ pub struct ReassemblySettings {
 }
 
 impl Default for ReassemblySettings {
+    /// Those of the stage itself.
     fn default() -> Self {
+        let stage = reassembly::ReassemblySettings::default();
         Self {
-            timeout: Duration::from_secs(5),
+            timeout: stage.line.timeout,
             on_timeout: OnTimeout::ScorePartial,
             duplicates: DuplicatePolicy::FirstWins,
             memory_budget: ByteSize::mib(512),
-            memory_high: 0.8,
-            memory_low: 0.6,
-            reuse_after: Duration::from_secs(3600),
-            idle_after: Duration::from_secs(2),
-            max_future: Duration::from_secs(60),
-            wall_grace: Duration::from_secs(2),
+            memory_high: stage.memory.high,
+            memory_low: stage.memory.low,
+            reuse_after: stage.reuse_after,
+            idle_after: stage.idle_after,
+            max_future: stage.max_future,
+            wall_grace: DEFAULT_WALL_GRACE,
         }
     }
 }
@@ -180,12 +185,14 @@ pub struct LimitSettings {
 }
 
 impl Default for LimitSettings {
+    /// Those of the stage itself.
     fn default() -> Self {
+        let stage = ImageLimits::default();
         Self {
-            max_bytes: ByteSize::mib(16),
-            max_width: 16_384,
-            max_height: 16_384,
-            max_pixels: 67_108_864,
+            max_bytes: ByteSize::b(stage.max_bytes as u64),
+            max_width: stage.max_width,
+            max_height: stage.max_height,
+            max_pixels: stage.max_pixels,
         }
     }
 }
@@ -230,7 +237,8 @@ pub struct OutputSettings {
     /// What a crash may do to results. Default `at_least_once`.
     pub delivery: Delivery,
     /// The largest message to publish. Default 1 MB, Kafka's own default; at most the broker's
-    /// `message.max.bytes`. Maps are left out of a result that would be larger.
+    /// `message.max.bytes`. Maps are left out of a result that would be larger, and the value of
+    /// a dead letter that would be; set it above `limits.max_bytes` to keep dead letters whole.
     #[serde(serialize_with = "exact_size")]
     pub max_message_bytes: ByteSize,
     /// Anomaly maps.

@@ -10,9 +10,10 @@ use tracing_subscriber::EnvFilter;
 
 use super::secrets::{REDACTED, is_secret, redact_brokers};
 use super::{Delivery, Device, Problem, Settings};
+use crate::kafka::client::property_fault;
 
 /// Properties that carry a promise of Panoptes, and where to set what they stand for.
-const OWNED_PROPERTIES: [(&str, &str); 12] = [
+const OWNED_PROPERTIES: [(&str, &str); 17] = [
     ("bootstrap.servers", "set `bus.brokers`"),
     ("metadata.broker.list", "set `bus.brokers`"),
     ("group.id", "set `bus.group_id`"),
@@ -46,6 +47,39 @@ const OWNED_PROPERTIES: [(&str, &str); 12] = [
         "the end of a partition is no event here",
     ),
     ("transactional.id", "set `output.delivery`"),
+    (
+        "acks",
+        "results are acknowledged by all in-sync replicas before offsets are committed",
+    ),
+    (
+        "request.required.acks",
+        "results are acknowledged by all in-sync replicas before offsets are committed",
+    ),
+    (
+        "enable.idempotence",
+        "retries must not double results, so it is always on",
+    ),
+    (
+        "statistics.interval.ms",
+        "the ends of partitions are learnt from statistics",
+    ),
+    (
+        "topic.metadata.refresh.interval.ms",
+        "topics that join later are looked for every 10 s",
+    ),
+];
+
+/// What Rust's regular expressions know and POSIX's do not, and what to write instead.
+const NOT_POSIX: [(&str, &str); 9] = [
+    ("\\d", "`[0-9]`"),
+    ("\\D", "`[^0-9]`"),
+    ("\\w", "`[A-Za-z0-9_]`"),
+    ("\\W", "`[^A-Za-z0-9_]`"),
+    ("\\s", "nothing: topic names hold no spaces"),
+    ("\\S", "`.`"),
+    ("\\b", "the characters around it"),
+    ("\\B", "the characters around it"),
+    ("(?", "a plain group `(`"),
 ];
 
 /// librdkafka's default of `max.poll.interval.ms`.
@@ -202,13 +236,27 @@ impl Rules<'_> {
             "message.max.bytes",
         ] {
             if let Some(value) = properties.get(name) {
-                let shown = if is_secret(name) { REDACTED } else { value };
                 self.require(
                     value.parse::<u64>().is_ok(),
                     &format!("bus.properties.{name}"),
-                    shown,
+                    value,
                     "must be a whole number",
                 );
+            }
+        }
+        self.known_properties();
+    }
+
+    /// Whether librdkafka takes the properties that no rule above has found fault with.
+    fn known_properties(&mut self) {
+        for (name, value) in self.settings.bus.properties.iter() {
+            let key = format!("bus.properties.{name}");
+            if self.problems.iter().any(|problem| problem.key == key) {
+                continue;
+            }
+            if let Some(fault) = property_fault(name, value) {
+                let shown = if is_secret(name) { REDACTED } else { value };
+                self.require(false, &key, shown, &fault);
             }
         }
     }
@@ -257,6 +305,17 @@ impl Rules<'_> {
             text,
             "must start with `^`, as Kafka clients tell a pattern from a name by it",
         );
+        for (pattern, instead) in NOT_POSIX {
+            self.require(
+                !holds_unescaped(text, pattern),
+                "input.topic_regex",
+                text,
+                &format!(
+                    "must be a POSIX extended regular expression, as Kafka's client matches it: \
+                     instead of `{pattern}` write {instead}"
+                ),
+            );
+        }
         if let Err(error) = Regex::new(text) {
             let reason = error.to_string();
             let reason = reason.lines().last().unwrap_or_default().to_owned();
@@ -316,6 +375,17 @@ impl Rules<'_> {
             &format!(
                 "must be shorter than `reassembly.timeout` ({})",
                 humantime::format_duration(reassembly.timeout)
+            ),
+        );
+        self.require(
+            reassembly.reuse_after > reassembly.max_future
+                || reassembly.reuse_after <= reassembly.timeout,
+            "reassembly.reuse_after",
+            humantime::format_duration(reassembly.reuse_after),
+            &format!(
+                "must be longer than `reassembly.max_future` ({}), else a view with a wrong time \
+                 makes its part be forgotten too soon",
+                humantime::format_duration(reassembly.max_future)
             ),
         );
         self.require(
@@ -501,4 +571,19 @@ impl Rules<'_> {
             "must be a topic name: 1 to 249 of the characters a-z, A-Z, 0-9, `.`, `_` and `-`",
         );
     }
+}
+
+/// Whether a regular expression holds a pattern of two characters that no backslash before it
+/// makes mean something else.
+fn holds_unescaped(text: &str, pattern: &str) -> bool {
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        if rest.starts_with(pattern) {
+            return true;
+        }
+        let escaped = rest.strip_prefix('\\').and_then(|rest| rest.chars().next());
+        let step = first.len_utf8() + escaped.map_or(0, char::len_utf8);
+        rest = rest.get(step..).unwrap_or_default();
+    }
+    false
 }

@@ -14,14 +14,14 @@ pub struct ImageLimits {
 }
 
 impl Default for ImageLimits {
-    /// 32 MiB and 50 megapixels: above the largest area-scan sensors in common use on lines, and at
-    /// most 400 MB for one image being decoded.
+    /// 16 MiB and 64 megapixels (8192 x 8192): above the largest area-scan sensors in common use on
+    /// lines, and at most 512 MiB for one image being decoded.
     fn default() -> Self {
         Self {
-            max_bytes: 32 << 20,
+            max_bytes: 16 << 20,
             max_width: 16_384,
             max_height: 16_384,
-            max_pixels: 50_000_000,
+            max_pixels: 8_192 * 8_192,
         }
     }
 }

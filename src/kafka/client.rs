@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaConfRes;
 
 /// Where the bus is, and what librdkafka should know besides.
 #[derive(Clone, Debug, Default)]
@@ -80,6 +82,23 @@ const PRODUCER_PROPERTIES: [&str; 12] = [
     "queue.buffering.max.ms",
     "queue.buffering.max.kbytes",
 ];
+
+/// What is wrong with a property, if anything is; nothing is opened to find out. The value is never
+/// repeated, for it may be secret.
+pub(crate) fn property_fault(name: &str, value: &str) -> Option<String> {
+    let mut config = ClientConfig::new();
+    config.set(name, value);
+    match config.create_native_config() {
+        Ok(_) => None,
+        Err(KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, ..)) => {
+            Some("is no property that librdkafka knows".to_owned())
+        }
+        Err(KafkaError::ClientConfig(_, reason, ..)) if !reason.contains(value) => {
+            Some(format!("is refused by librdkafka: {reason}"))
+        }
+        Err(_) => Some("is no value that librdkafka takes for it".to_owned()),
+    }
+}
 
 /// Passes librdkafka's own words on to the log.
 pub(crate) fn log_client_message(level: RDKafkaLogLevel, facility: &str, message: &str) {

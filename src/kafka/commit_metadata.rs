@@ -23,16 +23,27 @@ const PREFIX: &str = "p1:";
 /// Bytes of numbers that base64 turns into no more than what the prefix leaves.
 const MAX_NUMBER_BYTES: usize = (MAX_BYTES - PREFIX.len()) / 4 * 3;
 
+/// Ranges as they travel with a commit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Encoded {
+    /// The text.
+    pub text: String,
+    /// How many ranges, the highest, did not fit.
+    pub left_out: usize,
+}
+
 /// The text for `ranges`, which lie in order at or above `position`; empty if there are none.
 ///
 /// ```
 /// use panoptes::kafka::commit_metadata::{decode, encode};
-/// let text = encode(100, &[104..110, 200..201]);
-/// assert_eq!(decode(100, &text), [104..110, 200..201]);
-/// assert_eq!(encode(100, &[]), "");
+/// let encoded = encode(100, &[104..110, 200..201]);
+/// assert_eq!(decode(100, &encoded.text), [104..110, 200..201]);
+/// assert_eq!(encoded.left_out, 0);
+/// assert_eq!(encode(100, &[]).text, "");
 /// ```
-pub fn encode(position: i64, ranges: &[Range<i64>]) -> String {
+pub fn encode(position: i64, ranges: &[Range<i64>]) -> Encoded {
     let mut numbers = Vec::new();
+    let mut left_out = ranges.len();
     let mut end = position;
     for range in ranges {
         let fitted = numbers.len();
@@ -49,11 +60,14 @@ pub fn encode(position: i64, ranges: &[Range<i64>]) -> String {
             break;
         }
         end = range.end;
+        left_out -= 1;
     }
-    if numbers.is_empty() {
-        return String::new();
-    }
-    format!("{PREFIX}{}", STANDARD_NO_PAD.encode(numbers))
+    let text = if numbers.is_empty() {
+        String::new()
+    } else {
+        format!("{PREFIX}{}", STANDARD_NO_PAD.encode(numbers))
+    };
+    Encoded { text, left_out }
 }
 
 /// The ranges that `text` tells of, for a commit at `position`. A text that is not ours or is
@@ -128,11 +142,12 @@ mod tests {
     #[test]
     fn ranges_that_do_not_fit_are_left_out_from_the_top() {
         let ranges: Vec<_> = (0..10_000).map(|n| 2 * n + 1..2 * n + 2).collect();
-        let text = encode(0, &ranges);
+        let Encoded { text, left_out } = encode(0, &ranges);
         assert!(text.len() <= MAX_BYTES, "{}", text.len());
         let kept = decode(0, &text);
         assert!(kept.len() > 1_500, "{}", kept.len());
         assert_eq!(kept, ranges[..kept.len()]);
+        assert_eq!(left_out, ranges.len() - kept.len());
     }
 
     proptest! {
@@ -150,7 +165,7 @@ mod tests {
                     start..end
                 })
                 .collect();
-            prop_assert_eq!(decode(position, &encode(position, &ranges)), ranges);
+            prop_assert_eq!(decode(position, &encode(position, &ranges).text), ranges);
         }
 
         #[test]

@@ -4,7 +4,8 @@
 //! paused or not, so that a slow model never gets the member out of its group; it copies every
 //! message out of librdkafka's fetch buffer, enters it into the [`OffsetLedger`], and hands it on
 //! over a bounded channel. When that channel stays full it pauses every partition and goes on
-//! polling. It commits the ledger's positions by interval, on revocation, and at the end.
+//! polling. It commits the ledger's positions by interval, on revocation, and at the end, and waits
+//! for each commit: `rdkafka` does not tell of asynchronous ones how they ended.
 //!
 //! Rebalance callbacks run inline in `poll` on this thread. Revocation waits for the stages
 //! behind, for a bounded time, then commits and forgets.
@@ -23,8 +24,9 @@ use tokio::sync::mpsc;
 use super::client::BusSettings;
 use super::group_context::GroupContext;
 use super::offsets::OffsetLedger;
+use super::partition_ends::PartitionEnds;
 use super::poll_loop::PollLoop;
-use crate::domain::{MemoryBudget, Record, TopicPartition};
+use crate::domain::{MemoryBudget, Record, Reject, TopicPartition};
 
 /// How long one poll waits: the latency of a pause, a commit or a stop on a silent bus.
 pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -32,6 +34,10 @@ pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// How long a full channel is waited for before every partition is paused. Pausing drops what
 /// librdkafka has prefetched, so a short jam is better sat out.
 pub(super) const JAM_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long the last revocation, when the consumer closes, waits for an answer: by then the stages
+/// have published what they had, or have been given up.
+pub(super) const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long an assignment waits for each thing that it must learn from the brokers.
 pub(super) const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
@@ -69,6 +75,8 @@ pub enum ConsumerEvent {
     },
     /// A record was read and entered into the ledger.
     Record(Record),
+    /// A record was read and entered into the ledger, but not all of it can be had.
+    Unreadable(Reject),
     /// Everything that the partition holds was read.
     EndOfPartition(TopicPartition),
     /// These partitions are lost; the thread waits (bounded) for `done` before it commits.
@@ -85,10 +93,20 @@ pub enum ConsumerEvent {
 /// What the poll thread can be told.
 #[derive(Debug)]
 pub enum ConsumerCommand {
-    /// Stop fetching from these partitions.
-    Pause(Vec<TopicPartition>),
-    /// Fetch from these partitions again.
-    Resume(Vec<TopicPartition>),
+    /// Stop fetching from partitions of an assignment. It ends with the assignment.
+    Pause {
+        /// The partitions.
+        partitions: Vec<TopicPartition>,
+        /// The assignment; under a later one this is out of date and nothing happens.
+        generation: u64,
+    },
+    /// Fetch from partitions of an assignment again.
+    Resume {
+        /// The partitions.
+        partitions: Vec<TopicPartition>,
+        /// As above.
+        generation: u64,
+    },
     /// Read no more records, but stay in the group.
     Drain,
     /// Commit, leave the group and end the thread.
@@ -114,6 +132,13 @@ pub enum ConsumerError {
          of one part must lie on one partition number"
     )]
     UnequalPartitions(String),
+    /// There is no place to start reading from.
+    #[error(
+        "a partition of the camera topics has no committed offset for this group, or one that is \
+         no longer there, and the property `auto.offset.reset` is `error`; expected an offset to \
+         be committed for the group, or the property to be `earliest` or `latest`"
+    )]
+    NoOffset,
     /// librdkafka says that the client instance is beyond repair.
     #[error("kafka consumer failed for good: {0}")]
     Fatal(String),
@@ -128,6 +153,32 @@ pub type SharedLedger = Arc<Mutex<OffsetLedger>>;
 /// Locks a mutex whose holders never leave it half changed.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Sends an event unless the channel stays full for `patience`; then gives it back. Where nobody
+/// reads any more the event is dropped: the pipeline is ending, and what is not published is not
+/// committed either.
+pub(super) fn send_within(
+    events: &mpsc::Sender<ConsumerEvent>,
+    runtime: &Handle,
+    event: ConsumerEvent,
+    patience: Duration,
+) -> Option<ConsumerEvent> {
+    match events.try_send(event) {
+        Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => None,
+        Err(mpsc::error::TrySendError::Full(event)) => {
+            let reserved =
+                runtime.block_on(async { tokio::time::timeout(patience, events.reserve()).await });
+            match reserved {
+                Ok(Ok(permit)) => {
+                    permit.send(event);
+                    None
+                }
+                Ok(Err(_)) => None,
+                Err(_) => Some(event),
+            }
+        }
+    }
 }
 
 /// A running poll thread.
@@ -151,6 +202,15 @@ impl ConsumerHandle {
     }
 }
 
+#[cfg(test)]
+impl ConsumerHandle {
+    /// A handle that speaks to the test.
+    pub(crate) fn to_test() -> (Self, std::sync::mpsc::Receiver<ConsumerCommand>) {
+        let (commands, received) = std::sync::mpsc::channel();
+        (Self { commands }, received)
+    }
+}
+
 impl CameraConsumer {
     /// Subscribes and starts the thread. Events stop when it ends.
     ///
@@ -168,10 +228,15 @@ impl CameraConsumer {
             runtime: Handle::current(),
             drain_timeout: settings.drain_timeout,
             generation: AtomicU64::new(0),
-            commit_failed: AtomicBool::new(false),
             subscription: settings.subscription.clone(),
             unequal_partitions: Mutex::new(None),
             assignment: Mutex::new(HashSet::new()),
+            undelivered: Mutex::new(VecDeque::new()),
+            paused_by_flow: Mutex::new(HashSet::new()),
+            is_halted: AtomicBool::new(false),
+            is_closing: AtomicBool::new(false),
+            taken: AtomicU64::new(0),
+            ends: Mutex::new(PartitionEnds::default()),
             ended: Mutex::new(Vec::new()),
         };
         let consumer = subscribe(&settings, context)?;
@@ -184,7 +249,6 @@ impl CameraConsumer {
             runtime: Handle::current(),
             commit_interval: settings.commit_interval,
             held: VecDeque::new(),
-            paused_by_flow: HashSet::new(),
             is_jammed: false,
             is_drained: false,
         };
@@ -250,3 +314,7 @@ fn subscribe(
     consumer.subscribe(&topics).map_err(failed)?;
     Ok(consumer)
 }
+
+#[cfg(test)]
+#[path = "consumer_tests.rs"]
+mod tests;

@@ -3,7 +3,7 @@
 //! librdkafka's callbacks run inline on the poll thread. Revocation waits for the stages behind, for
 //! a bounded time, then commits and forgets.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -12,15 +12,19 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::statistics::Statistics;
+use rdkafka::statistics::{self, Statistics};
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::client::log_client_message;
 use super::commit_metadata;
-use super::consumer::{ConsumerEvent, METADATA_TIMEOUT, POLL_INTERVAL, SharedLedger, lock};
+use super::consumer::{
+    CLOSE_PATIENCE, ConsumerEvent, METADATA_TIMEOUT, POLL_INTERVAL, SharedLedger, lock, send_within,
+};
+use super::offsets::CommitPosition;
 use super::partition_counts::{describe_unequal_counts, fetch_partition_counts};
+use super::partition_ends::{PartitionEnds, Reported};
 use crate::domain::{Topic, TopicPartition};
 use crate::telemetry;
 
@@ -32,29 +36,67 @@ pub(super) struct GroupContext {
     pub(super) runtime: Handle,
     pub(super) drain_timeout: Duration,
     pub(super) generation: AtomicU64,
-    pub(super) commit_failed: AtomicBool,
     pub(super) subscription: Vec<String>,
     pub(super) unequal_partitions: Mutex<Option<String>>,
     pub(super) assignment: Mutex<HashSet<TopicPartition>>,
+    /// Assignments and revocations that found the channel full, oldest first. They are never
+    /// dropped, and go before every record that has not gone yet.
+    pub(super) undelivered: Mutex<VecDeque<ConsumerEvent>>,
+    /// Paused for memory, under the current assignment.
+    pub(super) paused_by_flow: Mutex<HashSet<TopicPartition>>,
+    /// Nothing is to be fetched, whatever is assigned: a jam or the drain.
+    pub(super) is_halted: AtomicBool,
+    /// The consumer is being closed: all that could be waited for has been.
+    pub(super) is_closing: AtomicBool,
+    /// Messages taken from librdkafka.
+    pub(super) taken: AtomicU64,
+    pub(super) ends: Mutex<PartitionEnds>,
     pub(super) ended: Mutex<Vec<TopicPartition>>,
 }
 
 impl GroupContext {
-    /// Sends an event unless the channel stays full past `deadline`; says whether it went.
-    fn send_until(&self, event: ConsumerEvent, deadline: Instant) -> bool {
-        let patience = deadline.saturating_duration_since(Instant::now());
-        let sent = self
-            .runtime
-            .block_on(async { tokio::time::timeout(patience, self.events.send(event)).await });
-        matches!(sent, Ok(Ok(())))
+    /// Hands an event on behind those that wait; false when the channel had no room before
+    /// `deadline`, and the event waits.
+    fn deliver(&self, event: ConsumerEvent, deadline: Instant) -> bool {
+        lock(&self.undelivered).push_back(event);
+        self.deliver_waiting(deadline)
+    }
+
+    /// Hands on what waits; false when something is left.
+    pub(super) fn deliver_waiting(&self, deadline: Instant) -> bool {
+        let mut waiting = lock(&self.undelivered);
+        while let Some(event) = waiting.pop_front() {
+            let patience = deadline.saturating_duration_since(Instant::now());
+            if let Some(event) = send_within(&self.events, &self.runtime, event, patience) {
+                waiting.push_front(event);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Pauses of earlier assignments and what was known of ends hold no more.
+    fn start_afresh(&self, partitions: &[TopicPartition]) {
+        lock(&self.ends).forget(partitions);
+        let mut paused = lock(&self.paused_by_flow);
+        for partition in partitions {
+            paused.remove(partition);
+        }
     }
 
     fn assigned(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
         let partitions = partitions_of(list);
         let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
-        // A pause survives reassignment in librdkafka; a new owner starts unpaused.
-        if let Err(error) = consumer.resume(list) {
-            tracing::warn!(%error, "failed to resume newly assigned partitions");
+        self.start_afresh(&partitions);
+        // A pause survives reassignment in librdkafka; a new owner starts unpaused, unless there is
+        // no room for anything.
+        let started = if self.is_halted.load(Ordering::Relaxed) {
+            consumer.pause(list)
+        } else {
+            consumer.resume(list)
+        };
+        if let Err(error) = started {
+            tracing::warn!(%error, "failed to pause or resume newly assigned partitions");
         }
         tracing::info!(
             generation,
@@ -73,11 +115,8 @@ impl GroupContext {
             partitions,
             generation,
         };
-        if !self.send_until(event, Instant::now() + self.drain_timeout) {
-            tracing::error!(
-                generation,
-                "the stages behind did not take the assignment in time"
-            );
+        if !self.deliver(event, Instant::now()) {
+            tracing::debug!(generation, "stages behind are full: assignment waits");
         }
     }
 
@@ -115,13 +154,18 @@ impl GroupContext {
 
     fn revoked(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
         let partitions = partitions_of(list);
-        let deadline = Instant::now() + self.drain_timeout;
+        let patience = if self.is_closing.load(Ordering::Relaxed) {
+            CLOSE_PATIENCE.min(self.drain_timeout)
+        } else {
+            self.drain_timeout
+        };
+        let deadline = Instant::now() + patience;
         let (done, answered) = std::sync::mpsc::channel();
         let event = ConsumerEvent::Revoked {
             partitions: partitions.clone(),
             done,
         };
-        let is_drained = self.send_until(event, deadline)
+        let is_drained = self.deliver(event, deadline)
             && answered
                 .recv_timeout(deadline.saturating_duration_since(Instant::now()))
                 .is_ok();
@@ -135,11 +179,12 @@ impl GroupContext {
             tracing::warn!("assignment lost: another member owns it already, nothing to commit");
         } else {
             telemetry::rebalanced(telemetry::Rebalance::Revoked);
-            if let Err(error) = commit(consumer, &self.ledger, CommitMode::Sync) {
+            if let Err(error) = commit(consumer, &self.ledger) {
                 tracing::warn!(%error, "failed to commit revoked partitions; they will be read again");
             }
         }
         lock(&self.ledger).revoke(&partitions);
+        self.start_afresh(&partitions);
         let mut assignment = lock(&self.assignment);
         assignment.retain(|assigned| !partitions.contains(assigned));
         telemetry::set_assigned_partitions(assignment.len());
@@ -157,6 +202,9 @@ impl ClientContext for GroupContext {
 
     fn stats(&self, statistics: Statistics) {
         let assignment = lock(&self.assignment);
+        let ledger = lock(&self.ledger);
+        let mut ends = lock(&self.ends);
+        let taken = self.taken.load(Ordering::Relaxed);
         let mut ended = lock(&self.ended);
         ended.clear();
         for (name, topic) in &statistics.topics {
@@ -166,21 +214,27 @@ impl ClientContext for GroupContext {
                     topic: topic_name.clone(),
                     partition: *number,
                 };
-                if !assignment.contains(&topic_partition) {
-                    continue;
-                }
-                // read_committed fetches as far as the last stable offset.
-                let end = if partition.ls_offset >= 0 {
-                    partition.ls_offset
-                } else {
-                    partition.hi_offset
-                };
-                let is_read = partition.fetchq_cnt == 0 && partition.next_offset >= end;
-                if end >= 0 && is_read {
+                let position = ledger.next_to_read(&topic_partition);
+                if assignment.contains(&topic_partition)
+                    && ends.is_read(&topic_partition, reported(partition), position, taken)
+                {
                     ended.push(topic_partition);
                 }
             }
         }
+    }
+}
+
+fn reported(partition: &statistics::Partition) -> Reported {
+    Reported {
+        next_fetch: partition.next_offset,
+        // read_committed fetches as far as the last stable offset.
+        end: if partition.ls_offset >= 0 {
+            partition.ls_offset
+        } else {
+            partition.hi_offset
+        },
+        queued: u64::try_from(partition.fetchq_cnt).unwrap_or_default(),
     }
 }
 
@@ -199,24 +253,15 @@ impl ConsumerContext for GroupContext {
         }
     }
 
-    fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
-        if let Err(error) = result {
-            tracing::warn!(%error, "offset commit failed; it is tried again");
-            telemetry::commit_failed();
-            self.commit_failed.store(true, Ordering::Relaxed);
-        }
-    }
-
     fn main_queue_min_poll_interval(&self) -> rdkafka::util::Timeout {
         POLL_INTERVAL.into()
     }
 }
 
-/// Commits every position that moved since the last commit.
+/// Commits every position that moved since the last commit that succeeded, and waits for it.
 pub(super) fn commit(
     consumer: &BaseConsumer<GroupContext>,
     ledger: &SharedLedger,
-    mode: CommitMode,
 ) -> KafkaResult<()> {
     let positions = lock(ledger).positions_to_commit();
     if positions.is_empty() {
@@ -227,16 +272,36 @@ pub(super) fn commit(
         let partition = &commit.partition;
         let mut element = list.add_partition(partition.topic.as_str(), partition.partition);
         element.set_offset(Offset::Offset(commit.position))?;
-        element.set_metadata(commit_metadata::encode(commit.position, &commit.finished));
+        element.set_metadata(metadata(commit));
     }
-    match consumer.commit(&list, mode) {
+    match consumer.commit(&list, CommitMode::Sync) {
         Ok(()) | Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => {
             lock(ledger).mark_committed(&positions);
             telemetry::offsets_committed();
             Ok(())
         }
-        Err(error) => Err(error),
+        Err(error) => {
+            telemetry::commit_failed();
+            Err(error)
+        }
     }
+}
+
+/// What is finished above the position. What does not fit is scored again after a restart.
+fn metadata(commit: &CommitPosition) -> String {
+    let encoded = commit_metadata::encode(commit.position, &commit.finished);
+    if encoded.left_out > 0 {
+        telemetry::commit_metadata_cut();
+        tracing::warn!(
+            topic = %commit.partition.topic,
+            partition = commit.partition.partition,
+            position = commit.position,
+            left_out = encoded.left_out,
+            "more is finished out of order than a commit can tell: a restart now would score the \
+             left-out ranges again"
+        );
+    }
+    encoded.text
 }
 
 pub(super) fn partitions_of(list: &TopicPartitionList) -> Vec<TopicPartition> {

@@ -1,22 +1,24 @@
 //! The loop of the poll thread: commands, one poll, handing on, commits by interval.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
-use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::consumer::{
     ConsumerCommand, ConsumerError, ConsumerEvent, JAM_PATIENCE, POLL_INTERVAL, SharedLedger, lock,
+    send_within,
 };
 use super::group_context::{GroupContext, commit};
 use super::offsets::Begun;
-use crate::domain::{Header, MemoryBudget, Record, SourceOffset, Timestamp, Topic, TopicPartition};
+use super::record_copy::{CopiedRecord, copy_record};
+use crate::domain::{MemoryBudget, Record, Reject, RejectReason, TopicPartition};
 use crate::telemetry;
 
 /// The state of the poll thread between two polls.
@@ -29,7 +31,6 @@ pub(super) struct PollLoop {
     pub(super) commit_interval: Duration,
     /// Events that found the channel full, oldest first.
     pub(super) held: VecDeque<ConsumerEvent>,
-    pub(super) paused_by_flow: HashSet<TopicPartition>,
     pub(super) is_jammed: bool,
     pub(super) is_drained: bool,
 }
@@ -60,18 +61,24 @@ impl PollLoop {
     fn apply_commands(&mut self, commands: &std::sync::mpsc::Receiver<ConsumerCommand>) -> bool {
         loop {
             match commands.try_recv() {
-                Ok(ConsumerCommand::Pause(partitions)) => {
+                Ok(ConsumerCommand::Pause {
+                    partitions,
+                    generation,
+                }) if self.is_current(generation) => {
                     self.pause(&partitions);
-                    self.paused_by_flow.extend(partitions);
+                    lock(&self.consumer.context().paused_by_flow).extend(partitions);
                 }
-                Ok(ConsumerCommand::Resume(partitions)) => {
-                    for partition in &partitions {
-                        self.paused_by_flow.remove(partition);
-                    }
+                Ok(ConsumerCommand::Resume {
+                    partitions,
+                    generation,
+                }) if self.is_current(generation) => {
+                    lock(&self.consumer.context().paused_by_flow)
+                        .retain(|paused| !partitions.contains(paused));
                     if !self.is_jammed && !self.is_drained {
                         self.resume(&partitions);
                     }
                 }
+                Ok(ConsumerCommand::Pause { .. } | ConsumerCommand::Resume { .. }) => {}
                 Ok(ConsumerCommand::Drain) => self.drain(),
                 Ok(ConsumerCommand::Close) | Err(std::sync::mpsc::TryRecvError::Disconnected) => {
                     return true;
@@ -81,20 +88,39 @@ impl PollLoop {
         }
     }
 
+    fn is_current(&self, generation: u64) -> bool {
+        self.consumer.context().generation.load(Ordering::Relaxed) == generation
+    }
+
     fn poll_once(&mut self) -> Result<(), ConsumerError> {
-        match self.consumer.poll(POLL_INTERVAL) {
+        let polled = self.consumer.poll(POLL_INTERVAL);
+        let ended = std::mem::take(&mut *lock(&self.consumer.context().ended));
+        // The ends were told before the message was taken, so they go before it.
+        if self.held.is_empty() && !self.is_drained {
+            self.held
+                .extend(ended.into_iter().map(ConsumerEvent::EndOfPartition));
+        }
+        match polled {
             Some(Ok(message)) => {
+                self.consumer
+                    .context()
+                    .taken
+                    .fetch_add(1, Ordering::Relaxed);
                 if self.is_drained {
                     return Ok(()); // read, never begun: it stays uncommitted
                 }
                 let generation = self.consumer.context().generation.load(Ordering::Relaxed);
-                let record = copy_record(&message, generation, &self.budget);
+                let CopiedRecord { mut record, fault } = copy_record(&message, generation);
                 telemetry::record_read(&record.source.topic, record.size_bytes());
                 if lock(&self.ledger).begin(&record.source) == Begun::Fresh {
-                    self.held.push_back(ConsumerEvent::Record(record));
+                    record.lease = Some(self.budget.lease(record.size_bytes()));
+                    self.held.push_back(read_event(record, fault));
                 }
             }
             Some(Err(KafkaError::PartitionEOF(_))) | None => {}
+            Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset))) => {
+                return Err(ConsumerError::NoOffset);
+            }
             Some(Err(error)) => {
                 if let Some((code, reason)) = self.consumer.client().fatal_error() {
                     return Err(ConsumerError::Fatal(format!("{reason} ({code})")));
@@ -102,75 +128,58 @@ impl PollLoop {
                 tracing::warn!(%error, "kafka poll failed; librdkafka goes on by itself");
             }
         }
-        if self.is_drained {
-            return Ok(());
-        }
-        let ended = std::mem::take(&mut *lock(&self.consumer.context().ended));
-        if self.held.is_empty() {
-            self.held
-                .extend(ended.into_iter().map(ConsumerEvent::EndOfPartition));
-        }
         Ok(())
     }
 
     /// Hands held events on; a jam pauses everything until the channel has room again.
     fn hand_on(&mut self) {
-        let jammed_since = Instant::now();
-        while let Some(event) = self.held.pop_front() {
-            let patience = if self.is_jammed {
-                POLL_INTERVAL
-            } else {
-                JAM_PATIENCE.saturating_sub(jammed_since.elapsed())
-            };
-            match self.send_within(event, patience) {
-                None => {}
-                Some(event) => {
-                    self.held.push_front(event);
-                    if !self.is_jammed {
-                        self.is_jammed = true;
-                        tracing::debug!("stages behind are full: every partition paused");
-                        self.pause(&self.assigned());
-                    }
-                    return;
-                }
+        let patience = if self.is_jammed {
+            POLL_INTERVAL
+        } else {
+            JAM_PATIENCE
+        };
+        if !self.send_held(Instant::now() + patience) {
+            if !self.is_jammed {
+                tracing::debug!("stages behind are full: every partition paused");
+                self.set_jammed(true);
+                self.pause(&self.assigned());
             }
-        }
-        if self.is_jammed {
-            self.is_jammed = false;
-            let wanted: Vec<_> = self
-                .assigned()
-                .into_iter()
-                .filter(|partition| !self.paused_by_flow.contains(partition))
-                .collect();
+        } else if self.is_jammed {
+            self.set_jammed(false);
             if !self.is_drained {
+                let paused = lock(&self.consumer.context().paused_by_flow).clone();
+                let mut wanted = self.assigned();
+                wanted.retain(|partition| !paused.contains(partition));
                 self.resume(&wanted);
             }
         }
     }
 
-    /// Gives the event back when the channel had no room in time.
-    fn send_within(&self, event: ConsumerEvent, patience: Duration) -> Option<ConsumerEvent> {
-        match self.events.try_send(event) {
-            Ok(()) => return None,
-            // Nobody reads any more: the pipeline is ending, and what is not published is not
-            // committed either.
-            Err(mpsc::error::TrySendError::Closed(_)) => return None,
-            Err(mpsc::error::TrySendError::Full(event)) => {
-                let reserved = self.runtime.block_on(async {
-                    tokio::time::timeout(patience, self.events.reserve()).await
-                });
-                match reserved {
-                    Ok(Ok(permit)) => permit.send(event),
-                    Ok(Err(_)) => {}
-                    Err(_) => return Some(event),
-                }
+    fn set_jammed(&mut self, is_jammed: bool) {
+        self.is_jammed = is_jammed;
+        let is_halted = self.is_jammed || self.is_drained;
+        let context = self.consumer.context();
+        context.is_halted.store(is_halted, Ordering::Relaxed);
+    }
+
+    /// Sends what waits, in order; false when something is left at the deadline.
+    fn send_held(&mut self, deadline: Instant) -> bool {
+        if !self.consumer.context().deliver_waiting(deadline) {
+            return false;
+        }
+        while let Some(event) = self.held.pop_front() {
+            let patience = deadline.saturating_duration_since(Instant::now());
+            if let Some(event) = send_within(&self.events, &self.runtime, event, patience) {
+                self.held.push_front(event);
+                return false;
             }
         }
-        None
+        true
     }
 
     fn drain(&mut self) {
         self.is_drained = true;
+        self.set_jammed(self.is_jammed);
         self.pause(&self.assigned());
         self.held
             .retain(|event| !matches!(event, ConsumerEvent::EndOfPartition(_)));
@@ -178,7 +187,9 @@ impl PollLoop {
     }
 
     fn close(self) -> Result<(), ConsumerError> {
-        if let Err(error) = commit(&self.consumer, &self.ledger, CommitMode::Sync) {
+        let context = self.consumer.context();
+        context.is_closing.store(true, Ordering::Relaxed);
+        if let Err(error) = commit(&self.consumer, &self.ledger) {
             tracing::warn!(%error, "last commit failed; unfinished work will be read again");
         }
         drop(self.consumer); // leaves the group
@@ -187,17 +198,8 @@ impl PollLoop {
 
     fn commit_finished(&self) {
         telemetry::set_uncommitted_records(lock(&self.ledger).total_in_flight());
-        if self
-            .consumer
-            .context()
-            .commit_failed
-            .swap(false, Ordering::Relaxed)
-        {
-            lock(&self.ledger).forget_committed();
-        }
-        if let Err(error) = commit(&self.consumer, &self.ledger, CommitMode::Async) {
-            tracing::warn!(%error, "failed to start an offset commit");
-            telemetry::commit_failed();
+        if let Err(error) = commit(&self.consumer, &self.ledger) {
+            tracing::warn!(%error, "offset commit failed; it is tried again");
         }
         telemetry::set_uncommitted_records(lock(&self.ledger).total_in_flight());
     }
@@ -231,34 +233,14 @@ impl PollLoop {
     }
 }
 
-/// Copies a message out of librdkafka: a borrowed one pins its whole fetch buffer.
-pub(super) fn copy_record(
-    message: &BorrowedMessage<'_>,
-    generation: u64,
-    budget: &MemoryBudget,
-) -> Record {
-    let headers = message.headers().map_or_else(Vec::new, |headers| {
-        headers
-            .iter()
-            .map(|header| Header {
-                name: header.key.to_owned(),
-                value: header.value.map(<[u8]>::to_vec),
-            })
-            .collect()
-    });
-    let mut record = Record {
-        source: SourceOffset {
-            topic: Topic::new(message.topic()),
-            partition: message.partition(),
-            offset: message.offset(),
-        },
-        generation,
-        key: message.key().map(<[u8]>::to_vec),
-        value: message.payload().map(<[u8]>::to_vec),
-        headers,
-        timestamp: message.timestamp().to_millis().map(Timestamp),
-        lease: None,
-    };
-    record.lease = Some(budget.lease(record.size_bytes()));
-    record
+/// What to tell of a record that was read.
+fn read_event(record: Record, fault: Option<String>) -> ConsumerEvent {
+    match fault {
+        None => ConsumerEvent::Record(record),
+        Some(error) => ConsumerEvent::Unreadable(Reject {
+            record: Arc::new(record),
+            reason: RejectReason::Decode,
+            error,
+        }),
+    }
 }

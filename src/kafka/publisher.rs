@@ -5,6 +5,7 @@
 //! acknowledged, so a crash repeats work and loses none. The producer is idempotent, so its own
 //! retries double nothing.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,8 +19,9 @@ use super::record_producer::RecordProducer;
 use crate::domain::{OutboundRecord, Record, SourceOffset};
 use crate::telemetry;
 
-/// How many publications may wait for the broker at once. Their inputs stay in the memory
-/// budget, so this bounds bookkeeping, not bytes.
+/// How many publications may wait for the broker at once. Their inputs stay in the memory budget
+/// until then; what goes out does not count there (a result takes some 10 KB with its maps, a dead
+/// letter as much as its input once more), so this bounds it.
 const MAX_UNACKNOWLEDGED: usize = 1024;
 
 /// How long the last acknowledgements are waited for at the end.
@@ -34,11 +36,26 @@ pub struct FinishedInput {
     pub generation: u64,
 }
 
+/// A record to publish.
+pub struct Outgoing {
+    /// The record.
+    pub record: OutboundRecord,
+    /// Makes the next smaller form of a record that the broker found too large; `None` when there
+    /// is none, which ends the run.
+    pub smaller: Box<dyn FnMut(OutboundRecord) -> Option<OutboundRecord> + Send>,
+}
+
+impl fmt::Debug for Outgoing {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.record, formatter)
+    }
+}
+
 /// What goes out together, and which inputs it finishes.
 #[derive(Debug)]
 pub struct Publication<Token> {
     /// Records to produce; none for inputs that were absorbed.
-    pub records: Vec<OutboundRecord>,
+    pub records: Vec<Outgoing>,
     /// Inputs that are done once the records are acknowledged.
     pub finishes: Vec<FinishedInput>,
     /// Dropped when all is done.
@@ -59,6 +76,17 @@ pub enum PublishError {
         /// librdkafka's reason.
         source: KafkaError,
     },
+    /// A record is too large and cannot be made smaller.
+    #[error(
+        "a record for `{topic}` exceeds the message limit even in its smallest form of `{bytes}` \
+         bytes; raise `output.max_message_bytes` and the topic's `max.message.bytes`"
+    )]
+    TooLarge {
+        /// Topic produced to.
+        topic: String,
+        /// Size of the record.
+        bytes: usize,
+    },
     /// Acknowledgements did not come in time at the end.
     #[error("failed to flush the producer: {0}")]
     Flush(KafkaError),
@@ -68,12 +96,13 @@ pub enum PublishError {
 pub struct Publisher {
     producer: RecordProducer,
     ledger: SharedLedger,
-    shrink: fn(OutboundRecord) -> OutboundRecord,
+    /// Held while a refused record is sent again: a broker refuses all records of a batch that is
+    /// too large, and one at a time each is judged by its own size.
+    refused: tokio::sync::Mutex<()>,
 }
 
 impl Publisher {
-    /// Connects; `max_message_bytes` is what the producer accepts at most, and `shrink` makes a
-    /// record that the broker finds too large fit it.
+    /// Connects; `max_message_bytes` is what the producer accepts at most.
     ///
     /// # Errors
     /// When a property is refused.
@@ -81,13 +110,12 @@ impl Publisher {
         bus: &BusSettings,
         max_message_bytes: usize,
         ledger: SharedLedger,
-        shrink: fn(OutboundRecord) -> OutboundRecord,
     ) -> Result<Self, PublishError> {
         Ok(Self {
             producer: RecordProducer::connect(bus, max_message_bytes)
                 .map_err(PublishError::Create)?,
             ledger,
-            shrink,
+            refused: tokio::sync::Mutex::new(()),
         })
     }
 
@@ -138,22 +166,24 @@ impl Publisher {
         &self,
         publication: Publication<Token>,
     ) -> Result<Option<Token>, PublishError> {
-        if self.is_stale(&publication.finishes) {
+        let Publication {
+            records,
+            finishes,
+            token,
+        } = publication;
+        if self.is_stale(&finishes) {
             tracing::debug!("publication of revoked partitions dropped; their new owner makes it");
             return Ok(None);
         }
         let started = Instant::now();
-        let deliveries = publication
-            .records
-            .iter()
-            .map(|record| self.produce(record));
+        let deliveries = records.into_iter().map(|record| self.produce(record));
         futures::future::try_join_all(deliveries).await?;
         let mut ledger = lock(&self.ledger);
-        for input in &publication.finishes {
+        for input in &finishes {
             ledger.finish(&input.source, input.generation);
         }
         telemetry::stage_took(telemetry::Stage::Publish, started.elapsed());
-        Ok(Some(publication.token))
+        Ok(Some(token))
     }
 
     /// Whether another member owns the inputs by now.
@@ -164,22 +194,43 @@ impl Publisher {
             .any(|input| !ledger.is_current(&input.source.topic_partition(), input.generation))
     }
 
-    async fn produce(&self, record: &OutboundRecord) -> Result<(), PublishError> {
-        match self.producer.send(record).await {
-            Err(KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge)) => {
-                tracing::warn!(
-                    topic = %record.topic,
-                    bytes = record.value.as_ref().map_or(0, Vec::len),
-                    "record exceeds the broker's message limit: published without its value"
-                );
-                self.producer.send(&(self.shrink)(record.clone())).await
-            }
-            sent => sent,
+    async fn produce(&self, outgoing: Outgoing) -> Result<(), PublishError> {
+        let Outgoing {
+            mut record,
+            mut smaller,
+        } = outgoing;
+        match self.producer.send(&record).await {
+            Err(error) if is_size(&error) => {}
+            sent => return sent.map_err(|source| produce_error(&record, source)),
         }
-        .map_err(|source| PublishError::Produce {
-            topic: record.topic.to_string(),
-            source,
-        })
+        let _one_at_a_time = self.refused.lock().await;
+        loop {
+            match self.producer.send(&record).await {
+                Err(error) if is_size(&error) => {}
+                sent => return sent.map_err(|source| produce_error(&record, source)),
+            }
+            let bytes = record.size_bytes();
+            tracing::warn!(topic = %record.topic, bytes, "record exceeds the message limit");
+            let topic = record.topic.to_string();
+            record = smaller(record).ok_or(PublishError::TooLarge { topic, bytes })?;
+        }
+    }
+}
+
+/// Whether the client or the broker found a record, or the batch that it was in, too large.
+fn is_size(error: &KafkaError) -> bool {
+    matches!(
+        error,
+        KafkaError::MessageProduction(
+            RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::MessageBatchTooLarge
+        )
+    )
+}
+
+fn produce_error(record: &OutboundRecord, source: KafkaError) -> PublishError {
+    PublishError::Produce {
+        topic: record.topic.to_string(),
+        source,
     }
 }
 
@@ -194,4 +245,95 @@ pub fn finished_inputs<'a>(
             generation: record.generation,
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::domain::{Topic, TopicPartition};
+    use crate::kafka::embedded::EmbeddedBroker;
+    use crate::kafka::offsets::OffsetLedger;
+
+    /// Above what `MAX_BYTES` allows.
+    const LARGE: usize = 20_000;
+    const MAX_BYTES: usize = 10_000;
+
+    fn outgoing(
+        value_bytes: usize,
+        smaller: impl FnMut(OutboundRecord) -> Option<OutboundRecord> + Send + 'static,
+    ) -> Outgoing {
+        Outgoing {
+            record: OutboundRecord {
+                topic: Topic::from("results"),
+                key: Some(b"part".to_vec()),
+                value: Some(vec![7; value_bytes]),
+                headers: Vec::new(),
+            },
+            smaller: Box::new(smaller),
+        }
+    }
+
+    /// Publishes one record that finishes one input; says how it ended and what may be committed.
+    async fn publish(record: Outgoing) -> (Result<(), PublishError>, Option<i64>) {
+        let broker = EmbeddedBroker::start().unwrap();
+        let bus = BusSettings {
+            brokers: broker.brokers(),
+            ..BusSettings::default()
+        };
+        let source = SourceOffset {
+            topic: Topic::from("cam"),
+            partition: 0,
+            offset: 4,
+        };
+        let mut ledger = OffsetLedger::default();
+        ledger.assign([source.topic_partition()], 1);
+        ledger.begin(&source);
+        let ledger = Arc::new(Mutex::new(ledger));
+        let publisher = Publisher::connect(&bus, MAX_BYTES, Arc::clone(&ledger)).unwrap();
+        let (publications, received) = mpsc::channel(1);
+        let publication = Publication {
+            records: vec![record],
+            finishes: vec![FinishedInput {
+                source: source.clone(),
+                generation: 1,
+            }],
+            token: (),
+        };
+        publications.send(publication).await.unwrap();
+        drop(publications);
+        let outcome = publisher.run(received, |()| {}).await;
+        let partition: TopicPartition = source.topic_partition();
+        let position = lock(&ledger).commit_position(&partition);
+        (outcome, position)
+    }
+
+    #[tokio::test]
+    async fn a_record_that_is_too_large_goes_out_in_its_next_smaller_form() {
+        let mut sizes = vec![100, LARGE - 1];
+        let record = outgoing(LARGE, move |record| {
+            let value = Some(vec![7; sizes.pop()?]);
+            Some(OutboundRecord { value, ..record })
+        });
+        let (outcome, position) = publish(record).await;
+        outcome.unwrap();
+        assert_eq!(position, Some(5));
+    }
+
+    #[tokio::test]
+    async fn a_record_without_a_smaller_form_ends_the_run_and_finishes_nothing() {
+        let (outcome, position) = publish(outgoing(LARGE, |_| None)).await;
+        let error = outcome.unwrap_err().to_string();
+        assert!(error.contains("exceeds the message limit"), "{error}");
+        assert_eq!(position, Some(4));
+    }
+
+    #[tokio::test]
+    async fn a_record_that_fits_is_left_as_it_is() {
+        let record = outgoing(100, |_| panic!("it fits"));
+        let (outcome, position) = publish(record).await;
+        outcome.unwrap();
+        assert_eq!(position, Some(5));
+    }
 }

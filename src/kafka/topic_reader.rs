@@ -11,11 +11,12 @@ use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::message::BorrowedMessage;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::client::{BusSettings, log_client_message};
-use crate::domain::{Header, Record, SourceOffset, Timestamp, Topic};
+use super::record_copy::{CopiedRecord, copy_record};
+use crate::domain::{Record, SourceOffset, Topic};
 
 /// How long a broker nearby may take, starting up included, to say where a topic begins and ends.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -345,28 +346,17 @@ fn passes(error: &KafkaError) -> bool {
 
 /// The message, copied out of the client's fetch buffer.
 fn record(message: &BorrowedMessage<'_>) -> Record {
-    let headers = message.headers().map_or_else(Vec::new, |headers| {
-        headers
-            .iter()
-            .map(|header| Header {
-                name: header.key.to_owned(),
-                value: header.value.map(<[u8]>::to_vec),
-            })
-            .collect()
-    });
-    Record {
-        source: SourceOffset {
-            topic: message.topic().into(),
-            partition: message.partition(),
-            offset: message.offset(),
-        },
-        generation: 0,
-        key: message.key().map(<[u8]>::to_vec),
-        value: message.payload().map(<[u8]>::to_vec),
-        headers,
-        timestamp: message.timestamp().to_millis().map(Timestamp),
-        lease: None,
+    let CopiedRecord { record, fault } = copy_record(message, 0);
+    if let Some(error) = fault {
+        tracing::warn!(
+            topic = %record.source.topic,
+            partition = record.source.partition,
+            offset = record.source.offset,
+            error,
+            "record read without its headers"
+        );
     }
+    record
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! can wait for them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
@@ -15,6 +15,7 @@ pub(crate) struct InFlight {
 #[derive(Debug, Default)]
 struct Shared {
     count: AtomicUsize,
+    is_abandoned: AtomicBool,
     is_empty: Notify,
 }
 
@@ -27,11 +28,21 @@ impl InFlight {
         }
     }
 
-    /// Waits until nothing is in flight.
+    /// How many are in flight.
+    pub(crate) fn count(&self) -> usize {
+        self.shared.count.load(Ordering::SeqCst)
+    }
+
+    /// Notes that what is in flight will not be finished: from here on tokens are dropped unused.
+    pub(crate) fn abandon(&self) {
+        self.shared.is_abandoned.store(true, Ordering::SeqCst);
+    }
+
+    /// Waits until nothing is in flight; for ever, once it is abandoned.
     pub(crate) async fn empty(&self) {
         loop {
             let notified = self.shared.is_empty.notified();
-            if self.shared.count.load(Ordering::SeqCst) == 0 {
+            if self.count() == 0 && !self.shared.is_abandoned.load(Ordering::SeqCst) {
                 return;
             }
             notified.await;
@@ -71,5 +82,18 @@ mod tests {
         assert!(!waiter.is_finished());
         drop(second);
         waiter.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_abandoned_is_never_taken_for_finished() {
+        let in_flight = InFlight::default();
+        let token = in_flight.enter();
+        in_flight.abandon();
+        drop(token);
+        assert_eq!(in_flight.count(), 0);
+        let waiter = tokio::spawn(async move { in_flight.empty().await });
+        tokio::task::yield_now().await;
+        assert!(!waiter.is_finished());
+        waiter.abort();
     }
 }

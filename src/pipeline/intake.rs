@@ -16,7 +16,7 @@ use super::receipt::Receipt;
 use super::wall_clock;
 use crate::admin::{Condition, Readiness};
 use crate::decode::EnvelopeDecoder;
-use crate::domain::{MemoryBudget, Reject, Timestamp};
+use crate::domain::{CloseCause, MemoryBudget, Reject, Timestamp};
 use crate::kafka::consumer::{ConsumerCommand, ConsumerEvent, ConsumerHandle};
 use crate::kafka::publisher::{Publication, finished_inputs};
 use crate::reassembly::{Event, ReassemblyBuffer, ReassemblyCounts};
@@ -45,13 +45,16 @@ pub(crate) struct Intake {
     pub(crate) readiness: Readiness,
     pub(crate) groups: mpsc::Sender<BatchMessage>,
     pub(crate) publications: mpsc::Sender<Publication<Receipt>>,
+    /// The assignment that was told last.
+    pub(crate) generation: u64,
     /// What the metrics know already.
     pub(crate) counted: ReassemblyCounts,
 }
 
 impl Intake {
     /// Runs until the poll thread says that no record will follow. Open groups are left to the
-    /// next owner of their partitions: their records are uncommitted.
+    /// next owner of their partitions: their records are uncommitted. Revocations are answered
+    /// until the poll thread ends, since the stages behind still hold work then.
     pub(crate) async fn run(
         mut self,
         mut events: mpsc::Receiver<ConsumerEvent>,
@@ -61,7 +64,11 @@ impl Intake {
         loop {
             let outcomes = tokio::select! {
                 event = events.recv() => match event {
-                    None | Some(ConsumerEvent::Drained) => return Ok(()),
+                    None => return Ok(()),
+                    Some(ConsumerEvent::Drained) => {
+                        tokio::spawn(answer_after_drain(events, self.in_flight.clone()));
+                        return Ok(()); // the stages behind end when their input does
+                    }
                     Some(ConsumerEvent::Revoked { partitions, done }) => {
                         let forgotten = self.reassembly.revoke(&partitions, wall_clock());
                         tracing::info!(groups = forgotten, "revoked: open groups forgotten");
@@ -73,13 +80,14 @@ impl Intake {
                 },
                 _ = tick.tick() => self.look_at_the_clock(wall_clock()),
             };
+            self.count();
             if !self.hand_on(outcomes).await {
                 return Ok(()); // a stage behind ended; its own error says why
             }
         }
     }
 
-    fn apply(&self, event: ConsumerEvent, now: Timestamp) -> Vec<Event> {
+    fn apply(&mut self, event: ConsumerEvent, now: Timestamp) -> Vec<Event> {
         match event {
             ConsumerEvent::Record(record) => match self.decoder.decode(Arc::new(record), now) {
                 Ok(view) => {
@@ -88,10 +96,12 @@ impl Intake {
                 }
                 Err(reject) => vec![Event::Rejected(reject)],
             },
+            ConsumerEvent::Unreadable(reject) => vec![Event::Rejected(reject)],
             ConsumerEvent::Assigned {
                 partitions,
                 generation,
             } => {
+                self.generation = generation;
                 self.reassembly.assign(&partitions, generation, now);
                 self.readiness.set(Condition::ConsumerAssigned, true);
                 Vec::new()
@@ -112,14 +122,20 @@ impl Intake {
                 partitions = flow.pause.len(),
                 "memory high: partitions paused"
             );
-            self.consumer.command(ConsumerCommand::Pause(flow.pause));
+            self.consumer.command(ConsumerCommand::Pause {
+                partitions: flow.pause,
+                generation: self.generation,
+            });
         }
         if !flow.resume.is_empty() {
             tracing::info!(
                 partitions = flow.resume.len(),
                 "memory low: partitions resumed"
             );
-            self.consumer.command(ConsumerCommand::Resume(flow.resume));
+            self.consumer.command(ConsumerCommand::Resume {
+                partitions: flow.resume,
+                generation: self.generation,
+            });
         }
         events.extend(flow.events);
         self.report(now);
@@ -135,14 +151,25 @@ impl Intake {
         if let Some(stream_time) = status.stream_time {
             telemetry::set_stream_time_lag(now.since(stream_time));
         }
+    }
+
+    /// Tells the metrics what was counted since it was last called.
+    fn count(&mut self) {
         let counts = self.reassembly.counts();
+        let before = std::mem::replace(&mut self.counted, counts);
         telemetry::records_absorbed(
-            counts.absorbed + counts.late_identical
-                - self.counted.absorbed
-                - self.counted.late_identical,
+            counts.absorbed + counts.late_identical - before.absorbed - before.late_identical,
         );
-        telemetry::timestamps_clamped(counts.clamped - self.counted.clamped);
-        self.counted = counts;
+        telemetry::timestamps_clamped(counts.clamped - before.clamped);
+        telemetry::views_stale(counts.stale - before.stale);
+        for (cause, closed) in [
+            (CloseCause::Complete, counts.complete - before.complete),
+            (CloseCause::StreamTime, counts.timed_out - before.timed_out),
+            (CloseCause::WallClock, counts.wall_clock - before.wall_clock),
+            (CloseCause::Evicted, counts.evicted - before.evicted),
+        ] {
+            telemetry::groups_closed(cause, closed);
+        }
     }
 
     /// Hands on what came of an event; false when nobody takes it.
@@ -150,7 +177,6 @@ impl Intake {
         for outcome in outcomes {
             let is_taken = match outcome {
                 Event::Closed(group) => {
-                    telemetry::group_closed(group.cause);
                     let token = self.in_flight.enter();
                     self.pass_on(
                         &self.groups,
@@ -204,12 +230,26 @@ impl Intake {
         if self.groups.send(BatchMessage::Flush).await.is_err() {
             return;
         }
-        let in_flight = self.in_flight.clone();
-        tokio::spawn(async move {
-            in_flight.empty().await;
-            if done.send(()).is_err() {
-                tracing::warn!("revocation did not wait for the work in flight");
-            }
-        });
+        tokio::spawn(answer_once_empty(self.in_flight.clone(), done));
     }
 }
+
+/// Answers revocations that come while the stages behind finish what they have.
+async fn answer_after_drain(mut events: mpsc::Receiver<ConsumerEvent>, in_flight: InFlight) {
+    while let Some(event) = events.recv().await {
+        if let ConsumerEvent::Revoked { done, .. } = event {
+            tokio::spawn(answer_once_empty(in_flight.clone(), done));
+        }
+    }
+}
+
+async fn answer_once_empty(in_flight: InFlight, done: std::sync::mpsc::Sender<()>) {
+    in_flight.empty().await;
+    if done.send(()).is_err() {
+        tracing::warn!("revocation did not wait for the work in flight");
+    }
+}
+
+#[cfg(test)]
+#[path = "intake_tests.rs"]
+mod tests;

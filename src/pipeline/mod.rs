@@ -21,7 +21,7 @@ mod score;
 mod setup;
 
 use std::future::Future;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -40,12 +40,11 @@ use crate::batcher::Batcher;
 use crate::decode::EnvelopeDecoder;
 use crate::domain::{MemoryBudget, Timestamp};
 use crate::inference::DeviceThread;
-use crate::kafka::consumer::{CameraConsumer, ConsumerCommand};
+use crate::kafka::consumer::{CameraConsumer, ConsumerCommand, ConsumerHandle, SharedLedger};
 use crate::kafka::offsets::OffsetLedger;
 use crate::kafka::publisher::Publisher;
 use crate::kafka::record_producer::RecordProducer;
 use crate::reassembly::{ReassemblyBuffer, ReassemblyCounts};
-use crate::schema::dead_letter::without_value;
 use crate::scoring::Judge;
 
 /// Records between the poll thread and the intake: enough to bridge one tick of the intake; the
@@ -82,7 +81,6 @@ pub async fn run(setup: PipelineSetup, stop: impl Future<Output = ()>) -> anyhow
         &setup.consumer.bus,
         output.max_message_bytes(),
         Arc::clone(&ledger),
-        without_value,
     )?;
     let probing = tokio::spawn(probe_brokers(publisher.producer(), readiness.clone()));
     let budget = MemoryBudget::new(setup.memory_budget_bytes);
@@ -122,17 +120,20 @@ pub async fn run(setup: PipelineSetup, stop: impl Future<Output = ()>) -> anyhow
     stages.spawn(batching::batch_groups(batcher, to_batch, batches));
 
     let (events, to_take_in) = mpsc::channel(EVENTS);
-    let consumer = CameraConsumer::start(setup.consumer, ledger, budget.clone(), events)?;
+    let consumer =
+        CameraConsumer::start(setup.consumer, Arc::clone(&ledger), budget.clone(), events)?;
+    let in_flight = InFlight::default();
     let intake = Intake {
         decoder: EnvelopeDecoder::new(setup.envelope),
         reassembly,
         budget,
         output,
-        in_flight: InFlight::default(),
+        in_flight: in_flight.clone(),
         consumer: consumer.handle(),
         readiness: readiness.clone(),
         groups,
         publications,
+        generation: 0,
         counted: ReassemblyCounts::default(),
     };
     stages.spawn(intake.run(to_take_in));
@@ -142,7 +143,9 @@ pub async fn run(setup: PipelineSetup, stop: impl Future<Output = ()>) -> anyhow
         stop.await;
         readiness.start_draining();
     };
-    let outcome = supervise(stages, &consumer, stop, drain_timeout).await;
+    let handle = consumer.handle();
+    let work = UnfinishedWork { in_flight, ledger };
+    let outcome = supervise(stages, &handle, stop, drain_timeout, &work).await;
     probing.abort();
     let closed = tokio::task::spawn_blocking(move || consumer.close())
         .await
@@ -173,13 +176,35 @@ fn wall_clock() -> Timestamp {
     Timestamp(i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX))
 }
 
+/// What a drain waits for.
+struct UnfinishedWork {
+    in_flight: InFlight,
+    ledger: SharedLedger,
+}
+
+impl UnfinishedWork {
+    fn describe(&self) -> String {
+        let records = self
+            .ledger
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .total_in_flight();
+        format!(
+            "`{}` parts and dead letters on their way, `{records}` records uncommitted; they will \
+             be read again",
+            self.in_flight.count()
+        )
+    }
+}
+
 /// Waits for every stage; `stop` begins the drain, a failed stage ends the others. A drain that
-/// takes longer than `drain_timeout` is cut short: what is unfinished stays uncommitted.
+/// takes longer than `drain_timeout` is cut short and fails: what is unfinished stays uncommitted.
 async fn supervise(
     mut stages: JoinSet<anyhow::Result<()>>,
-    consumer: &CameraConsumer,
+    consumer: &ConsumerHandle,
     stop: impl Future<Output = ()>,
     drain_timeout: Duration,
+    work: &UnfinishedWork,
 ) -> anyhow::Result<()> {
     let mut stop = std::pin::pin!(stop);
     let mut drain_ends = None;
@@ -188,14 +213,24 @@ async fn supervise(
             () = &mut stop, if drain_ends.is_none() => {
                 drain_ends = Some(tokio::time::Instant::now() + drain_timeout);
                 tracing::info!("draining");
-                consumer.handle().command(ConsumerCommand::Drain);
+                consumer.command(ConsumerCommand::Drain);
             }
             () = reach(drain_ends) => {
-                tracing::warn!(?drain_timeout, "not drained in time: the rest will be read again");
-                return Ok(());
+                work.in_flight.abandon();
+                anyhow::bail!(
+                    "drain cut short after `{}`: {}",
+                    humantime::format_duration(drain_timeout),
+                    work.describe()
+                );
             }
             ended = stages.join_next() => match ended {
-                Some(ended) => ended.context("a stage panicked")??,
+                Some(ended) => {
+                    let outcome = ended.context("a stage panicked").and_then(|outcome| outcome);
+                    if outcome.is_err() {
+                        work.in_flight.abandon();
+                        return outcome;
+                    }
+                }
                 None => return Ok(()),
             }
         }
@@ -207,5 +242,48 @@ async fn reach(instant: Option<tokio::time::Instant>) {
     match instant {
         Some(instant) => tokio::time::sleep_until(instant).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_drain_that_is_cut_short_fails_and_says_what_is_left() {
+        let (handle, _commands) = ConsumerHandle::to_test();
+        let in_flight = InFlight::default();
+        let work = UnfinishedWork {
+            in_flight: in_flight.clone(),
+            ledger: SharedLedger::default(),
+        };
+        let _token = in_flight.enter();
+        let mut stages = JoinSet::new();
+        stages.spawn(std::future::pending());
+        let timeout = Duration::from_millis(20);
+        let outcome = supervise(stages, &handle, std::future::ready(()), timeout, &work).await;
+        assert_eq!(
+            outcome.unwrap_err().to_string(),
+            "drain cut short after `20ms`: `1` parts and dead letters on their way, `0` records \
+             uncommitted; they will be read again"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_drain_ends_when_every_stage_has() {
+        let (handle, commands) = ConsumerHandle::to_test();
+        let work = UnfinishedWork {
+            in_flight: InFlight::default(),
+            ledger: SharedLedger::default(),
+        };
+        let mut stages = JoinSet::new();
+        stages.spawn_blocking(move || {
+            let command = commands.recv()?;
+            anyhow::ensure!(matches!(command, ConsumerCommand::Drain));
+            Ok(())
+        });
+        let timeout = Duration::from_secs(20);
+        let outcome = supervise(stages, &handle, std::future::ready(()), timeout, &work).await;
+        outcome.unwrap();
     }
 }

@@ -1,16 +1,19 @@
 //! What is noted once a publication is acknowledged: metrics, and that the part is published.
 
+use std::sync::Arc;
+
 use super::in_flight::InFlightToken;
 use super::wall_clock;
-use crate::domain::{Decision, Group, PartVerdict, Reject, RejectReason, Timestamp};
+use crate::domain::{Decision, Group, PartVerdict, Record, Reject, RejectReason, Timestamp};
 use crate::reassembly::ReassemblyBuffer;
 use crate::telemetry;
 
-/// Travels with a publication. It keeps the part's records alive until the broker has the
-/// result, so that the memory budget counts them until then.
+/// Travels with a publication. It keeps the part's records, or the rejected one, alive until the
+/// broker has the result or dead letter, so that the memory budget counts them until then.
 #[derive(Debug)]
 pub(crate) struct Receipt {
     part: Option<PublishedPart>,
+    _rejected: Option<Arc<Record>>,
     reasons: Vec<RejectReason>,
     _token: InFlightToken,
 }
@@ -38,6 +41,7 @@ impl Receipt {
                 maps_dropped: verdict.maps_dropped,
                 last_view_at: verdict.last_view_at,
             }),
+            _rejected: None,
             reasons: rejects.iter().map(|reject| reject.reason).collect(),
             _token: token,
         }
@@ -47,6 +51,7 @@ impl Receipt {
     pub(crate) fn for_reject(reject: &Reject, token: InFlightToken) -> Self {
         Self {
             part: None,
+            _rejected: Some(Arc::clone(&reject.record)),
             reasons: vec![reject.reason],
             _token: token,
         }
@@ -56,6 +61,7 @@ impl Receipt {
     pub(crate) fn for_absorbed(token: InFlightToken) -> Self {
         Self {
             part: None,
+            _rejected: None,
             reasons: Vec::new(),
             _token: token,
         }

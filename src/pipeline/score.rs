@@ -40,7 +40,7 @@ pub(crate) async fn score_answers(
 fn judge_answer(
     answer: InferenceAnswer<Vec<PreparedGroup>>,
     judge: &Judge,
-    output: &Output,
+    output: &Arc<Output>,
     scored_at: Timestamp,
 ) -> anyhow::Result<Vec<Publication<Receipt>>> {
     let mut maps = answer.maps.into_iter();

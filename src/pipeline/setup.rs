@@ -225,3 +225,27 @@ fn judge(bundle: &Bundle, output: &config::OutputSettings) -> JudgeSettings {
         }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_views_of_a_class_win_over_those_of_its_line_over_the_default() {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let settings = config::ViewSettings {
+            default: names(&["top", "left"]),
+            class: [("gear".to_owned(), names(&["top", "side"]))].into(),
+            line: [("line2".to_owned(), names(&["top"]))].into(),
+        };
+        let expected = expected_views(&settings);
+        let views = |line: &str, class: &str| -> Vec<String> {
+            let list = expected.list_for(&LineId::from(line), Some(&ClassName::from(class)));
+            let views = list.unwrap().views();
+            views.iter().map(|view| view.as_str().to_owned()).collect()
+        };
+        assert_eq!(views("line1", "bolt"), ["top", "left"]);
+        assert_eq!(views("line2", "bolt"), ["top"]);
+        assert_eq!(views("line2", "gear"), ["top", "side"]);
+    }
+}

@@ -41,7 +41,7 @@ pub(crate) struct Reuse {
 impl Reuse {
     /// Whether an arriving view belongs to a new part.
     pub(crate) fn is_by(self, arrival: &Arrival) -> bool {
-        arrival.event_time > self.taken_after && arrival.written_at() > self.written_after
+        arrival.event_time > self.taken_after && arrival.written_at > self.written_after
     }
 }
 

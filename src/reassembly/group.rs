@@ -36,15 +36,10 @@ pub(crate) struct Arrival {
     pub(crate) fingerprint: Fingerprint,
     /// When it was taken, clamped.
     pub(crate) event_time: Timestamp,
+    /// When the record was written, as Kafka has it, clamped likewise.
+    pub(crate) written_at: Timestamp,
     /// When the group is due as far as this view goes.
     pub(crate) deadline: Timestamp,
-}
-
-impl Arrival {
-    /// When the record was written, as Kafka has it.
-    pub(crate) fn written_at(&self) -> Timestamp {
-        self.view.record.timestamp.unwrap_or(self.event_time)
-    }
 }
 
 /// What became of an arriving view.
@@ -94,7 +89,7 @@ impl OpenGroup {
         Self {
             sequence,
             deadline: arrival.deadline,
-            last_written: arrival.written_at(),
+            last_written: arrival.written_at,
             last_event: arrival.event_time,
             bytes: 0,
             count_conflicts: 0,
@@ -202,7 +197,7 @@ impl OpenGroup {
         let view = &arrival.view;
         self.deadline = self.deadline.min(arrival.deadline);
         self.last_event = self.last_event.max(arrival.event_time);
-        self.last_written = self.last_written.max(arrival.written_at());
+        self.last_written = self.last_written.max(arrival.written_at);
         if self.class.is_none() {
             self.class.clone_from(&view.class);
         }

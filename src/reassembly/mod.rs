@@ -34,15 +34,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use dashmap::DashMap;
 
 use crate::domain::{
-    CloseCause, MemoryBudget, PartKey, Record, Reject, SourceOffset, Timestamp, TopicPartition,
-    View, ViewId,
+    MemoryBudget, PartKey, Record, Reject, SourceOffset, Timestamp, TopicPartition, View, ViewId,
 };
 
 pub use expected::{ExpectedViews, ViewList};
 pub use report::{
     Event, FlowDecision, OldestGroup, PartitionStatus, ReassemblyCounts, ReassemblyStatus,
 };
-pub use settings::{ClosedMemorySettings, LinePolicy, MemoryMarks, ReassemblySettings};
+pub use settings::{
+    ClosedMemorySettings, DEFAULT_WALL_GRACE, LinePolicy, MemoryMarks, ReassemblySettings,
+};
 
 use closed::ClosedPart;
 use group::{Fingerprint, OpenGroup};
@@ -197,30 +198,6 @@ impl ReassemblyBuffer {
         }
         let decision = timeline.decide_flow(&self.settings, now);
         FlowDecision { events, ..decision }
-    }
-
-    /// Closes the open group with the earliest deadline by its line's policy, for its memory.
-    pub fn evict_oldest(&self) -> Vec<Event> {
-        let mut events = Vec::new();
-        let oldest = self.timeline().schedule.take_earliest(CloseCause::Evicted);
-        self.close_due(oldest.into_iter().collect(), &mut events);
-        self.forget_closed();
-        events
-    }
-
-    /// Closes all open groups as if stream time had passed them: a bounded replay has ended.
-    pub fn close_all(&self) -> Vec<Event> {
-        let mut events = Vec::new();
-        loop {
-            let earliest = self
-                .timeline()
-                .schedule
-                .take_earliest(CloseCause::StreamTime);
-            let Some(due) = earliest else { break };
-            self.close_due(vec![due], &mut events);
-        }
-        self.forget_closed();
-        events
     }
 
     /// Notes that a part's result is published, told by one of its records. If that record is

@@ -26,7 +26,7 @@ impl ReassemblyBuffer {
             timeline.counts.stale += 1;
             return;
         }
-        let arrival = self.arrival(view, fingerprint, event_time, &timeline);
+        let arrival = self.arrival(view, fingerprint, event_time, now, &timeline);
         match entry {
             Entry::Vacant(vacant) => {
                 if let Some(group) = self.open(arrival, now, &mut timeline, events) {
@@ -45,15 +45,18 @@ impl ReassemblyBuffer {
         view: View,
         fingerprint: Fingerprint,
         event_time: Timestamp,
+        now: Timestamp,
         timeline: &Timeline,
     ) -> Arrival {
         let timeout = self.settings.for_line(&view.part.line).timeout;
         // A backlog that was taken over lies behind stream time; its parts get their time too.
         let opened_at = timeline.clock.stream_time().max(Some(event_time));
+        let written_at = view.record.timestamp.unwrap_or(event_time);
         Arrival {
             view,
             fingerprint,
             event_time,
+            written_at: written_at.min(now.after(self.settings.max_future)),
             deadline: opened_at.unwrap_or(event_time).after(timeout),
         }
     }

@@ -7,6 +7,9 @@ use crate::domain::{DuplicatePolicy, LineId, TimeoutPolicy};
 
 use super::expected::ExpectedViews;
 
+/// Past the timeout, what a slow camera or network may still need when the line has stopped.
+pub const DEFAULT_WALL_GRACE: Duration = Duration::from_secs(2);
+
 /// What one line may set for itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinePolicy {
@@ -105,8 +108,8 @@ impl Default for ReassemblySettings {
             expected: ExpectedViews::default(),
             reuse_after: Duration::from_secs(3600),
             max_future: Duration::from_secs(60),
-            idle_after: Duration::from_secs(5),
-            wall_grace: Some(Duration::from_secs(5)),
+            idle_after: Duration::from_secs(2),
+            wall_grace: Some(DEFAULT_WALL_GRACE),
             ahead_margin: Duration::from_secs(1),
             stall_after: Duration::from_secs(10),
             memory: MemoryMarks::default(),

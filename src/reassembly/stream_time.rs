@@ -112,6 +112,8 @@ impl StreamClock {
     ) {
         if let Some(clock) = self.partitions.get_mut(partition) {
             clock.is_paused = is_paused;
+            // What came in the meantime was not seen: the end is to be told again.
+            clock.is_at_end &= is_paused;
             clock.active_at = now;
         }
     }
@@ -176,5 +178,31 @@ impl StreamClock {
         !self.is_back_pressured
             && of_number.peek().is_some()
             && of_number.all(|(_, clock)| clock.is_at_end && !clock.is_paused)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Topic;
+
+    #[test]
+    fn after_a_pause_the_end_must_be_told_again() {
+        let partition = TopicPartition {
+            topic: Topic::from("cam"),
+            partition: 0,
+        };
+        let mut clock = StreamClock::new(Duration::from_secs(2), Duration::from_secs(60));
+        let is_idle = |clock: &StreamClock, now| {
+            let mut partitions = clock.partitions();
+            partitions.all(|(_, one)| clock.is_idle(one, Timestamp(now)))
+        };
+        clock.assign(partition.clone(), 1, Timestamp(0));
+        clock.reach_end(&partition, Timestamp(0));
+        clock.set_paused(&partition, true, Timestamp(1_000));
+        clock.set_paused(&partition, false, Timestamp(60_000));
+        assert!(!is_idle(&clock, 100_000), "records came in the pause");
+        clock.reach_end(&partition, Timestamp(100_000));
+        assert!(is_idle(&clock, 102_000));
     }
 }

@@ -22,6 +22,23 @@ pub const OFFSET: &str = "panoptes-offset";
 pub const TIMESTAMP: &str = "panoptes-timestamp";
 /// Header with the length of a value that was left out because it did not fit.
 pub const DROPPED_VALUE_BYTES: &str = "panoptes-dropped-value-bytes";
+/// Header with the number of the record's own headers, when they were left out likewise.
+pub const DROPPED_HEADERS: &str = "panoptes-dropped-headers";
+/// Header with the length of a key that was left out likewise.
+pub const DROPPED_KEY_BYTES: &str = "panoptes-dropped-key-bytes";
+
+/// The headers of a dead letter; where a name comes twice, the last one counts.
+const HEADERS: [&str; 9] = [
+    REASON,
+    ERROR,
+    TOPIC,
+    PARTITION,
+    OFFSET,
+    TIMESTAMP,
+    DROPPED_VALUE_BYTES,
+    DROPPED_HEADERS,
+    DROPPED_KEY_BYTES,
+];
 
 /// Error texts are cut to this many bytes: a header is no place for a novel.
 const MAX_ERROR_BYTES: usize = 1024;
@@ -47,21 +64,74 @@ pub fn outbound_dead_letter(reject: &Reject, topic: &Topic) -> OutboundRecord {
     }
 }
 
-/// The dead letter without its value, for a broker that refuses its size.
+/// What a dead letter can go without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dropped {
+    /// The record's value.
+    Value,
+    /// The record's own headers.
+    Headers,
+    /// The record's key.
+    Key,
+}
+
+impl Dropped {
+    /// All of them, in the order in which they go.
+    pub const ALL: [Self; 3] = [Self::Value, Self::Headers, Self::Key];
+
+    /// The name in logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Value => "value",
+            Self::Headers => "headers",
+            Self::Key => "key",
+        }
+    }
+}
+
+/// The dead letter without its value, else without the record's own headers, else without its key;
+/// `None` when it has none of them left. For a broker that refuses its size.
 ///
 /// A record at the message limit of the camera topics outgrows it by the headers of its dead
-/// letter. The letter then names where the value still stands, and how long it is.
-pub fn without_value(dead_letter: OutboundRecord) -> OutboundRecord {
-    let Some(value) = dead_letter.value else {
-        return dead_letter;
-    };
-    let mut headers = dead_letter.headers;
-    headers.push(text_header(DROPPED_VALUE_BYTES, &value.len().to_string()));
-    OutboundRecord {
-        value: None,
-        headers,
-        ..dead_letter
+/// letter. The letter then names where the record still stands, and what was left out.
+pub fn smaller(dead_letter: OutboundRecord) -> Option<(OutboundRecord, Dropped)> {
+    let mut letter = dead_letter;
+    if let Some(value) = letter.value.take() {
+        let length = value.len().to_string();
+        letter
+            .headers
+            .push(text_header(DROPPED_VALUE_BYTES, &length));
+        return Some((letter, Dropped::Value));
     }
+    let own = own_headers(&letter.headers);
+    if own.len() < letter.headers.len() {
+        let dropped = (letter.headers.len() - own.len()).to_string();
+        letter.headers = own;
+        letter.headers.push(text_header(DROPPED_HEADERS, &dropped));
+        return Some((letter, Dropped::Headers));
+    }
+    let key = letter.key.take()?;
+    let length = key.len().to_string();
+    letter.headers.push(text_header(DROPPED_KEY_BYTES, &length));
+    Some((letter, Dropped::Key))
+}
+
+/// The headers that tell of the dead letter itself. The record may have brought some of the same
+/// names: of each the last counts, unless it is longer than any that is written here.
+fn own_headers(headers: &[Header]) -> Vec<Header> {
+    let is_own = |index: usize, header: &Header| {
+        let is_last = headers[index + 1..]
+            .iter()
+            .all(|later| later.name != header.name);
+        let length = header.value.as_ref().map_or(0, Vec::len);
+        HEADERS.contains(&header.name.as_str()) && is_last && length <= MAX_ERROR_BYTES
+    };
+    headers
+        .iter()
+        .enumerate()
+        .filter(|(index, header)| is_own(*index, header))
+        .map(|(_, header)| header.clone())
+        .collect()
 }
 
 /// What the headers of a dead letter tell.
@@ -244,7 +314,9 @@ mod tests {
 
     #[test]
     fn a_letter_without_its_value_says_how_long_it_was() {
-        let letter = without_value(outbound_dead_letter(&reject(vec![]), &"dead".into()));
+        let letter = outbound_dead_letter(&reject(vec![]), &"dead".into());
+        let (letter, dropped) = smaller(letter).unwrap();
+        assert_eq!(dropped, Dropped::Value);
         assert_eq!(letter.value, None);
         assert_eq!(letter.key, Some(vec![0xff, 0x00]));
         assert_eq!(
@@ -254,10 +326,38 @@ mod tests {
     }
 
     #[test]
-    fn a_tombstone_stays_one() {
+    fn a_letter_gets_smaller_step_by_step_and_keeps_what_it_tells() {
+        let mut headers = odd_headers();
+        headers.push(text_header(REASON, "late"));
+        headers.push(text_header(TIMESTAMP, &"9".repeat(2_000)));
+        let mut reject = reject(headers);
+        Arc::get_mut(&mut reject.record).unwrap().timestamp = None;
+        let mut letter = outbound_dead_letter(&reject, &"dead".into());
+        let mut steps = Vec::new();
+        while let Some((smaller, dropped)) = smaller(letter.clone()) {
+            steps.push(dropped);
+            letter = smaller;
+        }
+        assert_eq!(steps, Dropped::ALL);
+        assert_eq!((&letter.key, &letter.value), (&None, &None));
+        let header = |name: &str| {
+            let found = letter.headers.iter().find(|header| header.name == name);
+            String::from_utf8(found.unwrap().value.clone().unwrap()).unwrap()
+        };
+        assert_eq!(header(DROPPED_VALUE_BYTES), "3");
+        assert_eq!(header(DROPPED_HEADERS), "6");
+        assert_eq!(header(DROPPED_KEY_BYTES), "2");
+        let note = read_note(&letter.headers).unwrap();
+        assert_eq!(note.reason, "decode");
+        assert_eq!(note.source, reject.record.source);
+        assert!(letter.size_bytes() < 4_000, "{}", letter.size_bytes());
+    }
+
+    #[test]
+    fn a_tombstone_has_no_value_to_go_without() {
         let mut letter = outbound_dead_letter(&reject(vec![]), &"dead".into());
         letter.value = None;
-        assert_eq!(without_value(letter.clone()), letter);
+        assert_eq!(smaller(letter).unwrap().1, Dropped::Key);
     }
 
     #[test]
@@ -286,16 +386,7 @@ mod tests {
     fn the_page_names_every_header_and_reason() {
         let page = include_str!("../../schemas/dead-letter.v1.md");
         let reasons = RejectReason::ALL.map(RejectReason::as_str);
-        let headers = [
-            REASON,
-            ERROR,
-            TOPIC,
-            PARTITION,
-            OFFSET,
-            TIMESTAMP,
-            DROPPED_VALUE_BYTES,
-        ];
-        for name in headers.iter().chain(&reasons) {
+        for name in HEADERS.iter().chain(&reasons) {
             assert!(
                 page.contains(&format!("`{name}`")),
                 "`{name}` is not on the page"

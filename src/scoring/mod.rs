@@ -15,5 +15,5 @@ mod view_score;
 pub use judge::{ClassThresholds, Judge, JudgeSettings};
 pub use maps::{MapError, MapSettings, decode_map, encode_map};
 pub use regions::{RegionSettings, find_regions};
-pub use size_limit::fit_to_limit;
+pub use size_limit::{drop_detail, fit_to_limit};
 pub use view_score::{InvalidMap, view_score};

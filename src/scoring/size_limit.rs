@@ -1,15 +1,15 @@
-//! Keeps results below the broker's message limit by leaving out maps.
+//! Keeps results below the broker's message limit by leaving out maps, then regions.
 //!
-//! Scores, regions and the decision always travel; maps are for people to look at, and the ones
-//! with the lowest scores show the least.
+//! Scores and the decision always travel; maps are for people to look at, and the ones with the
+//! lowest scores show the least.
 
 use crate::domain::{OutboundRecord, PartVerdict};
 
-/// Encodes a verdict, dropping maps, lowest view score first, until the record is no larger than
-/// `limit_bytes`; sets `maps_dropped` when one had to go.
+/// Encodes a verdict, dropping maps, lowest view score first, and then all regions, until the
+/// record is no larger than `limit_bytes`; sets `maps_dropped` when a map had to go.
 ///
-/// A record that is too large without any map is returned as it is: what else it carries is not
-/// to be lost, and the caller can still compress it.
+/// A record that is too large even so is returned as it is: it holds nothing that may be lost, and
+/// publishing it fails for good.
 ///
 /// # Errors
 /// Those of `encode`.
@@ -20,10 +20,30 @@ pub fn fit_to_limit<E>(
 ) -> Result<OutboundRecord, E> {
     loop {
         let record = encode(verdict)?;
-        if record.size_bytes() <= limit_bytes || !drop_lowest_map(verdict) {
+        let fits = record.size_bytes() <= limit_bytes;
+        if fits || !(drop_lowest_map(verdict) || drop_regions(verdict)) {
             return Ok(record);
         }
     }
+}
+
+/// Drops what a result can go without when the broker's limit is lower than the one that it was
+/// fitted to: all maps, else all regions. False when it has neither.
+pub fn drop_detail(verdict: &mut PartVerdict) -> bool {
+    let mut is_smaller = false;
+    while drop_lowest_map(verdict) {
+        is_smaller = true;
+    }
+    is_smaller || drop_regions(verdict)
+}
+
+fn drop_regions(verdict: &mut PartVerdict) -> bool {
+    let mut is_smaller = false;
+    for view in &mut verdict.views {
+        is_smaller |= !view.regions.is_empty();
+        view.regions.clear();
+    }
+    is_smaller
 }
 
 /// Drops the map of the view with the lowest score; false when there is none left.
@@ -50,7 +70,7 @@ mod tests {
 
     use super::*;
     use crate::domain::{
-        Decision, EncodedMap, MapCodec, PartKey, Timestamp, ViewStatus, ViewVerdict,
+        Decision, EncodedMap, MapCodec, PartKey, Region, Timestamp, ViewStatus, ViewVerdict,
     };
 
     const MAP_BYTES: usize = 1_000;
@@ -133,6 +153,27 @@ mod tests {
             (vec!["top", "right"], true, 2 * MAP_BYTES)
         );
         assert_eq!(kept(MAP_BYTES + 500), (vec!["right"], true, MAP_BYTES));
+    }
+
+    #[test]
+    fn detail_goes_in_two_steps_and_scores_never() {
+        let mut verdict = verdict();
+        verdict.views[0].regions.push(Region {
+            x: 0,
+            y: 0,
+            width: 1,
+            height: 1,
+            area: 1,
+            peak: 0.5,
+        });
+        assert!(drop_detail(&mut verdict));
+        assert!(verdict.maps_dropped);
+        assert!(verdict.views.iter().all(|view| view.map.is_none()));
+        assert_eq!(verdict.views[0].regions.len(), 1);
+        assert!(drop_detail(&mut verdict));
+        assert!(verdict.views[0].regions.is_empty());
+        assert!(!drop_detail(&mut verdict));
+        assert!(verdict.views.iter().all(|view| view.score.is_some()));
     }
 
     #[test]

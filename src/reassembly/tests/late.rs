@@ -57,6 +57,19 @@ fn a_part_id_used_again_much_later_is_a_new_part() {
 }
 
 #[test]
+fn a_record_written_in_the_far_future_does_not_keep_its_part_id_for_ever() {
+    let buffer = small_buffer(settings());
+    let mut events = Vec::new();
+    for topic in TOPICS {
+        let year_later = shot("p", topic, 0).written_at(31_536_000_000);
+        events.extend(accept(&buffer, year_later));
+    }
+    assert_eq!(closed(&events).cause, CloseCause::Complete);
+    let again = shot("p", "top", 1).taken_at(200_000).written_at(200_000);
+    assert!(accept(&buffer, again.bytes("x")).is_empty(), "opened anew");
+}
+
+#[test]
 fn a_part_id_used_again_closes_the_group_that_still_waits() {
     let buffer = small_buffer(settings());
     assert!(accept(&buffer, shot("p", "top", 0)).is_empty());

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::domain::{
-    ClassName, Group, ImageEncoding, LineId, PartId, RejectReason, ScoringOrder, TimeoutPolicy,
-    Topic,
+    ClassName, CloseCause, Group, ImageEncoding, LineId, PartId, RejectReason, ScoringOrder,
+    TimeoutPolicy, Topic,
 };
 
 /// Wall time at the start of every test, in epoch milliseconds; so that event times can be small

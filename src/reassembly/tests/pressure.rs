@@ -197,12 +197,3 @@ fn an_idle_partition_is_not_paused_for_running_ahead() {
         "`left` has nothing to hold back"
     );
 }
-
-#[test]
-fn one_group_can_be_evicted_by_hand() {
-    let buffer = small_buffer(settings());
-    assert!(buffer.evict_oldest().is_empty());
-    assert!(accept(&buffer, shot("p", "top", 0)).is_empty());
-    assert_eq!(closed(&buffer.evict_oldest()).cause, CloseCause::Evicted);
-    assert_eq!(buffer.counts().evicted, 1);
-}

@@ -210,6 +210,7 @@ impl World {
         }
         for partition in decision.resume {
             assert!(self.paused.remove(&partition), "resumed twice");
+            self.at_end.remove(&partition); // it is told again
         }
         self.evictions += decision.events.len();
         self.take(decision.events);

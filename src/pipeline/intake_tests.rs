@@ -1,0 +1,185 @@
+//! The stage between a poll thread and stages that the test plays.
+
+use std::time::Duration;
+
+use super::*;
+use crate::decode::{EnvelopeSettings, ImageLimits};
+use crate::domain::{
+    LineId, Record, RejectReason, SourceOffset, TimeoutPolicy, TopicPartition, ViewId,
+};
+use crate::pipeline::output::tests::output;
+use crate::reassembly::{ExpectedViews, ReassemblySettings};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The channels around a running intake.
+struct Bench {
+    events: mpsc::Sender<ConsumerEvent>,
+    in_flight: InFlight,
+    publications: mpsc::Receiver<Publication<Receipt>>,
+    _groups: mpsc::Receiver<BatchMessage>,
+    running: tokio::task::JoinHandle<anyhow::Result<()>>,
+}
+
+/// An intake before channels that the test plays.
+struct Parts {
+    intake: Intake,
+    groups: mpsc::Receiver<BatchMessage>,
+    publications: mpsc::Receiver<Publication<Receipt>>,
+}
+
+fn parts(reassembly: ReassemblySettings) -> Parts {
+    let (groups, to_batch) = mpsc::channel(8);
+    let (publications, to_publish) = mpsc::channel(8);
+    let (consumer, _) = ConsumerHandle::to_test();
+    let intake = Intake {
+        decoder: EnvelopeDecoder::new(EnvelopeSettings {
+            default_line: LineId::from("line1"),
+            default_class: None,
+            limits: ImageLimits::default(),
+        }),
+        reassembly: Arc::new(ReassemblyBuffer::new(reassembly)),
+        budget: MemoryBudget::new(1 << 20),
+        output: output(),
+        in_flight: InFlight::default(),
+        consumer,
+        readiness: Readiness::default(),
+        groups,
+        publications,
+        generation: 0,
+        counted: ReassemblyCounts::default(),
+    };
+    Parts {
+        intake,
+        groups: to_batch,
+        publications: to_publish,
+    }
+}
+
+fn record(offset: i64, key: &str, timestamp: i64) -> Record {
+    Record {
+        source: SourceOffset {
+            topic: "cam".into(),
+            partition: 0,
+            offset,
+        },
+        generation: 1,
+        key: Some(key.as_bytes().to_vec()),
+        value: Some(b"\xff\xd8\xff image".to_vec()),
+        headers: Vec::new(),
+        timestamp: Some(Timestamp(timestamp)),
+        lease: None,
+    }
+}
+
+impl Bench {
+    fn start() -> Self {
+        let (events, to_take_in) = mpsc::channel(8);
+        let Parts {
+            intake,
+            groups,
+            publications,
+        } = parts(ReassemblySettings::default());
+        Self {
+            events,
+            in_flight: intake.in_flight.clone(),
+            publications,
+            _groups: groups,
+            running: tokio::spawn(intake.run(to_take_in)),
+        }
+    }
+
+    /// Revokes a partition; the receiver hears when the work in flight is published.
+    async fn revoke(&self) -> std::sync::mpsc::Receiver<()> {
+        let (done, answered) = std::sync::mpsc::channel();
+        let partitions = vec![TopicPartition {
+            topic: "cam".into(),
+            partition: 0,
+        }];
+        self.events
+            .send(ConsumerEvent::Revoked { partitions, done })
+            .await
+            .unwrap();
+        answered
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_after_the_drain_waits_for_what_is_in_flight() {
+    let bench = Bench::start();
+    let token = bench.in_flight.enter();
+    bench.events.send(ConsumerEvent::Drained).await.unwrap();
+    let answered = bench.revoke().await;
+    bench.running.await.unwrap().unwrap();
+    assert_eq!(
+        answered.recv_timeout(Duration::from_millis(20)),
+        Err(std::sync::mpsc::RecvTimeoutError::Timeout),
+    );
+    drop(token);
+    answered.recv_timeout(PATIENCE).unwrap();
+    // The one that comes when the consumer closes.
+    let answered = Bench::start_drained().await.revoke().await;
+    answered.recv_timeout(PATIENCE).unwrap();
+}
+
+impl Bench {
+    async fn start_drained() -> Self {
+        let bench = Self::start();
+        bench.events.send(ConsumerEvent::Drained).await.unwrap();
+        bench
+    }
+}
+
+#[tokio::test]
+async fn a_record_that_cannot_be_read_whole_is_a_dead_letter() {
+    let mut bench = Bench::start();
+    let reject = Reject {
+        record: Arc::new(record(3, "part", 0)),
+        reason: RejectReason::Decode,
+        error: "expected header names in UTF-8".to_owned(),
+    };
+    let event = ConsumerEvent::Unreadable(reject);
+    bench.events.send(event).await.unwrap();
+    let publication = bench.publications.recv().await.unwrap();
+    assert_eq!(publication.records[0].record.topic.as_str(), "dead");
+    assert_eq!(publication.finishes[0].source.offset, 3);
+}
+
+#[test]
+fn groups_that_end_in_dead_letters_are_counted_too() {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let views = ["cam", "side"].map(ViewId::from);
+    let mut settings = ReassemblySettings {
+        expected: ExpectedViews::for_all(views),
+        ..ReassemblySettings::default()
+    };
+    settings.line.on_timeout = TimeoutPolicy::DeadLetter;
+    let mut intake = parts(settings).intake;
+    let now = Timestamp(1_000_000);
+    metrics::with_local_recorder(&recorder, || {
+        let assigned = ConsumerEvent::Assigned {
+            partitions: vec![record(0, "", 0).source.topic_partition()],
+            generation: 1,
+        };
+        intake.apply(assigned, now);
+        intake.apply(ConsumerEvent::Record(record(0, "first", 0)), now);
+        let later = record(1, "second", 900_000);
+        let events = intake.apply(ConsumerEvent::Record(later), now);
+        let [Event::Rejected(reject)] = &events[..] else {
+            panic!("expected one reject, found {events:?}");
+        };
+        assert_eq!(reject.reason, RejectReason::Expired);
+        let mut stale = record(2, "third", 900_000);
+        stale.generation = 7;
+        intake.apply(ConsumerEvent::Record(stale), now);
+        intake.count();
+        intake.count();
+    });
+    let text = recorder.handle().render();
+    for sample in [
+        "panoptes_groups_closed_total{cause=\"stream_time\"} 1",
+        "panoptes_stale_views_total 1",
+    ] {
+        assert!(text.contains(sample), "`{sample}` is not in {text}");
+    }
+}
