@@ -41,7 +41,11 @@ pub fn run(command: &ConfigCommand) -> Result<String, ConfigError> {
     match command {
         ConfigCommand::Check(arguments) => {
             let settings = Settings::load(&arguments.sources())?;
-            Ok(format!("the settings are sound: {}\n", summary(&settings)))
+            let mut text = format!("the settings are sound: {}\n", summary(&settings));
+            for warning in settings.warnings() {
+                text += &format!("warning: {warning}\n");
+            }
+            Ok(text)
         }
         ConfigCommand::Show(arguments) => {
             Settings::load(&arguments.sources()).map(|settings| settings.to_redacted_toml())
@@ -75,12 +79,23 @@ mod tests {
     fn check_says_what_would_run() {
         let text = run(&ConfigCommand::Check(arguments(&[
             "input.topics=a.top,a.left",
+            "output.max_message_bytes=17MiB",
         ])))
         .unwrap();
         assert_eq!(
             text,
             "the settings are sound: 2 topics to `panoptes.results`, dead letters to \
              `panoptes.dead-letters`\n"
+        );
+    }
+
+    #[test]
+    fn check_warns_of_what_may_not_be_meant() {
+        let text = run(&ConfigCommand::Check(arguments(&["input.topics=a.top"]))).unwrap();
+        let warning = text.lines().nth(1).unwrap();
+        assert!(
+            warning.starts_with("warning: `output.max_message_bytes`"),
+            "{warning}"
         );
     }
 
