@@ -14,7 +14,7 @@ panoptes=$work/build/release/panoptes
 # are held out: no choice was made by them.
 rm -rf "$work/train" "$work/calibrate" "$work/test"
 $panoptes synth --out "$work/train" --parts-per-class 100 --seed 1000
-$panoptes synth --out "$work/calibrate" --parts-per-class 12 --seed 70000
+$panoptes synth --out "$work/calibrate" --parts-per-class 40 --seed 70000
 $panoptes synth --out "$work/test" --parts-per-class 28 --seed 90000 --defective-share 0.5 --kinds all
 
 # One thread for each half of a batch: more of them only wait for each other. Freed tensors are kept
