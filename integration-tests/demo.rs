@@ -26,4 +26,8 @@ fn the_demo_accounts_for_every_part_and_writes_its_report() {
     }
     let report = std::fs::read_to_string(folder.path().join("report.html")).unwrap();
     assert!(report.contains("<html") && report.contains("data:image/"));
+    assert!(
+        report.contains("</image><rect"),
+        "no region is drawn over a picture"
+    );
 }

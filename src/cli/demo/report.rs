@@ -188,10 +188,11 @@ fn figure(view: &DemoView, judged: Option<&View>, result: Option<&PartResult>) -
     let threshold = result.and_then(|result| result.threshold);
     html! {
         figure class=(if status == Some(ViewStatus::Scored) { "scored" } else { "unscored" }) {
+            // Nothing is void in SVG: an `image` left open would swallow what lies over it.
             svg viewBox=(format!("0 0 {} {}", view.width, view.height)) role="img" aria-label=(format!("view {}", view.name)) {
-                image href=(data_uri("image/jpeg", &view.jpeg)) width=(view.width) height=(view.height);
+                image href=(data_uri("image/jpeg", &view.jpeg)) width=(view.width) height=(view.height) {}
                 @if let Some(heat) = judged.and_then(|judged| judged.map.as_ref()).and_then(|map| heat(map, threshold)) {
-                    image href=(data_uri("image/png", &heat)) width=(view.width) height=(view.height) preserveAspectRatio="none";
+                    image href=(data_uri("image/png", &heat)) width=(view.width) height=(view.height) preserveAspectRatio="none" {}
                 }
                 @for region in judged.map_or(&[][..], |judged| &judged.regions) {
                     rect x=(region.x) y=(region.y) width=(region.width) height=(region.height) {}
@@ -254,6 +255,7 @@ fn byte(share: f32) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::schema::result::Region;
     use crate::synthetic::ClassKind;
 
     #[test]
@@ -269,6 +271,41 @@ mod tests {
         let page = page(&[part], &Account::default(), Duration::from_secs(1));
         assert!(!page.contains("<script"));
         assert!(page.contains("&lt;script&gt;alert(1)&lt;/script&gt;&quot;"));
+    }
+
+    #[test]
+    fn heat_and_boxes_lie_over_the_picture_and_not_within_it() {
+        let view = DemoView {
+            name: "top",
+            jpeg: vec![1],
+            width: 4,
+            height: 4,
+            defect_pixels: 1,
+        };
+        let judged = View {
+            view: "top".into(),
+            status: ViewStatus::Scored,
+            score: Some(0.2),
+            source: None,
+            captured_at: None,
+            map: None,
+            regions: vec![Region {
+                x: 1,
+                y: 1,
+                width: 2,
+                height: 2,
+                area: 4,
+                peak: 0.3,
+            }],
+            error: None,
+        };
+        let figure = figure(&view, Some(&judged), None).into_string();
+        let (picture, above) = figure.split_once("</image>").unwrap();
+        assert!(
+            picture.contains("<image") && !picture.contains("<rect"),
+            "{figure}"
+        );
+        assert!(above.contains("<rect"), "{figure}");
     }
 
     #[test]
