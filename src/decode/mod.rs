@@ -14,9 +14,9 @@ mod fields;
 mod jpeg;
 mod limits;
 pub mod pixels;
+mod png;
 pub mod raw;
 
-pub(crate) use envelope::sniff;
 pub use envelope::{EnvelopeDecoder, EnvelopeSettings};
 pub use limits::ImageLimits;
 pub use pixels::{PixelError, decode_image, decode_pixels};

@@ -22,7 +22,7 @@ use image::{ColorType, DynamicImage, ImageDecoder, Limits};
 
 use super::envelope::sniff;
 use super::limits::ImageLimits;
-use super::{jpeg, raw};
+use super::{jpeg, png, raw};
 use crate::domain::{ImageEncoding, RejectReason, RgbImage, View};
 
 /// Memory that a codec may take beside the pixels, for its windows, tables and metadata.
@@ -107,6 +107,7 @@ fn decode_by_codec(
         }
         ImageEncoding::Jpeg => jpeg::decode(bytes, limits),
         ImageEncoding::Png => {
+            png::check_palette(bytes)?;
             let decoder = PngDecoder::with_limits(input, codec_limits(limits)).map_err(fault)?;
             read_decoder(encoding, decoder, limits)
         }

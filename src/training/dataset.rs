@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use super::TrainingError;
 use super::formula::Canvas;
-use crate::decode::{ImageLimits, decode_image, sniff};
+use crate::decode::envelope::sniff;
+use crate::decode::{ImageLimits, decode_image};
 use crate::domain::RgbImage;
 use crate::image_folder::{ImageFile, find_images, find_parts};
 use crate::model::preprocess::{Normalisation, Preprocessor};
