@@ -146,10 +146,11 @@ fn fault(path: &Path, message: impl std::fmt::Display) -> ImageFolderError {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn folder_of(files: &[&str]) -> tempfile::TempDir {
+    /// A folder with these files, each of five bytes that are no image.
+    pub(crate) fn folder_of(files: &[&str]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         for file in files {
             let path = folder.path().join(file);

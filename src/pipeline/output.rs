@@ -120,12 +120,10 @@ fn smaller_letter(record: OutboundRecord, source: &SourceOffset) -> Option<Outbo
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::domain::{
-        Decision, EncodedMap, MapCodec, PartKey, Record, RejectReason, Timestamp, ViewStatus,
-        ViewVerdict,
-    };
+    use crate::domain::{Record, RejectReason};
     use crate::schema::dead_letter::read_note;
     use crate::schema::result::{ResultFormat, Run, RunKind};
+    use crate::scoring::testing::{scored_view, verdict_of};
 
     const LIMIT: usize = 10_000;
 
@@ -173,44 +171,6 @@ pub(super) mod tests {
         }
     }
 
-    fn verdict() -> PartVerdict {
-        let view = ViewVerdict {
-            view: "top".into(),
-            status: ViewStatus::Scored,
-            score: Some(0.5),
-            source: None,
-            captured_at: None,
-            map: Some(EncodedMap {
-                codec: MapCodec::Zstd,
-                width: 8,
-                height: 8,
-                scale: 1.0,
-                offset: 0.0,
-                data: vec![0; 100],
-            }),
-            regions: Vec::new(),
-            error: None,
-        };
-        PartVerdict {
-            part: PartKey {
-                line: "line1".into(),
-                part: "p-1".into(),
-            },
-            class: None,
-            decision: Decision::Review,
-            score: Some(0.5),
-            threshold: None,
-            is_partial: false,
-            views: vec![view],
-            duplicates: Vec::new(),
-            maps_dropped: false,
-            first_view_at: Timestamp(0),
-            last_view_at: Timestamp(0),
-            scored_at: Timestamp(0),
-            traceparent: None,
-        }
-    }
-
     #[test]
     fn a_dead_letter_over_the_limit_drops_only_what_it_must() {
         let letter = |reject: Reject| output().dead_letter(&reject).record;
@@ -232,7 +192,9 @@ pub(super) mod tests {
         let Outgoing {
             record,
             mut smaller,
-        } = output().result(&mut verdict()).unwrap();
+        } = output()
+            .result(&mut verdict_of(vec![scored_view("top", 0.5, 100)]))
+            .unwrap();
         let without_maps = smaller(record.clone()).unwrap();
         assert!(without_maps.size_bytes() < record.size_bytes());
         assert!(without_maps.value.is_some());

@@ -10,6 +10,8 @@ mod map_resize;
 pub mod maps;
 mod regions;
 mod size_limit;
+#[cfg(test)]
+pub(crate) mod testing;
 mod view_score;
 
 pub use judge::{ClassThresholds, Judge, JudgeSettings};

@@ -69,51 +69,18 @@ mod tests {
     use std::convert::Infallible;
 
     use super::*;
-    use crate::domain::{
-        Decision, EncodedMap, MapCodec, PartKey, Region, Timestamp, ViewStatus, ViewVerdict,
-    };
+    use crate::domain::Region;
+    use crate::scoring::testing::{scored_view, verdict_of};
 
     const MAP_BYTES: usize = 1_000;
 
-    fn view(name: &str, score: f32) -> ViewVerdict {
-        ViewVerdict {
-            view: name.into(),
-            status: ViewStatus::Scored,
-            score: Some(score),
-            source: None,
-            captured_at: None,
-            map: Some(EncodedMap {
-                codec: MapCodec::Zstd,
-                width: 8,
-                height: 8,
-                scale: 1.0,
-                offset: 0.0,
-                data: vec![0; MAP_BYTES],
-            }),
-            regions: Vec::new(),
-            error: None,
-        }
-    }
-
     fn verdict() -> PartVerdict {
-        PartVerdict {
-            part: PartKey {
-                line: "line1".into(),
-                part: "p-1".into(),
-            },
-            class: None,
-            decision: Decision::Review,
-            score: Some(0.9),
-            threshold: None,
-            is_partial: false,
-            views: vec![view("top", 0.5), view("left", 0.1), view("right", 0.9)],
-            duplicates: Vec::new(),
-            maps_dropped: false,
-            first_view_at: Timestamp(0),
-            last_view_at: Timestamp(0),
-            scored_at: Timestamp(0),
-            traceparent: None,
-        }
+        let view = |name, score| scored_view(name, score, MAP_BYTES);
+        verdict_of(vec![
+            view("top", 0.5),
+            view("left", 0.1),
+            view("right", 0.9),
+        ])
     }
 
     fn encode(verdict: &PartVerdict) -> Result<OutboundRecord, Infallible> {

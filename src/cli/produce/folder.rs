@@ -100,16 +100,7 @@ pub(super) fn timestamp_of(time: SystemTime) -> Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn folder_of(files: &[&str]) -> tempfile::TempDir {
-        let folder = tempfile::tempdir().unwrap();
-        for file in files {
-            let path = folder.path().join(file);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, b"image").unwrap();
-        }
-        folder
-    }
+    use crate::image_folder::tests::folder_of;
 
     #[test]
     fn a_part_that_has_fewer_views_than_its_class_lacks_some() {
