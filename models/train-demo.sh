@@ -23,7 +23,7 @@ export RAYON_NUM_THREADS=1 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHO
 $panoptes pretrain --output "$work/encoder.safetensors" --images "$work/train/images" \
     --images-share 0.92 --iterations 12000 --checkpoint "$work/encoder.ckpt" --checkpoint-every 500
 $panoptes train --data "$work/train/images" --encoder "$work/encoder.safetensors" \
-    --output models/demo --name demo --model-version 2 --whitening --easy-share 0.3
+    --recipe config/recipes/demo.toml --output models/demo --name demo --model-version 2
 $panoptes calibrate --model models/demo --data "$work/calibrate/images"
 $panoptes eval --model models/demo --data "$work/test/images" --masks "$work/test/masks" \
     --kinds "$work/test/truth.csv" --table "$work/figures.md"

@@ -17,6 +17,8 @@ use crate::telemetry;
 pub struct InferenceBatch<Context> {
     /// Prepared images.
     pub images: Vec<InputImage>,
+    /// How many consecutive images each part has.
+    pub views: Vec<usize>,
     /// Comes back unchanged.
     pub context: Context,
 }
@@ -52,7 +54,8 @@ impl DeviceThread {
                 let mut limit = max_batch.max(1);
                 while let Some(batch) = batches.blocking_recv() {
                     let started = Instant::now();
-                    let maps = score_in_chunks(model.as_mut(), &batch.images, &mut limit)?;
+                    let maps =
+                        score_in_chunks(model.as_mut(), &batch.images, &batch.views, &mut limit)?;
                     telemetry::stage_took(telemetry::Stage::Model, started.elapsed());
                     let answer = InferenceAnswer {
                         maps,
@@ -78,18 +81,28 @@ impl DeviceThread {
     }
 }
 
-/// Scores at most `limit` images at a time; halves the limit for good when memory runs out.
+/// Scores at most `limit` images at a time; halves the limit for good when memory runs out. For a
+/// model that mixes views a part stays whole, be it larger than the limit.
 fn score_in_chunks(
     model: &mut dyn AnomalyModel,
     images: &[InputImage],
+    views: &[usize],
     limit: &mut usize,
 ) -> Result<Vec<AnomalyMap>, ModelError> {
+    let units = match model.mixes_views() {
+        true => views.to_vec(),
+        false => vec![1; images.len()],
+    };
     let mut maps = Vec::with_capacity(images.len());
-    while maps.len() < images.len() {
-        let rest = &images[maps.len()..];
-        let chunk = &rest[..rest.len().min(*limit)];
-        match model.anomaly_maps(chunk) {
-            Ok(chunk_maps) if chunk_maps.len() == chunk.len() => maps.extend(chunk_maps),
+    let mut rest = units.as_slice();
+    while !rest.is_empty() {
+        let (now, later) = rest.split_at(units_within(rest, *limit));
+        let chunk = &images[maps.len()..][..now.iter().sum()];
+        match model.anomaly_maps(chunk, now) {
+            Ok(chunk_maps) if chunk_maps.len() == chunk.len() => {
+                maps.extend(chunk_maps);
+                rest = later;
+            }
             Ok(chunk_maps) => {
                 return Err(ModelError::Device(format!(
                     "model answered {} images with {} maps",
@@ -97,7 +110,7 @@ fn score_in_chunks(
                     chunk_maps.len()
                 )));
             }
-            Err(ModelError::OutOfMemory { images, message }) if chunk.len() > 1 => {
+            Err(ModelError::OutOfMemory { images, message }) if now.len() > 1 => {
                 *limit = chunk.len() / 2;
                 tracing::warn!(images, message, limit, "device out of memory: batch halved");
             }
@@ -105,6 +118,16 @@ fn score_in_chunks(
         }
     }
     Ok(maps)
+}
+
+/// How many of the first units have at most `limit` images together; at least one.
+fn units_within(units: &[usize], limit: usize) -> usize {
+    let mut images = 0;
+    let fitting = units.iter().take_while(|&&unit| {
+        images += unit;
+        images <= limit
+    });
+    fitting.count().max(1)
 }
 
 #[cfg(test)]
@@ -116,6 +139,7 @@ mod tests {
     struct SmallDevice {
         identity: ModelIdentity,
         memory: usize,
+        mixes_views: bool,
         calls: Vec<usize>,
     }
 
@@ -127,6 +151,7 @@ mod tests {
                     version: "1".into(),
                 },
                 memory,
+                mixes_views: false,
                 calls: Vec::new(),
             }
         }
@@ -137,7 +162,16 @@ mod tests {
             &self.identity
         }
 
-        fn anomaly_maps(&mut self, images: &[InputImage]) -> Result<Vec<AnomalyMap>, ModelError> {
+        fn mixes_views(&self) -> bool {
+            self.mixes_views
+        }
+
+        fn anomaly_maps(
+            &mut self,
+            images: &[InputImage],
+            views: &[usize],
+        ) -> Result<Vec<AnomalyMap>, ModelError> {
+            assert_eq!(views.iter().sum::<usize>(), images.len());
             self.calls.push(images.len());
             if images.len() > self.memory {
                 return Err(ModelError::OutOfMemory {
@@ -174,7 +208,7 @@ mod tests {
     fn halves_the_batch_until_it_fits_and_keeps_the_order() {
         let mut device = SmallDevice::new(3);
         let mut limit = 16;
-        let maps = score_in_chunks(&mut device, &images(10), &mut limit).unwrap();
+        let maps = score_in_chunks(&mut device, &images(10), &[10], &mut limit).unwrap();
         let scores: Vec<f32> = maps.iter().map(|map| map.values[0]).collect();
         assert_eq!(
             scores,
@@ -185,9 +219,19 @@ mod tests {
     }
 
     #[test]
+    fn keeps_parts_whole_for_a_model_that_mixes_views() {
+        let mut device = SmallDevice::new(6);
+        device.mixes_views = true;
+        let mut limit = 8;
+        let maps = score_in_chunks(&mut device, &images(14), &[2, 3, 0, 3, 5, 1], &mut limit);
+        assert_eq!(maps.unwrap().len(), 14);
+        assert_eq!(device.calls, [8, 2, 3, 3, 5, 1]);
+    }
+
+    #[test]
     fn fails_when_a_single_image_does_not_fit() {
         let mut device = SmallDevice::new(0);
-        let error = score_in_chunks(&mut device, &images(2), &mut 8).unwrap_err();
+        let error = score_in_chunks(&mut device, &images(2), &[1, 1], &mut 8).unwrap_err();
         assert!(matches!(error, ModelError::OutOfMemory { images: 1, .. }));
     }
 }

@@ -89,7 +89,7 @@ pub fn measure(
         let prepared = preprocessor.prepare(&image);
         images.push(prepared.map_err(|error| fault(view, error))?);
     }
-    let maps = model.anomaly_maps(&images)?;
+    let maps = model.anomaly_maps(&images, &[images.len()])?;
     let mut views = Vec::with_capacity(maps.len());
     for (((file, image), mask), map) in part.views.iter().zip(&images).zip(&masks).zip(maps) {
         let score = view_score(&map).map_err(|error| fault(file, error))?;

@@ -3,7 +3,7 @@
 //! On the CPU each image is run by itself, several at a time on threads of their own. That is
 //! faster than one large batch, since candle runs its element-wise operations on one thread; and
 //! an image's map does not depend, to the last bit, on what it was batched with, so a replay
-//! repeats what the live run said.
+//! repeats what the live run said. A network that mixes the views of a part gets a part at a time.
 
 use std::thread;
 
@@ -86,22 +86,29 @@ impl CandleModel {
         })
     }
 
-    fn run(&self, images: &[InputImage]) -> candle_core::Result<Vec<AnomalyMap>> {
+    fn run(&self, images: &[InputImage], views: &[usize]) -> candle_core::Result<Vec<AnomalyMap>> {
         if self.device.is_cpu() {
-            self.run_one_by_one(images)
+            self.run_one_by_one(images, views)
         } else {
-            self.run_together(images)
+            self.run_together(images, views)
         }
     }
 
-    fn run_together(&self, images: &[InputImage]) -> candle_core::Result<Vec<AnomalyMap>> {
+    fn run_together(
+        &self,
+        images: &[InputImage],
+        views: &[usize],
+    ) -> candle_core::Result<Vec<AnomalyMap>> {
         let side = self.network.config().encoder.input_side;
         let mut values = Vec::with_capacity(images.len() * 3 * side * side);
         for image in images {
             values.extend_from_slice(&image.values);
         }
         let batch = Tensor::from_vec(values, (images.len(), 3, side, side), &self.device)?;
-        let patches = self.network.patch_anomalies(&batch)?.flatten_from(1)?;
+        let patches = self
+            .network
+            .patch_anomalies(&batch, views)?
+            .flatten_from(1)?;
         let patches = patches.to_vec2::<f32>()?;
         Ok(patches
             .iter()
@@ -109,26 +116,32 @@ impl CandleModel {
             .collect())
     }
 
-    fn run_one_by_one(&self, images: &[InputImage]) -> candle_core::Result<Vec<AnomalyMap>> {
-        let share = images.len().div_ceil(self.workers.len()).max(1);
-        // With fewer images than cores the products share the cores through rayon's own pool.
-        let fills_cores = images.len() >= self.workers.len();
-        let run_share = |images: &[InputImage]| -> candle_core::Result<Vec<AnomalyMap>> {
-            let mut maps = Vec::with_capacity(images.len());
-            for image in images {
-                maps.extend(self.run_together(std::slice::from_ref(image))?);
+    /// Runs unit by unit, an image or a part each, the units shared out to the workers.
+    fn run_one_by_one(
+        &self,
+        images: &[InputImage],
+        views: &[usize],
+    ) -> candle_core::Result<Vec<AnomalyMap>> {
+        let units = self.units(images, views);
+        let share = units.len().div_ceil(self.workers.len()).max(1);
+        // With fewer units than cores the products share the cores through rayon's own pool.
+        let fills_cores = units.len() >= self.workers.len();
+        let run_share = |units: &[&[InputImage]]| -> candle_core::Result<Vec<AnomalyMap>> {
+            let mut maps = Vec::new();
+            for unit in units {
+                maps.extend(self.run_together(unit, &[unit.len()])?);
             }
             Ok(maps)
         };
         let answers: Vec<_> = thread::scope(|scope| {
-            let threads: Vec<_> = images
+            let threads: Vec<_> = units
                 .chunks(share)
                 .zip(&self.workers)
-                .map(|(images, worker)| {
+                .map(|(units, worker)| {
                     let run_share = &run_share;
                     scope.spawn(move || match fills_cores {
-                        true => worker.install(|| run_share(images)),
-                        false => run_share(images),
+                        true => worker.install(|| run_share(units)),
+                        false => run_share(units),
                     })
                 })
                 .collect();
@@ -146,6 +159,21 @@ impl CandleModel {
         }
         Ok(maps)
     }
+
+    /// What must go through the network together: parts if it mixes views, else single images.
+    fn units<'a>(&self, images: &'a [InputImage], views: &[usize]) -> Vec<&'a [InputImage]> {
+        if !self.mixes_views() {
+            return images.chunks(1).collect();
+        }
+        let mut rest = images;
+        let mut units = Vec::with_capacity(views.len());
+        for &views in views.iter().filter(|&&views| views > 0) {
+            let (part, later) = rest.split_at(views.min(rest.len()));
+            units.push(part);
+            rest = later;
+        }
+        units
+    }
 }
 
 impl AnomalyModel for CandleModel {
@@ -153,11 +181,31 @@ impl AnomalyModel for CandleModel {
         &self.identity
     }
 
-    fn anomaly_maps(&mut self, images: &[InputImage]) -> Result<Vec<AnomalyMap>, ModelError> {
+    fn mixes_views(&self) -> bool {
+        self.network.config().mixes_views()
+    }
+
+    fn anomaly_maps(
+        &mut self,
+        images: &[InputImage],
+        views: &[usize],
+    ) -> Result<Vec<AnomalyMap>, ModelError> {
+        let expected: usize = views.iter().sum();
+        if expected != images.len() {
+            return Err(ModelError::Device(format!(
+                "expected `{expected}` images in parts of `{views:?}` views, found `{}`",
+                images.len()
+            )));
+        }
+        if self.mixes_views() {
+            return self
+                .run(images, views)
+                .map_err(|error| device_error(images.len(), &error));
+        }
         let mut maps = Vec::with_capacity(images.len());
         for chunk in images.chunks(self.max_batch) {
             maps.extend(
-                self.run(chunk)
+                self.run(chunk, &[chunk.len()])
                     .map_err(|error| device_error(chunk.len(), &error))?,
             );
         }
@@ -223,7 +271,7 @@ fn device_error(images: usize, error: &candle_core::Error) -> ModelError {
 mod tests {
     use super::*;
     use crate::domain::RgbImage;
-    use crate::model::mvmcad::{Amplification, PriorMode};
+    use crate::model::mvmcad::{Amplification, AmplificationScope, PriorMode};
     use crate::model::testing::{lively_weights, tiny_config, tiny_manifest};
     use crate::model::vit::VitConfig;
 
@@ -260,13 +308,15 @@ mod tests {
             .iter()
             .flat_map(|image| {
                 let mut model = CandleModel::new(&bundle, "cpu", 8).unwrap();
-                model.anomaly_maps(std::slice::from_ref(image)).unwrap()
+                model
+                    .anomaly_maps(std::slice::from_ref(image), &[1])
+                    .unwrap()
             })
             .collect();
         for max_batch in [1, 2, 3, 32] {
             let mut model = CandleModel::new(&bundle, "cpu", max_batch).unwrap();
             assert_eq!(
-                model.anomaly_maps(&images).unwrap(),
+                model.anomaly_maps(&images, &[images.len()]).unwrap(),
                 alone,
                 "batches of {max_batch}"
             );
@@ -294,17 +344,43 @@ mod tests {
         bundle.manifest.normalisation.resize = 128;
         let images = images(&bundle, 5);
         let mut model = CandleModel::new(&bundle, "cpu", 8).unwrap();
-        let together = model.anomaly_maps(&images).unwrap();
+        let together = model.anomaly_maps(&images, &[images.len()]).unwrap();
         for (image, expected) in images.iter().zip(&together) {
-            let alone = model.anomaly_maps(std::slice::from_ref(image)).unwrap();
+            let alone = model
+                .anomaly_maps(std::slice::from_ref(image), &[1])
+                .unwrap();
             assert!(alone[0] == *expected);
         }
     }
 
     #[test]
+    fn a_part_gets_the_same_maps_alone_and_beside_others_when_its_views_are_mixed() {
+        let mut bundle = bundle();
+        bundle.manifest.architecture.amplification_scope = AmplificationScope::Part;
+        let images = images(&bundle, 7);
+        let mut model = CandleModel::new(&bundle, "cpu", 3).unwrap();
+        let together = model.anomaly_maps(&images, &[4, 0, 2, 1]).unwrap();
+        let alone = [&images[..4], &images[4..6], &images[6..]]
+            .map(|part| model.anomaly_maps(part, &[part.len()]).unwrap());
+        assert_eq!(together, alone.concat());
+        let on_device = model.run_together(&images, &[4, 0, 2, 1]).unwrap();
+        for (one, other) in together.iter().zip(&on_device) {
+            let pairs = one.values.iter().zip(&other.values);
+            assert!(pairs.into_iter().all(|(a, b)| (a - b).abs() < 1e-5));
+        }
+        let without_one = model.anomaly_maps(&images[1..4], &[3]).unwrap();
+        assert_ne!(
+            without_one[0], together[1],
+            "the views of a part are not mixed"
+        );
+        let error = model.anomaly_maps(&images, &[4]).unwrap_err().to_string();
+        assert!(error.contains("`4` images"), "{error}");
+    }
+
+    #[test]
     fn no_images_give_no_maps() {
         let mut model = CandleModel::new(&bundle(), "auto", 8).unwrap();
-        assert_eq!(model.anomaly_maps(&[]).unwrap(), vec![]);
+        assert_eq!(model.anomaly_maps(&[], &[]).unwrap(), vec![]);
         assert_eq!(model.identity().name, "tiny");
     }
 

@@ -10,6 +10,9 @@ use candle_nn::VarBuilder;
 
 use super::kernels;
 
+/// Keeps the linear attention's denominator from being zero.
+const DENOMINATOR_EPSILON: f64 = 1e-6;
+
 /// What a forward pass is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -103,15 +106,9 @@ pub(crate) struct Heads {
 impl Heads {
     /// Splits `[batch, tokens, 3 * width]`: queries, keys, values, each head by head.
     pub(crate) fn split(projected: &Tensor, heads: usize) -> Result<Self> {
-        let (batch, tokens, triple) = projected.dims3()?;
-        let width = triple / 3;
-        let part = |index: usize| -> Result<Tensor> {
-            projected
-                .narrow(D::Minus1, index * width, width)?
-                .reshape((batch, tokens, heads, width / heads))?
-                .transpose(1, 2)?
-                .contiguous()
-        };
+        let width = projected.dim(D::Minus1)? / 3;
+        let part =
+            |index: usize| split_heads(&projected.narrow(D::Minus1, index * width, width)?, heads);
         Ok(Self {
             queries: part(0)?,
             keys: part(1)?,
@@ -131,4 +128,27 @@ impl Heads {
 /// `[batch, heads, tokens, head width]` to `[batch, tokens, width]`.
 pub(crate) fn merge_heads(heads: &Tensor) -> Result<Tensor> {
     heads.transpose(1, 2)?.contiguous()?.flatten_from(2)
+}
+
+/// `[batch, tokens, width]` to `[batch, heads, tokens, head width]`.
+pub(crate) fn split_heads(tokens: &Tensor, heads: usize) -> Result<Tensor> {
+    let (batch, count, width) = tokens.dims3()?;
+    let split = tokens.reshape((batch, count, heads, width / heads))?;
+    split.transpose(1, 2)?.contiguous()
+}
+
+/// Attention whose cost is linear in the tokens, its heads merged again: `[batch, tokens, width]`.
+///
+/// With `phi(u) = elu(u) + 1`: `o_n = phi(q_n) KV / (phi(q_n) . sum phi(k))`,
+/// `KV = sum phi(k_n) v_n` (Katharopoulos et al., "Transformers are RNNs"), all in f32.
+pub(crate) fn linear_attention(heads: &Heads) -> Result<Tensor> {
+    let queries = (heads.queries.elu(1.)? + 1.)?;
+    let keys = (heads.keys.elu(1.)? + 1.)?;
+    let summary = keys.t()?.matmul(&heads.values)?;
+    let key_sums = keys.sum_keepdim(2)?;
+    let denominators = queries.matmul(&key_sums.t()?)?;
+    let rebuilt = queries
+        .matmul(&summary)?
+        .broadcast_div(&(denominators + DENOMINATOR_EPSILON)?)?;
+    merge_heads(&rebuilt)
 }

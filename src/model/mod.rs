@@ -36,11 +36,19 @@ pub trait AnomalyModel: Send {
     /// Name and version, as results carry them.
     fn identity(&self) -> &ModelIdentity;
 
-    /// One anomaly map an image, in the same order.
+    /// Whether a view's map depends on the other views of its part.
+    fn mixes_views(&self) -> bool;
+
+    /// One anomaly map an image, in the same order. `views` says how many consecutive images each
+    /// part has; it sums up to the number of images.
     ///
     /// # Errors
     /// When the device fails; the images themselves are valid by construction.
-    fn anomaly_maps(&mut self, images: &[InputImage]) -> Result<Vec<AnomalyMap>, ModelError>;
+    fn anomaly_maps(
+        &mut self,
+        images: &[InputImage],
+        views: &[usize],
+    ) -> Result<Vec<AnomalyMap>, ModelError>;
 }
 
 /// Why the model could not answer.

@@ -154,7 +154,7 @@ fn assert_map(prior: PriorMode, amplification: Amplification, expected: &str) {
     let golden = golden("network.safetensors");
     let image = golden["image"].unsqueeze(0).unwrap();
     let patches = network
-        .patch_anomalies(&image)
+        .patch_anomalies(&image, &[1])
         .unwrap()
         .flatten_all()
         .unwrap();

@@ -19,10 +19,9 @@ pub(crate) fn tiny_config(prior: PriorMode, amplification: Amplification) -> Mvm
     MvmcadConfig {
         prior,
         amplification,
-        whitening: false,
         decoder_depth: 2,
         bottleneck_dropout: 0.,
-        encoder: tiny_encoder(0),
+        ..MvmcadConfig::new(tiny_encoder(0))
     }
 }
 

@@ -70,6 +70,7 @@ fn prepare(
     limits: ImageLimits,
 ) -> InferenceBatch<Vec<PreparedGroup>> {
     let mut images = Vec::new();
+    let mut views_of_parts = Vec::with_capacity(groups.len());
     let mut context = Vec::with_capacity(groups.len());
     for pending in groups {
         let prepared: Vec<(PreparedView, Option<InputImage>)> = match pending.group.scoring {
@@ -87,13 +88,19 @@ fn prepare(
                 .collect(),
         };
         let mut views = Vec::with_capacity(prepared.len());
+        let before = images.len();
         for (view, image) in prepared {
             views.push(view);
             images.extend(image);
         }
+        views_of_parts.push(images.len() - before);
         context.push(PreparedGroup { pending, views });
     }
-    InferenceBatch { images, context }
+    InferenceBatch {
+        images,
+        views: views_of_parts,
+        context,
+    }
 }
 
 fn prepare_view(

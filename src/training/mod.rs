@@ -14,7 +14,9 @@ pub mod optimiser;
 pub mod parallel;
 pub mod pretext;
 pub mod pretraining;
+pub mod recipe;
 pub mod reconstruction;
+pub mod sampling;
 
 use std::collections::BTreeMap;
 use std::hash::Hasher as _;

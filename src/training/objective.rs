@@ -13,10 +13,13 @@ use crate::model::mvmcad::{GroupFeatures, cosine_distance};
 const LEFT_ASIDE: f64 = 0.9;
 /// Share of the gradient that easy patches keep under [`Objective::Dinomaly`].
 const DINOMALY_EASY_SHARE: f64 = 0.1;
+/// Power of a patch's distance that its gradient is scaled with under [`Objective::SoftMining`], as
+/// INP-Former has it.
+const MINING_POWER: f64 = 3.0;
 
 /// Which loss.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Objective {
     /// The mean cosine distance of the hardest patches (MVMCAD's). The others keep `easy_share`
     /// of their gradient: 0 is the formula as published, which now and then is unstable.
@@ -26,6 +29,9 @@ pub enum Objective {
     },
     /// The cosine distance of whole feature maps, easy patches with a tenth of their gradient.
     Dinomaly,
+    /// The cosine distance of whole feature maps; each patch's gradient is scaled with the cube of
+    /// its distance in units of the mean distance (Luo et al., "INP-Former").
+    SoftMining,
 }
 
 impl Objective {
@@ -47,9 +53,9 @@ impl Objective {
         group: usize,
         left_aside: f64,
     ) -> Result<Tensor> {
-        let (hard, count) = hard_patches(distances, left_aside)?;
         match self {
             Self::Focal { easy_share } => {
+                let (hard, count) = hard_patches(distances, left_aside)?;
                 let easy = hard.affine(-1.0, 1.0)?;
                 // Zero in value; its gradient is the easy patches' share.
                 let leak = (distances - distances.detach())?.mul(&easy)?;
@@ -57,17 +63,32 @@ impl Objective {
                 sum * (1.0 / count as f64)
             }
             Self::Dinomaly => {
-                let hard = hard.unsqueeze(2)?;
-                let decoder = &features.decoder[group];
-                let fixed = (decoder.detach() * (1.0 - DINOMALY_EASY_SHARE))?;
-                let leaking = ((decoder * DINOMALY_EASY_SHARE)? + fixed)?;
-                let chosen = (decoder.broadcast_mul(&hard)?
-                    + leaking.broadcast_mul(&hard.affine(-1.0, 1.0)?)?)?;
-                let encoder = features.encoder[group].flatten_from(1)?;
-                cosine_distance(&encoder, &chosen.flatten_from(1)?)?.mean_all()
+                let (hard, _) = hard_patches(distances, left_aside)?;
+                let share = hard.affine(1.0 - DINOMALY_EASY_SHARE, DINOMALY_EASY_SHARE)?;
+                whole_map_loss(features, group, &share)
+            }
+            Self::SoftMining => {
+                let distances = distances.detach();
+                let mean = distances
+                    .mean_all()?
+                    .to_scalar::<f32>()?
+                    .max(f32::MIN_POSITIVE);
+                let share = (distances / f64::from(mean))?.powf(MINING_POWER)?;
+                whole_map_loss(features, group, &share)
             }
         }
     }
+}
+
+/// The mean cosine distance of whole feature maps; the gradient of each patch, `[batch, patches]`,
+/// is scaled with its `share`.
+fn whole_map_loss(features: &GroupFeatures, group: usize, share: &Tensor) -> Result<Tensor> {
+    let share = share.unsqueeze(2)?;
+    let decoder = &features.decoder[group];
+    let fixed = decoder.detach().broadcast_mul(&share.affine(-1.0, 1.0)?)?;
+    let scaled = (decoder.broadcast_mul(&share)? + fixed)?;
+    let encoder = features.encoder[group].flatten_from(1)?;
+    cosine_distance(&encoder, &scaled.flatten_from(1)?)?.mean_all()
 }
 
 /// The share of patches that count as easy at an iteration: a ramp over `ramp` iterations.
@@ -145,6 +166,22 @@ mod tests {
         assert_eq!(loss, same);
         assert!((whole[0] - tenth[0]).abs() < 1e-6);
         assert!((whole[3] * 0.1 - tenth[3]).abs() < 1e-6 && whole[3].abs() > 1e-3);
+    }
+
+    #[test]
+    fn soft_mining_scales_the_gradient_with_the_cube_of_the_distance() {
+        let (value, whole) = gradient(Objective::Dinomaly, 0.0);
+        let (same, mined) = gradient(Objective::SoftMining, 0.0);
+        assert!((value - same).abs() < 1e-6);
+        // Distances 0.4 and 0.04, mean 0.22.
+        for (index, distance) in [(0, 0.4f32), (3, 0.04)] {
+            let expected = whole[index] * (distance / 0.22).powi(3);
+            assert!(
+                (mined[index] - expected).abs() < 1e-5,
+                "{mined:?} {whole:?}"
+            );
+        }
+        assert!(mined[0].abs() > 1e-2 && mined[3].abs() > 1e-4);
     }
 
     #[test]

@@ -4,54 +4,45 @@
 //! and kept, so that an iteration costs the decoder alone.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;
 use rand::Rng;
-use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use super::alteration::alter;
 use super::encoder_file::Encoder;
 use super::formula::Canvas;
 use super::iteration::{CheckpointSettings, Plan};
-use super::objective::{Objective, left_aside};
-use super::optimiser::{OptimiserSettings, Parameters, Schedule};
+use super::objective::left_aside;
+use super::optimiser::Parameters;
 use super::parallel::{ShardLoss, shard_gradients};
-use super::{TrainingError, at_least_one, builder, digest, item_rng, parameters, share, values};
+use super::recipe::Recipe;
+use super::sampling::Order;
+use super::{TrainingError, at_least_one, builder, digest, item_rng, parameters, values};
 use crate::model::mvmcad::{EncoderGroups, FeatureStatistics, Mvmcad, MvmcadConfig, PriorMode};
 use crate::model::{InputImage, Mode};
 
-/// Images of one shard: few enough that their features stay in the processor's cache.
-const SHARD: usize = 4;
 /// At most about this many images are looked at for the whitening.
 const WHITENING_IMAGES: usize = 512;
-/// Marks the random numbers of shuffling; no item of a batch has this number.
-const SHUFFLE: u64 = u64::MAX;
+
+/// One good part to train on.
+#[derive(Clone, Debug)]
+pub struct TrainingPart {
+    /// Its class.
+    pub class: String,
+    /// Its views, prepared.
+    pub images: Vec<InputImage>,
+}
 
 /// Settings of a training run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReconstructionSettings {
     /// The network.
     pub architecture: MvmcadConfig,
-    /// The loss.
-    pub objective: Objective,
-    /// Iterations over which the loss turns from all patches to the hardest.
-    pub ramp: u64,
-    /// Share of the images that are altered before they go in; what should come out are the
-    /// features of the unaltered image (denoising, as Zhang et al., "DeSTSeg"). 0 trains on
-    /// unaltered images alone.
-    pub altered_share: f64,
-    /// Iterations.
-    pub iterations: u64,
-    /// Images an iteration.
-    pub batch: usize,
-    /// Learning rate after the warm-up; it falls to a tenth.
-    pub learning_rate: f64,
-    /// Iterations of the warm-up.
-    pub warm_up: u64,
-    /// Seed of everything random.
-    pub seed: u64,
+    /// What decides the result.
+    pub recipe: Recipe,
     /// Threads that share the batch.
     pub threads: usize,
     /// Memory for the encoder's features, in bytes; where they do not fit, each iteration computes
@@ -66,19 +57,17 @@ impl ReconstructionSettings {
         self.architecture
             .validate()
             .map_err(TrainingError::Setting)?;
-        at_least_one("batch", self.batch as u64)?;
         at_least_one("threads", self.threads as u64)?;
         at_least_one("images", images as u64)?;
-        at_least_one("iterations", self.iterations)?;
-        if let Objective::Focal { easy_share } = self.objective {
-            share("easy_share", easy_share)?;
+        self.recipe.validate(&self.architecture)
+    }
+
+    /// A prior's batch statistics are those of a whole batch, so with it there is one shard.
+    fn shard_limit(&self) -> usize {
+        match self.architecture.prior {
+            PriorMode::Off => self.recipe.run.micro_batch,
+            _ => usize::MAX,
         }
-        if self.altered_share > 0.0 && self.architecture.prior != PriorMode::Off {
-            // The prior's running statistics would be those of altered images.
-            let rule = "`altered_share` above 0 needs the prior off".to_owned();
-            return Err(TrainingError::Setting(rule));
-        }
-        share("altered_share", self.altered_share)
     }
 
     /// What the features of so many images take: two groups of tokens in f32.
@@ -90,32 +79,27 @@ impl ReconstructionSettings {
 
     /// `data` is a digest of all that is trained on.
     fn plan(&self, data: u64) -> Plan<'_> {
+        let Recipe {
+            loss,
+            data: drawing,
+            optimiser,
+            run,
+            ..
+        } = &self.recipe;
         Plan {
-            optimiser: OptimiserSettings::reconstruction(),
-            schedule: Schedule {
-                peak: self.learning_rate,
-                last: self.learning_rate * 0.1,
-                warm_up: self.warm_up,
-                iterations: self.iterations,
-            },
-            seed: self.seed,
+            optimiser: self.recipe.optimiser(),
+            schedule: self.recipe.schedule(),
+            seed: run.seed,
             fingerprint: format!(
-                "{:?} {:?} data {data:016x} ramp {} altered {} iterations {} batch {} rate {} warm-up {}",
-                self.architecture,
-                self.objective,
-                self.ramp,
-                self.altered_share,
-                self.iterations,
-                self.batch,
-                self.learning_rate,
-                self.warm_up
+                "{:?} {loss:?} {drawing:?} {optimiser:?} {run:?} data {data:016x}",
+                self.architecture
             ),
             checkpoint: &self.checkpoint,
         }
     }
 }
 
-/// Trains on prepared images of good parts; returns every tensor of the network. `report` gets
+/// Trains on good parts; returns every tensor of the network. `report` gets
 /// the iterations done and the running mean of the loss.
 ///
 /// # Errors
@@ -123,13 +107,15 @@ impl ReconstructionSettings {
 pub fn reconstruct(
     settings: &ReconstructionSettings,
     encoder: &Encoder,
-    images: &[InputImage],
+    parts: &[TrainingPart],
     device: &Device,
     mut report: impl FnMut(u64, &[f64]),
 ) -> std::result::Result<HashMap<String, Tensor>, TrainingError> {
+    let images: Vec<&InputImage> = parts.iter().flat_map(|part| &part.images).collect();
+    let images = images.as_slice();
     settings.validate(images.len())?;
     let specs = settings.architecture.trainable_tensors();
-    let parameters = parameters(&specs.initial_variables(settings.seed, device)?);
+    let parameters = parameters(&specs.initial_variables(settings.recipe.run.seed, device)?);
     let builders = Builders {
         encoder,
         parameters: &parameters,
@@ -139,43 +125,59 @@ pub fn reconstruct(
         fit_whitening(settings, images, &builders)?;
     }
     let source = Source::new(settings, images, &builders)?;
-    let mut order = Order::new(images.len(), settings.seed);
-    let (shard, threads) = if settings.architecture.prior == PriorMode::Off {
-        (SHARD, settings.threads)
-    } else {
-        // The prior's batch statistics are those of a whole batch.
-        (settings.batch, 1)
+    let units = units(parts, settings.architecture.mixes_views());
+    let batch = (settings.recipe.run.batch * units.len()).div_ceil(images.len());
+    let classes: Vec<usize> = units.iter().map(|unit| unit.class).collect();
+    let mut order = Order::new(
+        settings.recipe.data.sampling,
+        &classes,
+        settings.recipe.run.seed,
+    );
+    let threads = match settings.architecture.prior {
+        PriorMode::Off => settings.threads,
+        _ => 1,
     };
     let step = |iteration: u64| {
-        let chosen = order.batch(iteration, settings.batch);
-        let easy = left_aside(iteration, settings.ramp);
+        let chosen: Vec<&Unit> = order
+            .batch(iteration, batch)
+            .into_iter()
+            .map(|index| &units[index])
+            .collect();
+        let easy = left_aside(iteration, settings.recipe.loss.ramp);
         let (source, builders) = (&source, &builders);
-        let shards = chosen
-            .chunks(shard)
+        let mut first = 0;
+        let shards = shards(&chosen, settings.shard_limit())
+            .into_iter()
             .enumerate()
-            .map(|(index, chosen)| {
+            .map(|(index, shard)| {
+                let before = first;
+                first += shard.images.len() as u64;
                 move || {
                     let network = builders.network(&settings.architecture)?;
-                    network.reseed_dropout(dropout_seed(settings.seed, iteration, index));
-                    let wanted = source.groups(&network, chosen, builders.device)?;
-                    let first = (index * shard) as u64;
-                    let changed = altered_images(settings, images, chosen, |item| {
-                        item_rng(settings.seed, iteration, first + item)
+                    network.reseed_dropout(dropout_seed(
+                        settings.recipe.run.seed,
+                        iteration,
+                        index,
+                    ));
+                    let wanted = source.groups(&network, &shard.images, builders.device)?;
+                    let changed = altered_images(settings, images, &shard.images, |item| {
+                        item_rng(settings.recipe.run.seed, iteration, before + item)
                     });
                     let features = match changed {
-                        None => network.reconstruct(&wanted, Mode::Train)?,
+                        None => network.reconstruct(&wanted, &shard.views, Mode::Train)?,
                         Some(changed) => {
+                            let changed: Vec<&InputImage> = changed.iter().collect();
                             let side = settings.architecture.encoder.input_side;
                             let changed = stack(&changed, side, builders.device)?;
                             let given = network.encode(&changed, Mode::Train)?;
-                            network.restore(&given, &wanted, Mode::Train)?
+                            network.restore(&given, &wanted, &shard.views, Mode::Train)?
                         }
                     };
-                    let loss = settings.objective.loss(&features, easy)?;
+                    let loss = settings.recipe.loss.objective.loss(&features, easy)?;
                     Ok(ShardLoss {
                         loss,
                         details: Vec::new(),
-                        items: chosen.len(),
+                        items: shard.images.len(),
                     })
                 }
             })
@@ -188,8 +190,63 @@ pub fn reconstruct(
     Ok(all_tensors(&parameters, encoder))
 }
 
+/// What is drawn as one: an image, or a part where views are mixed.
+struct Unit {
+    /// Number of its class in the order of their names.
+    class: usize,
+    images: Range<usize>,
+}
+
+fn units(parts: &[TrainingPart], whole_parts: bool) -> Vec<Unit> {
+    let mut names: Vec<&str> = parts.iter().map(|part| part.class.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    let mut units = Vec::new();
+    let mut first = 0;
+    for part in parts {
+        // Every name is in the list, so the place to insert it at is where it stands.
+        let class = names.partition_point(|&name| name < part.class.as_str());
+        let images = first..first + part.images.len();
+        first = images.end;
+        match whole_parts {
+            true => units.extend((!images.is_empty()).then_some(Unit { class, images })),
+            false => units.extend(images.map(|image| Unit {
+                class,
+                images: image..image + 1,
+            })),
+        }
+    }
+    units
+}
+
+/// Units of a batch that go through the network together.
+struct Shard {
+    images: Vec<usize>,
+    /// How many of the images each unit has.
+    views: Vec<usize>,
+}
+
+/// Cuts a batch into shards of at most `limit` images, as far as units stay whole.
+fn shards(units: &[&Unit], limit: usize) -> Vec<Shard> {
+    let mut shards: Vec<Shard> = Vec::new();
+    for unit in units {
+        let fits = |shard: &Shard| shard.images.len().saturating_add(unit.images.len()) <= limit;
+        if !shards.last().is_some_and(fits) {
+            shards.push(Shard {
+                images: Vec::new(),
+                views: Vec::new(),
+            });
+        }
+        if let Some(shard) = shards.last_mut() {
+            shard.images.extend(unit.images.clone());
+            shard.views.push(unit.images.len());
+        }
+    }
+    shards
+}
+
 /// A digest of the encoder and the images.
-fn data_digest(encoder: &Encoder, images: &[InputImage]) -> Result<u64> {
+fn data_digest(encoder: &Encoder, images: &[&InputImage]) -> Result<u64> {
     let sorted: BTreeMap<&String, &Tensor> = encoder.tensors.iter().collect();
     let weights = sorted
         .values()
@@ -203,19 +260,19 @@ fn data_digest(encoder: &Encoder, images: &[InputImage]) -> Result<u64> {
 /// settings ask for none.
 fn altered_images(
     settings: &ReconstructionSettings,
-    images: &[InputImage],
+    images: &[&InputImage],
     chosen: &[usize],
     rng: impl Fn(u64) -> ChaCha8Rng,
 ) -> Option<Vec<InputImage>> {
-    if settings.altered_share == 0.0 {
+    if settings.recipe.data.altered_share == 0.0 {
         return None;
     }
     let side = settings.architecture.encoder.input_side;
     let canvas = |index: usize| Canvas::from_normalised(&images[index].values, side);
     let one = |(item, &index): (usize, &usize)| {
-        let mut image = images[index].clone();
+        let mut image = InputImage::clone(images[index]);
         let mut rng = rng(item as u64);
-        if rng.random_bool(settings.altered_share) {
+        if rng.random_bool(settings.recipe.data.altered_share) {
             let donor = |rng: &mut ChaCha8Rng| canvas(rng.random_range(0..images.len()));
             image.values = alter(&mut rng, &canvas(index), donor).canvas.normalised();
         }
@@ -227,7 +284,7 @@ fn altered_images(
 /// Sets the whitening from the features of evenly chosen images.
 fn fit_whitening(
     settings: &ReconstructionSettings,
-    images: &[InputImage],
+    images: &[&InputImage],
     builders: &Builders<'_>,
 ) -> Result<()> {
     let encoder = &settings.architecture.encoder;
@@ -235,11 +292,7 @@ fn fit_whitening(
     let mut statistics = FeatureStatistics::new(encoder.width, encoder.leading_tokens());
     let stride = images.len().div_ceil(WHITENING_IMAGES);
     for image in images.iter().step_by(stride) {
-        let batch = stack(
-            std::slice::from_ref(image),
-            encoder.input_side,
-            builders.device,
-        )?;
+        let batch = stack(&[image], encoder.input_side, builders.device)?;
         statistics.add(&network.encode_raw(&batch, Mode::Inference)?)?;
     }
     for (name, tensor) in statistics.whitening(builders.device)? {
@@ -289,7 +342,7 @@ enum Source<'a> {
     Cached(Vec<[Tensor; 2]>),
     /// Computed anew from the images.
     Images {
-        images: &'a [InputImage],
+        images: &'a [&'a InputImage],
         side: usize,
     },
 }
@@ -297,7 +350,7 @@ enum Source<'a> {
 impl<'a> Source<'a> {
     fn new(
         settings: &ReconstructionSettings,
-        images: &'a [InputImage],
+        images: &'a [&'a InputImage],
         builders: &Builders<'_>,
     ) -> Result<Self> {
         let side = settings.architecture.encoder.input_side;
@@ -308,9 +361,9 @@ impl<'a> Source<'a> {
             return Ok(Self::Images { images, side });
         }
         let share = images.len().div_ceil(settings.threads);
-        let encode = |images: &[InputImage]| -> Result<Vec<[Tensor; 2]>> {
-            let one = |image: &InputImage| {
-                let batch = stack(std::slice::from_ref(image), side, builders.device)?;
+        let encode = |images: &[&InputImage]| -> Result<Vec<[Tensor; 2]>> {
+            let one = |image: &&InputImage| {
+                let batch = stack(&[image], side, builders.device)?;
                 let groups = network.encode(&batch, Mode::Inference)?;
                 Ok([groups.shallow, groups.deep])
             };
@@ -348,7 +401,7 @@ impl<'a> Source<'a> {
                 })
             }
             Self::Images { images, side } => {
-                let chosen: Vec<InputImage> = chosen.iter().map(|&i| images[i].clone()).collect();
+                let chosen: Vec<&InputImage> = chosen.iter().map(|&i| images[i]).collect();
                 network.encode(&stack(&chosen, *side, device)?, Mode::Train)
             }
         }
@@ -356,49 +409,12 @@ impl<'a> Source<'a> {
 }
 
 /// Prepared images as one tensor `[images, 3, side, side]`.
-pub(crate) fn stack(images: &[InputImage], side: usize, device: &Device) -> Result<Tensor> {
+pub(crate) fn stack(images: &[&InputImage], side: usize, device: &Device) -> Result<Tensor> {
     let values: Vec<f32> = images
         .iter()
         .flat_map(|image| image.values.iter().copied())
         .collect();
     Tensor::from_vec(values, (images.len(), 3, side, side), device)
-}
-
-/// The order of the images: shuffled anew each epoch, known from the iteration alone.
-struct Order {
-    images: usize,
-    seed: u64,
-    epoch: Option<u64>,
-    shuffled: Vec<usize>,
-}
-
-impl Order {
-    fn new(images: usize, seed: u64) -> Self {
-        Self {
-            images,
-            seed,
-            epoch: None,
-            shuffled: Vec::new(),
-        }
-    }
-
-    fn batch(&mut self, iteration: u64, size: usize) -> Vec<usize> {
-        let first = iteration * size as u64;
-        (first..first + size as u64)
-            .map(|position| self.at(position))
-            .collect()
-    }
-
-    fn at(&mut self, position: u64) -> usize {
-        let (epoch, index) = (position / self.images as u64, position % self.images as u64);
-        if self.epoch != Some(epoch) {
-            self.shuffled = (0..self.images).collect();
-            self.shuffled
-                .shuffle(&mut item_rng(self.seed, epoch, SHUFFLE));
-            self.epoch = Some(epoch);
-        }
-        self.shuffled[index as usize]
-    }
 }
 
 #[cfg(test)]

@@ -1,21 +1,18 @@
 //! The decoder that rebuilds the encoder's features: pre-norm blocks with linear attention.
 //!
 //! Linear attention cannot focus on single tokens, so it does not pass an anomaly on unchanged
-//! (Guo et al., "Dinomaly"). With `phi(u) = elu(u) + 1`:
-//! `o_n = phi(q_n) KV / (phi(q_n) . sum phi(k))`, `KV = sum phi(k_n) v_n`, all in f32.
+//! (Guo et al., "Dinomaly").
 
 use candle_core::{Module, Result, Tensor};
 use candle_nn::VarBuilder;
 
 use super::super::kernels::gelu;
-use super::super::layers::{Heads, LayerNorm, Linear, Mode, linear, merge_heads};
+use super::super::layers::{Heads, LayerNorm, Linear, Mode, linear, linear_attention};
 use super::super::tensors::TensorSpecs;
 use super::{INITIAL_WEIGHT, NORM_EPSILON};
 
 /// Width of the hidden layer of a block's MLP, in units of the token width.
 const MLP_RATIO: usize = 4;
-/// Keeps the attention's denominator from being zero.
-const DENOMINATOR_EPSILON: f64 = 1e-6;
 
 /// The decoder's blocks.
 #[derive(Clone, Debug)]
@@ -103,16 +100,4 @@ impl Block {
         let hidden = gelu(&self.fc1.forward(&self.norm2.forward(&tokens, mode)?)?)?;
         tokens + self.fc2.forward(&hidden)?
     }
-}
-
-fn linear_attention(heads: &Heads) -> Result<Tensor> {
-    let queries = (heads.queries.elu(1.)? + 1.)?;
-    let keys = (heads.keys.elu(1.)? + 1.)?;
-    let summary = keys.t()?.matmul(&heads.values)?;
-    let key_sums = keys.sum_keepdim(2)?;
-    let denominators = queries.matmul(&key_sums.t()?)?;
-    let rebuilt = queries
-        .matmul(&summary)?
-        .broadcast_div(&(denominators + DENOMINATOR_EPSILON)?)?;
-    merge_heads(&rebuilt)
 }

@@ -7,7 +7,10 @@ use candle_core::{Device, Tensor};
 use super::super::Mode;
 use super::super::testing::{lively_weights, network, random_images, tiny_config};
 use super::super::vit::Vit;
-use super::{Amplification, Mvmcad, MvmcadConfig, PriorMode};
+use super::{
+    Amplification, AmplificationScope, AmplificationSoftmax, AmplificationStrength, Mvmcad,
+    MvmcadConfig, PriorMode, Target,
+};
 
 /// Sum of all distances, in f64 on the host to keep the differences sharp.
 fn loss_value(config: &MvmcadConfig, tensors: &HashMap<String, Tensor>, images: &Tensor) -> f64 {
@@ -22,7 +25,7 @@ fn loss_value(config: &MvmcadConfig, tensors: &HashMap<String, Tensor>, images: 
 
 fn features_distances(network: &Mvmcad, images: &Tensor) -> [Tensor; 2] {
     network
-        .forward_groups(images, Mode::Train)
+        .forward_groups(images, &[2], Mode::Train)
         .unwrap()
         .distances()
         .unwrap()
@@ -32,10 +35,14 @@ fn features_distances(network: &Mvmcad, images: &Tensor) -> [Tensor; 2] {
 /// along a fixed direction that has nothing to do with it.
 #[track_caller]
 fn assert_gradients(amplification: Amplification) {
-    let config = tiny_config(PriorMode::Off, amplification);
-    let tensors = lively_weights(&config, 3);
+    assert_gradients_of(&tiny_config(PriorMode::Off, amplification));
+}
+
+#[track_caller]
+fn assert_gradients_of(config: &MvmcadConfig) {
+    let tensors = lively_weights(config, 3);
     let images = random_images(2, 28, 4);
-    let (network, variables) = network(&config, &tensors);
+    let (network, variables) = network(config, &tensors);
     let [first, second] = features_distances(&network, &images);
     let loss = (first.sum_all().unwrap() + second.sum_all().unwrap()).unwrap();
     let gradients = loss.backward().unwrap();
@@ -61,7 +68,7 @@ fn assert_gradients(amplification: Amplification) {
                 let mut tensors = tensors.clone();
                 let moved = (variable.as_tensor().detach() + (&direction * step).unwrap()).unwrap();
                 tensors.insert(name.clone(), moved);
-                loss_value(&config, &tensors, &images)
+                loss_value(config, &tensors, &images)
             };
             let found = (moved(step) - moved(-step)) / (2. * step);
             let tolerance = 3e-3 + 0.02 * expected.abs();
@@ -92,6 +99,19 @@ fn every_trained_tensor_has_the_right_gradient_with_amplification_in_place_of_th
     assert_gradients(Amplification::Replace);
 }
 
+#[test]
+fn every_trained_tensor_has_the_right_gradient_in_every_form_of_amplification() {
+    let form = |change: fn(&mut MvmcadConfig)| {
+        let mut config = tiny_config(PriorMode::Off, Amplification::After);
+        change(&mut config);
+        assert_gradients_of(&config);
+    };
+    form(|config| config.amplification_softmax = AmplificationSoftmax::Tokens);
+    form(|config| config.amplification_scope = AmplificationScope::Part);
+    form(|config| config.amplification_strength = AmplificationStrength::Adaptive);
+    form(|config| config.target = Target::Recentred);
+}
+
 /// The targets are detached, so the loss cannot be differenced through the encoder as it stands;
 /// here they are held fixed and only the reconstruction follows the prior.
 #[track_caller]
@@ -100,14 +120,16 @@ fn assert_prior_gradients(prior: PriorMode) {
     let tensors = lively_weights(&config, 5);
     let images = random_images(2, 28, 6);
     let (network_now, variables) = network(&config, &tensors);
-    let features = network_now.forward_groups(&images, Mode::Train).unwrap();
+    let features = network_now
+        .forward_groups(&images, &[2], Mode::Train)
+        .unwrap();
     let targets = features.encoder.clone();
     let [first, second] = features.distances().unwrap();
     let loss = (first.sum_all().unwrap() + second.sum_all().unwrap()).unwrap();
     let gradients = loss.backward().unwrap();
     let loss_at = |tensors: &HashMap<String, Tensor>| {
         let (network, _) = network(&config, tensors);
-        let mut features = network.forward_groups(&images, Mode::Train).unwrap();
+        let mut features = network.forward_groups(&images, &[2], Mode::Train).unwrap();
         features.encoder = targets.clone();
         let [first, second] = features.distances().unwrap();
         let values = Tensor::cat(&[first, second], 0)
@@ -174,7 +196,7 @@ fn targets_carry_no_gradient() {
     let config = tiny_config(PriorMode::Calibrated, Amplification::After);
     let (network, _) = network(&config, &lively_weights(&config, 7));
     let features = network
-        .forward_groups(&random_images(1, 28, 8), Mode::Train)
+        .forward_groups(&random_images(1, 28, 8), &[1], Mode::Train)
         .unwrap();
     assert!(features.encoder.iter().all(|target| !target.track_op()));
     assert!(features.decoder.iter().all(Tensor::track_op));
@@ -189,7 +211,7 @@ fn training_and_inference_agree_but_for_dropout() {
         let (network, _) = network(config, &tensors);
         network.reseed_dropout(1);
         let [first, second] = network
-            .forward_groups(&images, mode)
+            .forward_groups(&images, &[2], mode)
             .unwrap()
             .distances()
             .unwrap();

@@ -18,8 +18,10 @@ use candle_core::{D, Result, Tensor};
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
-pub use self::amplification::Amplification;
-use self::amplification::AmplificationLayer;
+pub use self::amplification::{
+    Amplification, AmplificationScope, AmplificationSoftmax, AmplificationStrength,
+};
+use self::amplification::{AmplificationForm, AmplificationLayer};
 use self::bottleneck::{Bottleneck, Dropout};
 use self::decoder::Decoder;
 use self::prior::Prior;
@@ -37,6 +39,8 @@ pub(crate) const INITIAL_WEIGHT: Initial = Initial::TruncatedNormal {
 };
 /// Epsilon of the layer norms outside the encoder, as Dinomaly has it.
 pub(crate) const NORM_EPSILON: f32 = 1e-8;
+/// Epsilon of the norm that recentred targets go through, torch's default for layer norms.
+const RECENTRING_EPSILON: f64 = 1e-5;
 /// Keeps the cosine of a zero vector finite, as torch does.
 const COSINE_EPSILON: f64 = 1e-8;
 
@@ -50,6 +54,18 @@ pub struct MvmcadConfig {
     /// Whether and where amplification takes place.
     #[serde(default)]
     pub amplification: Amplification,
+    /// What the amplification's weights sum up to one over.
+    #[serde(default)]
+    pub amplification_softmax: AmplificationSoftmax,
+    /// Whether views are amplified one by one or all those of a part together.
+    #[serde(default)]
+    pub amplification_scope: AmplificationScope,
+    /// How much of the amplification is added.
+    #[serde(default)]
+    pub amplification_strength: AmplificationStrength,
+    /// What the decoder is to rebuild.
+    #[serde(default)]
+    pub target: Target,
     /// Whether features are whitened by the statistics of good parts before they are rebuilt.
     #[serde(default)]
     pub whitening: bool,
@@ -61,7 +77,51 @@ pub struct MvmcadConfig {
     pub encoder: VitConfig,
 }
 
+/// What the decoder is to rebuild.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// The encoder's patch features as they are.
+    #[default]
+    Plain,
+    /// The patch features less the class token's, brought to mean 0 and variance 1 over their
+    /// channels: what an image shows beyond its class (Guo et al., "Dinomaly2").
+    Recentred,
+}
+
 impl MvmcadConfig {
+    /// The default architecture on this encoder.
+    pub fn new(encoder: VitConfig) -> Self {
+        Self {
+            prior: PriorMode::default(),
+            amplification: Amplification::default(),
+            amplification_softmax: AmplificationSoftmax::default(),
+            amplification_scope: AmplificationScope::default(),
+            amplification_strength: AmplificationStrength::default(),
+            target: Target::default(),
+            whitening: false,
+            decoder_depth: 8,
+            bottleneck_dropout: 0.2,
+            encoder,
+        }
+    }
+
+    /// Whether the views of a part are scored together: a view's map then depends on what other
+    /// views of its part are there.
+    pub fn mixes_views(&self) -> bool {
+        self.amplification != Amplification::Off
+            && self.amplification_scope == AmplificationScope::Part
+    }
+
+    fn amplification_form(&self) -> AmplificationForm {
+        AmplificationForm {
+            place: self.amplification,
+            softmax: self.amplification_softmax,
+            scope: self.amplification_scope,
+            strength: self.amplification_strength,
+        }
+    }
+
     /// Checks that the numbers fit each other.
     ///
     /// # Errors
@@ -101,7 +161,7 @@ impl MvmcadConfig {
         if self.amplification != Amplification::Replace {
             specs.extend("bottleneck", Bottleneck::tensors(width));
         }
-        let amplification = AmplificationLayer::tensors(self.amplification, width, heads);
+        let amplification = AmplificationLayer::tensors(self.amplification_form(), width, heads);
         specs.extend("amplification", amplification);
         specs.extend("decoder", Decoder::tensors(self.decoder_depth, width));
         specs
@@ -188,7 +248,7 @@ impl Mvmcad {
             dropout,
             bottleneck,
             amplification: AmplificationLayer::new(
-                config.amplification,
+                config.amplification_form(),
                 width,
                 heads,
                 trainable.pp("amplification"),
@@ -250,23 +310,31 @@ impl Mvmcad {
         }
     }
 
-    /// Runs bottleneck, amplification and decoder on encoder groups, fresh or cached.
+    /// Runs bottleneck, amplification and decoder on encoder groups, fresh or cached. `views` says
+    /// how many consecutive images of the batch each part has; it matters to a network that mixes
+    /// views ([`MvmcadConfig::mixes_views`]).
     ///
     /// # Errors
-    /// When the device fails.
-    pub fn reconstruct(&self, groups: &EncoderGroups, mode: Mode) -> Result<GroupFeatures> {
-        self.restore(groups, groups, mode)
+    /// When `views` does not sum up to the batch, or the device fails.
+    pub fn reconstruct(
+        &self,
+        groups: &EncoderGroups,
+        views: &[usize],
+        mode: Mode,
+    ) -> Result<GroupFeatures> {
+        self.restore(groups, groups, views, mode)
     }
 
     /// As [`Self::reconstruct`], but what should come out (`wanted`) differs from what goes in
     /// (`given`): in training, the features of an altered image and those of the unaltered one.
     ///
     /// # Errors
-    /// When the device fails.
+    /// When `views` does not sum up to the batch, or the device fails.
     pub fn restore(
         &self,
         given: &EncoderGroups,
         wanted: &EncoderGroups,
+        views: &[usize],
         mode: Mode,
     ) -> Result<GroupFeatures> {
         // The mean over all target blocks, since the groups have equal sizes.
@@ -276,14 +344,11 @@ impl Mvmcad {
             None => self.dropout.forward(&tokens, mode)?,
         };
         if let Some(amplification) = &self.amplification {
-            tokens = amplification.forward(&tokens, mode)?;
+            tokens = amplification.forward(&tokens, views, mode)?;
         }
         let [shallow, deep] = self.decoder.forward(&tokens, mode)?;
         Ok(GroupFeatures {
-            encoder: [
-                self.patches(&wanted.shallow.detach())?,
-                self.patches(&wanted.deep.detach())?,
-            ],
+            encoder: [self.target(&wanted.shallow)?, self.target(&wanted.deep)?],
             decoder: [self.patches(&deep)?, self.patches(&shallow)?],
         })
     }
@@ -291,20 +356,42 @@ impl Mvmcad {
     /// [`Self::encode`], then [`Self::reconstruct`].
     ///
     /// # Errors
-    /// When the images have another side, or the device fails.
-    pub fn forward_groups(&self, images: &Tensor, mode: Mode) -> Result<GroupFeatures> {
-        self.reconstruct(&self.encode(images, mode)?, mode)
+    /// When the images have another side, `views` does not sum up to their number, or the device
+    /// fails.
+    pub fn forward_groups(
+        &self,
+        images: &Tensor,
+        views: &[usize],
+        mode: Mode,
+    ) -> Result<GroupFeatures> {
+        self.reconstruct(&self.encode(images, mode)?, views, mode)
     }
 
     /// Anomaly of each patch, the mean of both groups: `[batch, grid, grid]`.
     ///
     /// # Errors
-    /// When the images have another side, or the device fails.
-    pub fn patch_anomalies(&self, images: &Tensor) -> Result<Tensor> {
-        let features = self.forward_groups(images, Mode::Inference)?;
+    /// As [`Self::forward_groups`].
+    pub fn patch_anomalies(&self, images: &Tensor, views: &[usize]) -> Result<Tensor> {
+        let features = self.forward_groups(images, views, Mode::Inference)?;
         let [first, second] = features.distances()?;
         let grid = self.config.encoder.grid();
         ((first + second)? * 0.5)?.reshape(((), grid, grid))
+    }
+
+    /// What the decoder is to rebuild of one group, cut off from the gradient.
+    fn target(&self, tokens: &Tensor) -> Result<Tensor> {
+        let tokens = tokens.detach();
+        let patches = self.patches(&tokens)?;
+        match self.config.target {
+            Target::Plain => Ok(patches),
+            Target::Recentred => {
+                let beyond_class = patches.broadcast_sub(&tokens.narrow(1, 0, 1)?)?;
+                let mean = beyond_class.mean_keepdim(D::Minus1)?;
+                let centred = beyond_class.broadcast_sub(&mean)?;
+                let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
+                centred.broadcast_div(&(variance + RECENTRING_EPSILON)?.sqrt()?)
+            }
+        }
     }
 
     fn patches(&self, tokens: &Tensor) -> Result<Tensor> {
