@@ -70,6 +70,18 @@ fn base_material(shape: &Shape, point: Vec3) -> Material {
             metal: 0.0,
             roughness: 0.42,
         },
+        ClassKind::HeatSink => metal(Vec3::new(0.72, 0.73, 0.75), 0.36),
+        ClassKind::TerminalBlock => {
+            if shape.terminal_screw(point) < 0.01 {
+                metal(STEEL, 0.3)
+            } else {
+                Material {
+                    tint: Vec3::new(0.12, 0.36, 0.17),
+                    metal: 0.0,
+                    roughness: 0.46,
+                }
+            }
+        }
         ClassKind::Bearing => {
             let radius = point.xy().length();
             if shape.bearing_ball(point) < 0.012 {
@@ -90,11 +102,11 @@ fn base_material(shape: &Shape, point: Vec3) -> Material {
 /// Tool marks: rings on turned parts, lines on rolled plate, speckle on mouldings.
 fn grain(class: ClassKind, point: Vec3, normal: Vec3, shift: Vec3) -> f32 {
     match class {
-        ClassKind::Bracket => {
+        ClassKind::Bracket | ClassKind::HeatSink => {
             let stretched = Vec3::new(point.x * 2.5, point.y * 48.0, point.z * 48.0);
             value_noise(stretched + shift)
         }
-        ClassKind::Cap => rough_noise(point * 34.0 + shift),
+        ClassKind::Cap | ClassKind::TerminalBlock => rough_noise(point * 34.0 + shift),
         ClassKind::Bolt | ClassKind::Gear | ClassKind::Bushing | ClassKind::Bearing => {
             let radius = point.xy().length();
             let across = if normal.z.abs() > 0.7 {

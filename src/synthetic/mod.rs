@@ -4,7 +4,7 @@
 //! cameras. A defect lives on the part's surface, so the cameras that face it show it and the
 //! others do not. A seed fixes everything (pose, light, material, sensor noise, defect), on any
 //! number of threads, which makes a picture of the part *without* its defect available too: the
-//! mask is where the defect changes the visible surface, found by comparing the two.
+//! mask outlines where the defect changes the visible surface, found by comparing the two.
 //!
 //! What the masks promise: outside the mask a picture equals that of the intact part bit for bit,
 //! but for the shading that a defect throws onto its immediate surroundings (contact shadow and
@@ -18,6 +18,7 @@ mod defect;
 mod geometry;
 mod material;
 mod noise;
+mod outline;
 mod renderer;
 mod scene;
 mod shape;

@@ -9,6 +9,7 @@ use super::camera::{Camera, CameraView};
 use super::defect::{Anchor, Defect, DefectKind};
 use super::geometry::{sphere_span, tangents};
 use super::noise::sensor_noise;
+use super::outline::outlined;
 use super::scene::{AlteredPart, Sample, Scene, Solid};
 use super::shape::Shape;
 use super::{ClassKind, SyntheticPart};
@@ -42,8 +43,8 @@ const VISIBLE_LEVELS: f32 = 5.0;
 /// Renders every view of a part, `size` pixels square, in the order of [`CameraView::ALL`].
 ///
 /// A defective part shows its defect in at least one view. Each view's mask is found by rendering
-/// the part with and without its defect in the same scene: it holds the pixels whose visible
-/// surface the defect has changed, by enough to be seen. All other pixels are those of the intact
+/// the part with and without its defect in the same scene: it outlines the pixels whose visible
+/// surface the defect has changed, by enough to be seen, as a person would. All other pixels are those of the intact
 /// part, except that within a sphere around the defect its own shadow is kept.
 pub fn render(part: &SyntheticPart, size: u32) -> Vec<RenderedView> {
     let studio = Studio::new(part, size);
@@ -55,7 +56,7 @@ pub fn render(part: &SyntheticPart, size: u32) -> Vec<RenderedView> {
     let Some(kind) = part.defect else {
         return bases
             .into_iter()
-            .map(|base| studio.finished(base, Vec::new()))
+            .map(|base| studio.finished(base, Changes::default()))
             .collect();
     };
     let (_, changes) = studio.place(kind);
@@ -81,14 +82,20 @@ struct BaseView {
     light: Vec<Vec3>,
 }
 
-/// A pixel that the defect changes: in the mask with its new light, or only shaded by it.
+/// A pixel that the defect changes: with its new light, or only shaded by it.
 #[derive(Clone, Copy)]
 pub(super) enum Change {
     Surface(Vec3),
     Shading(Vec3),
 }
 
-pub(super) type Changes = Vec<(usize, Change)>;
+/// What a defect changes in one view.
+#[derive(Default)]
+pub(super) struct Changes {
+    pixels: Vec<(usize, Change)>,
+    /// One flag a pixel of the picture; empty where nothing changes.
+    mask: Vec<bool>,
+}
 
 /// Everything about one part that does not depend on its defect.
 pub(crate) struct Studio {
@@ -284,7 +291,22 @@ impl Studio {
                 changes.push((index, change));
             }
         }
-        changes
+        self.outlined(changes)
+    }
+
+    /// The changes with the mask as a person would draw it: specks are as good as not there.
+    fn outlined(&self, changes: Vec<(usize, Change)>) -> Changes {
+        let side = self.size as usize;
+        let mut changed = vec![false; side * side];
+        for (index, change) in &changes {
+            changed[*index] = matches!(change, Change::Surface(_));
+        }
+        let mask = outlined(&changed, side);
+        let pixels = changes
+            .into_iter()
+            .filter(|(index, change)| mask[*index] || matches!(change, Change::Shading(_)))
+            .collect();
+        Changes { pixels, mask }
     }
 
     fn change(&self, station: &Station, altered: &AlteredPart, index: usize) -> Option<Change> {
@@ -308,16 +330,14 @@ impl Studio {
     fn finished(&self, base: BaseView, changes: Changes) -> RenderedView {
         let station = &self.cameras[base.station];
         let mut light = base.light;
-        let mut mask = vec![false; light.len()];
-        for (index, change) in changes {
+        for (index, change) in changes.pixels {
             match change {
-                Change::Surface(new) => {
-                    light[index] = new;
-                    mask[index] = true;
-                }
+                Change::Surface(new) => light[index] = new,
                 Change::Shading(share) => light[index] *= share,
             }
         }
+        let mut mask = changes.mask;
+        mask.resize(light.len(), false);
         let mut pixels = Vec::with_capacity(light.len() * 3);
         for (index, light) in light.into_iter().enumerate() {
             let levels = developed(light, station.exposure);
@@ -362,10 +382,7 @@ fn averaged(samples: &[Sample; 4]) -> Vec3 {
 }
 
 fn surface_pixels(changes: &Changes) -> usize {
-    changes
-        .iter()
-        .filter(|(_, change)| matches!(change, Change::Surface(_)))
-        .count()
+    changes.mask.iter().filter(|&&is_defect| is_defect).count()
 }
 
 /// Whether two rays through the same place met different matter.

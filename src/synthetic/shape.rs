@@ -1,4 +1,4 @@
-//! The parts: six classes as signed-distance solids, standing on `z = 0` around the z axis.
+//! The parts: eight classes as signed-distance solids, standing on `z = 0` around the z axis.
 //!
 //! A [`Shape`] may lack one of its class's features (a tooth, a hole, a rib); each feature has a
 //! bounding sphere outside which the solid is the intact one.
@@ -24,17 +24,23 @@ pub enum ClassKind {
     Cap,
     /// A deep-groove ball bearing.
     Bearing,
+    /// A cooling body of extruded aluminium: base plate, fins, four holes.
+    HeatSink,
+    /// A moulded terminal block with six screws.
+    TerminalBlock,
 }
 
 impl ClassKind {
     /// Every class.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::Bolt,
         Self::Gear,
         Self::Bushing,
         Self::Bracket,
         Self::Cap,
         Self::Bearing,
+        Self::HeatSink,
+        Self::TerminalBlock,
     ];
 
     /// The class's name.
@@ -46,6 +52,8 @@ impl ClassKind {
             Self::Bracket => "bracket",
             Self::Cap => "cap",
             Self::Bearing => "bearing",
+            Self::HeatSink => "heat-sink",
+            Self::TerminalBlock => "terminal-block",
         }
     }
 
@@ -58,6 +66,8 @@ impl ClassKind {
             Self::Bracket => (1.16, 1.25),
             Self::Cap => (0.84, 1.05),
             Self::Bearing => (0.46, 1.04),
+            Self::HeatSink => (0.62, 1.18),
+            Self::TerminalBlock => (0.88, 1.10),
         };
         (Vec3::Z * (0.5 * height), radius)
     }
@@ -71,6 +81,8 @@ impl ClassKind {
             Self::Bracket => 5,
             Self::Cap => CAP_RIBS + 1,
             Self::Bearing => BEARING_BALLS,
+            Self::HeatSink => SINK_FINS + SINK_HOLES.len(),
+            Self::TerminalBlock => TERMINALS,
         }
     }
 
@@ -91,6 +103,11 @@ impl ClassKind {
             Self::Cap if feature < CAP_RIBS => (ring(0.86, feature, CAP_RIBS, 0.0, 0.36), 0.46),
             Self::Cap => (Vec3::Z * 0.82, 0.36),
             Self::Bearing => (ring(BEARING_PITCH, feature, BEARING_BALLS, 0.0, 0.23), 0.24),
+            Self::HeatSink if feature < SINK_FINS => {
+                (Vec3::new(sink_fin_place(feature), 0.0, 0.36), 0.68)
+            }
+            Self::HeatSink => (SINK_HOLES[feature - SINK_FINS], 0.2),
+            Self::TerminalBlock => (Vec3::new(terminal_place(feature), -0.08, 0.6), 0.22),
         }
     }
 }
@@ -108,6 +125,33 @@ const BRACKET_HOLES: [Vec3; 4] = [
     Vec3::new(-0.56, 0.54, 0.72),
     Vec3::new(0.56, 0.54, 0.72),
 ];
+const SINK_FINS: usize = 7;
+const SINK_FIN_SPACING: f32 = 0.2;
+const SINK_HOLES: [Vec3; 4] = [
+    Vec3::new(-0.82, -0.44, 0.06),
+    Vec3::new(0.82, -0.44, 0.06),
+    Vec3::new(-0.82, 0.44, 0.06),
+    Vec3::new(0.82, 0.44, 0.06),
+];
+const TERMINALS: usize = 6;
+const TERMINAL_SPACING: f32 = 0.28;
+
+/// Where on the x axis a fin of the heat sink stands.
+fn sink_fin_place(number: usize) -> f32 {
+    (number as f32 - 0.5 * (SINK_FINS - 1) as f32) * SINK_FIN_SPACING
+}
+
+/// Where on the x axis a screw of the terminal block stands.
+fn terminal_place(number: usize) -> f32 {
+    (number as f32 - 0.5 * (TERMINALS - 1) as f32) * TERMINAL_SPACING
+}
+
+/// The nearest place of a row, and its number.
+fn nearest_place(x: f32, spacing: f32, count: usize, place: fn(usize) -> f32) -> (f32, usize) {
+    let number = (x / spacing + 0.5 * (count - 1) as f32).round();
+    let number = number.clamp(0.0, (count - 1) as f32) as usize;
+    (x - place(number), number)
+}
 
 /// A part's solid, whole or lacking one feature.
 #[derive(Clone, Copy, Debug)]
@@ -126,6 +170,8 @@ impl Shape {
             ClassKind::Bracket => self.bracket(point),
             ClassKind::Cap => self.cap(point),
             ClassKind::Bearing => self.bearing(point),
+            ClassKind::HeatSink => self.heat_sink(point),
+            ClassKind::TerminalBlock => self.terminal_block(point),
         }
     }
 
@@ -303,6 +349,55 @@ impl Shape {
             ball(local)
         };
         rings.min(balls).min(self.bearing_cage(point, radius))
+    }
+
+    fn heat_sink(&self, point: Vec3) -> f32 {
+        let mut solid = cuboid(point - Vec3::Z * 0.06, Vec3::new(0.96, 0.6, 0.06), 0.02);
+        for (number, center) in SINK_HOLES.iter().enumerate() {
+            if !self.lacks(SINK_FINS + number) {
+                let hole = (point - *center).xy().length() - 0.09;
+                solid = carved(solid, hole, 0.015);
+            }
+        }
+        let (_, nearest) = nearest_place(point.x, SINK_FIN_SPACING, SINK_FINS, sink_fin_place);
+        // A fin may be missing; then one of its neighbours is the nearest.
+        for number in nearest.saturating_sub(1)..(nearest + 2).min(SINK_FINS) {
+            if !self.lacks(number) {
+                let center = Vec3::new(sink_fin_place(number), 0.0, 0.36);
+                let fin = cuboid(point - center, Vec3::new(0.035, 0.58, 0.26), 0.015);
+                solid = blended(solid, fin, 0.04);
+            }
+        }
+        solid
+    }
+
+    fn terminal_block(&self, point: Vec3) -> f32 {
+        let body = cuboid(point - Vec3::Z * 0.38, Vec3::new(0.92, 0.4, 0.38), 0.03);
+        let ridge = cuboid(
+            point - Vec3::new(0.0, 0.29, 0.78),
+            Vec3::new(0.88, 0.09, 0.1),
+            0.03,
+        );
+        let (x, number) = nearest_place(point.x, TERMINAL_SPACING, TERMINALS, terminal_place);
+        let from_axis = Vec2::new(x, point.y + 0.08).length();
+        let well = (from_axis - 0.11).max(0.48 - point.z);
+        let opening = rectangle(Vec2::new(x, point.z - 0.24), Vec2::new(0.08, 0.09));
+        let solid = carved(blended(body, ridge, 0.03), well, 0.015);
+        let solid = carved(solid, opening.max(point.y + 0.15), 0.015);
+        if self.lacks(number) {
+            return solid;
+        }
+        solid.min(self.terminal_screw(point))
+    }
+
+    /// How far `point` is from the terminal block's nearest screw, for its material too.
+    pub(crate) fn terminal_screw(&self, point: Vec3) -> f32 {
+        let (x, number) = nearest_place(point.x, TERMINAL_SPACING, TERMINALS, terminal_place);
+        let across = Vec2::new(x, point.y + 0.08);
+        let head = extruded_round(across.length() - 0.092, point.z, 0.4, 0.68, 0.012);
+        // No two slots point the same way.
+        let slot = rectangle(rotated(across, 0.7 * number as f32), Vec2::new(0.014, 0.12));
+        carved(head, slot.max(0.63 - point.z), 0.005)
     }
 
     pub(crate) fn bearing_cage(&self, point: Vec3, radius: f32) -> f32 {
