@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use safetensors::tensor::{Dtype, TensorView};
 
 use crate::evaluation::measurement::{MeasuredPart, measure};
 use crate::evaluation::table::tabulate;
@@ -32,6 +33,10 @@ pub struct EvalArguments {
     /// File to write every view's score to, as CSV
     #[arg(long, value_name = "FILE")]
     pub scores: Option<PathBuf>,
+    /// Folder to write every anomaly map to, `<class>/<part>.safetensors`: one f32 tensor a view,
+    /// `[height, width]`
+    #[arg(long, value_name = "FOLDER")]
+    pub maps: Option<PathBuf>,
     /// File to write the table to, besides printing it
     #[arg(long, value_name = "FILE")]
     pub table: Option<PathBuf>,
@@ -51,7 +56,16 @@ pub fn run(arguments: &EvalArguments) -> anyhow::Result<()> {
     let listed =
         list_parts(&arguments.data, Some(&arguments.masks)).context("cannot use the data")?;
     let mut parts = Vec::with_capacity(listed.len());
-    measure_all(&bundle, &arguments.device, &listed, |part| parts.push(part))?;
+    let mut failure = None;
+    measure_all(&bundle, &arguments.device, &listed, |part| {
+        if let Some(folder) = &arguments.maps {
+            failure = failure.take().or(write_maps(folder, &part).err());
+        }
+        parts.push(part);
+    })?;
+    if let Some(error) = failure {
+        return Err(error);
+    }
     let mut text = tabulate(&parts.iter().collect::<Vec<_>>()).to_markdown();
     if let Some(kinds) = &kinds {
         text.push('\n');
@@ -73,6 +87,35 @@ pub fn run(arguments: &EvalArguments) -> anyhow::Result<()> {
 
 fn write(file: &Path, text: &str) -> anyhow::Result<()> {
     std::fs::write(file, text).with_context(|| format!("cannot write `{}`", file.display()))
+}
+
+fn write_maps(folder: &Path, part: &MeasuredPart) -> anyhow::Result<()> {
+    let folder = folder.join(&part.class);
+    let file = folder.join(format!("{}.safetensors", part.part));
+    let bytes: Vec<Vec<u8>> = part
+        .views
+        .iter()
+        .map(|view| {
+            view.map
+                .values
+                .iter()
+                .flat_map(|value| value.to_le_bytes())
+                .collect()
+        })
+        .collect();
+    let tensors = part
+        .views
+        .iter()
+        .zip(&bytes)
+        .map(|(view, bytes)| {
+            let shape = vec![view.map.height, view.map.width];
+            Ok((&view.view, TensorView::new(Dtype::F32, shape, bytes)?))
+        })
+        .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
+    std::fs::create_dir_all(&folder)
+        .with_context(|| format!("cannot make the folder `{}`", folder.display()))?;
+    safetensors::serialize_to_file(tensors, None, &file)
+        .with_context(|| format!("cannot write `{}`", file.display()))
 }
 
 /// Scores every part and hands it on, with a progress bar.
