@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use crate::model::vit::{PositionInterpolation, VitConfig};
 use crate::training::Device;
 use crate::training::dataset::load_canvases;
-use crate::training::encoder_file::save_encoder;
+use crate::training::encoder_file::{EncoderChanges, read_encoder, save_encoder};
 use crate::training::iteration::CheckpointSettings;
 use crate::training::pretraining::{Pretext, PretrainingSettings, pretrain};
 
@@ -24,6 +24,10 @@ pub struct PretrainArguments {
     /// Share of the examples that come from `--images`
     #[arg(long, default_value_t = 0.9)]
     pub images_share: f64,
+    /// Encoder that `pretrain` wrote, to go on from instead of random weights: its patch, width,
+    /// heads, depth and targets are kept, `--side` may differ
+    #[arg(long, value_name = "FILE")]
+    pub init: Option<PathBuf>,
     /// What the encoder is asked about its images
     #[arg(long, value_enum, default_value_t = PretextChoice::Both)]
     pub pretext: PretextChoice,
@@ -145,19 +149,39 @@ impl PretrainArguments {
 /// # Errors
 /// When the images, the settings, the checkpoint or the device are at fault.
 pub fn run(arguments: &PretrainArguments) -> anyhow::Result<()> {
-    let settings = arguments.settings();
+    let mut settings = arguments.settings();
+    let first = match &arguments.init {
+        None => None,
+        Some(path) => {
+            let changes = EncoderChanges {
+                input_side: Some(arguments.side),
+                targets: None,
+            };
+            let encoder = read_encoder(path, &changes).context("cannot use the encoder")?;
+            Some(encoder.at_its_grid().context("cannot use the encoder")?)
+        }
+    };
+    if let Some(first) = &first {
+        settings.encoder = first.config.clone();
+    }
     let given =
         load_canvases(&arguments.images, arguments.side).context("cannot use the images")?;
     println!(
         "pretraining on formula images and {} given ones",
         given.len()
     );
-    let tensors = pretrain(&settings, &given, &Device::Cpu, |iteration, means| {
-        println!(
-            "iteration {iteration} loss {:.4} altered {:.4} pixels {:.4}",
-            means[0], means[1], means[2]
-        );
-    })
+    let tensors = pretrain(
+        &settings,
+        &given,
+        first.as_ref(),
+        &Device::Cpu,
+        |iteration, means| {
+            println!(
+                "iteration {iteration} loss {:.4} altered {:.4} pixels {:.4}",
+                means[0], means[1], means[2]
+            );
+        },
+    )
     .context("pretraining failed")?;
     save_encoder(&arguments.output, &settings.encoder, &tensors)
         .context("cannot keep the encoder")?;

@@ -10,11 +10,14 @@ use candle_core::Tensor;
 
 use super::TrainingError;
 use super::checkpoint::write_tensors;
+use crate::model::position::resize_table;
 use crate::model::vit::{PositionInterpolation, VitConfig};
 use crate::model::vit_weights::{load_encoder, read_tensors};
 
 /// Metadata key under which our own files keep the architecture.
 const ARCHITECTURE: &str = "panoptes_encoder";
+/// Name of the position table.
+const POSITION: &str = "position";
 /// Width of one attention head in every published encoder that is supported.
 const HEAD_WIDTH: usize = 64;
 
@@ -25,6 +28,23 @@ pub struct Encoder {
     pub config: VitConfig,
     /// Weights by the names of [`VitConfig::tensors`].
     pub tensors: HashMap<String, Tensor>,
+}
+
+impl Encoder {
+    /// The same encoder with its position table brought to the grid of its input, so that the table
+    /// can be trained there.
+    ///
+    /// # Errors
+    /// When the table is missing or misshapen.
+    pub fn at_its_grid(mut self) -> candle_core::Result<Self> {
+        let Some(table) = self.tensors.get(POSITION) else {
+            candle_core::bail!("tensor `{POSITION}` is missing");
+        };
+        let table = resize_table(table, &self.config)?;
+        self.tensors.insert(POSITION.to_owned(), table);
+        self.config.position_side = self.config.grid();
+        Ok(self)
+    }
 }
 
 /// Changes to an encoder's architecture that need no other weights.

@@ -7,12 +7,16 @@
 use candle_core::{D, Device, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
+use super::encoder_file::Encoder;
 use super::formula::Canvas;
 use super::iteration::{CheckpointSettings, Plan};
 use super::optimiser::{OptimiserSettings, Parameters, Schedule};
 use super::parallel::{ShardLoss, shard_gradients};
 use super::pretext::{Example, PretextSettings, example};
-use super::{TrainingError, at_least_one, builder, digest, item_rng, parameters, share, values};
+use super::{
+    TrainingError, at_least_one, builder, digest, item_rng, parameters, share, tensor_digest,
+    values,
+};
 use crate::model::Mode;
 use crate::model::tensors::{Initial, TensorSpecs};
 use crate::model::vit::{Vit, VitConfig};
@@ -98,9 +102,13 @@ impl PretrainingSettings {
     }
 
     /// What must be equal for a checkpoint to be taken up.
-    fn fingerprint(&self, given: &[Canvas]) -> String {
-        format!(
-            "{:?} {:?} pixels {} given {} images {} {:016x} iterations {} batch {} rate {} warm-up {}",
+    fn fingerprint(&self, given: &[Canvas], first: Option<&Encoder>) -> Result<String> {
+        let first = match first {
+            None => "random weights".to_owned(),
+            Some(first) => format!("weights {:016x}", tensor_digest(&first.tensors)?),
+        };
+        Ok(format!(
+            "{:?} {:?} {first} pixels {} given {} images {} {:016x} iterations {} batch {} rate {} warm-up {}",
             self.encoder,
             self.pretext,
             self.pixel_weight,
@@ -111,8 +119,27 @@ impl PretrainingSettings {
             self.batch,
             self.learning_rate,
             self.warm_up
-        )
+        ))
     }
+}
+
+/// Puts an encoder's weights into the parameters.
+fn take_weights(
+    parameters: &Parameters,
+    settings: &PretrainingSettings,
+    first: &Encoder,
+) -> std::result::Result<(), TrainingError> {
+    if first.config != settings.encoder {
+        let (expected, found) = (&settings.encoder, &first.config);
+        let rule = format!("`init`: expected an encoder of `{expected:?}`, found `{found:?}`");
+        return Err(TrainingError::Setting(rule));
+    }
+    for (name, weights) in &first.tensors {
+        if let Some(variable) = parameters.get(&format!("{ENCODER}{name}")) {
+            variable.set(weights)?;
+        }
+    }
+    Ok(())
 }
 
 /// What is trained beside the encoder, and thrown away afterwards.
@@ -136,7 +163,8 @@ fn head_tensors(encoder: &VitConfig) -> TensorSpecs {
 /// A pretrained encoder's tensors, by the names of [`VitConfig::tensors`].
 pub type EncoderTensors = std::collections::BTreeMap<String, Tensor>;
 
-/// Runs pretraining; `report` is called with the iteration and the running means of the loss, of
+/// Runs pretraining, from random weights or from those of `first`, whose architecture must be the
+/// settings'; `report` is called with the iteration and the running means of the loss, of
 /// the alteration loss and of the pixel loss.
 ///
 /// # Errors
@@ -144,6 +172,7 @@ pub type EncoderTensors = std::collections::BTreeMap<String, Tensor>;
 pub fn pretrain(
     settings: &PretrainingSettings,
     given: &[Canvas],
+    first: Option<&Encoder>,
     device: &Device,
     mut report: impl FnMut(u64, &[f64]),
 ) -> std::result::Result<EncoderTensors, TrainingError> {
@@ -152,6 +181,9 @@ pub fn pretrain(
     specs.extend("encoder", settings.encoder.tensors());
     specs.extend("head", head_tensors(&settings.encoder));
     let parameters = parameters(&specs.initial_variables(settings.seed, device)?);
+    if let Some(first) = first {
+        take_weights(&parameters, settings, first)?;
+    }
     let network = Pretrainer::new(&settings.encoder, &parameters, device)?;
     let plan = Plan {
         optimiser: OptimiserSettings::pretraining(),
@@ -162,7 +194,7 @@ pub fn pretrain(
             iterations: settings.iterations,
         },
         seed: settings.seed,
-        fingerprint: settings.fingerprint(given),
+        fingerprint: settings.fingerprint(given, first)?,
         checkpoint: &settings.checkpoint,
     };
     let step = |iteration| {
