@@ -3,7 +3,7 @@
 //! Dropout in training keeps the decoder from copying what it is given, so that anomalies are
 //! not reproduced (Guo et al., "Dinomaly"). At inference it is a plain MLP.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{Module, Result, Tensor};
 use candle_nn::VarBuilder;
@@ -34,13 +34,9 @@ impl Dropout {
     }
 
     pub(crate) fn reseed(&self, seed: u64) {
-        *self.random() = ChaCha8Rng::seed_from_u64(seed);
-    }
-
-    /// The random numbers, for other noise of the same training step.
-    pub(crate) fn random(&self) -> MutexGuard<'_, ChaCha8Rng> {
-        // A poisoned generator is as good as any other.
-        self.random.lock().unwrap_or_else(PoisonError::into_inner)
+        // A poisoned generator is as good as any other: it is replaced here.
+        *self.random.lock().unwrap_or_else(PoisonError::into_inner) =
+            ChaCha8Rng::seed_from_u64(seed);
     }
 
     pub(crate) fn forward(&self, values: &Tensor, mode: Mode) -> Result<Tensor> {
@@ -50,7 +46,7 @@ impl Dropout {
         let keep = 1. - self.probability;
         let threshold = (f64::from(keep) * f64::from(u32::MAX)) as u32;
         let mask: Vec<f32> = {
-            let mut random = self.random();
+            let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
             (0..values.elem_count())
                 .map(|_| {
                     if random.random::<u32>() <= threshold {

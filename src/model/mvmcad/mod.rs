@@ -11,7 +11,6 @@ mod bottleneck;
 mod decoder;
 #[cfg(test)]
 mod gradients;
-mod masking;
 mod prior;
 mod whitening;
 
@@ -25,8 +24,6 @@ pub use self::amplification::{
 use self::amplification::{AmplificationForm, AmplificationLayer};
 use self::bottleneck::{Bottleneck, Dropout};
 use self::decoder::Decoder;
-pub use self::masking::Masking;
-use self::masking::MaskingLayer;
 use self::prior::Prior;
 pub use self::prior::PriorMode;
 pub use self::whitening::FeatureStatistics;
@@ -76,9 +73,6 @@ pub struct MvmcadConfig {
     pub decoder_depth: usize,
     /// Share of values that dropout removes in training.
     pub bottleneck_dropout: f32,
-    /// Whether and how patches are hidden from the decoder that rebuilds them.
-    #[serde(default)]
-    pub masking: Masking,
     /// The frozen encoder.
     pub encoder: VitConfig,
 }
@@ -106,7 +100,6 @@ impl MvmcadConfig {
             amplification_strength: AmplificationStrength::default(),
             target: Target::default(),
             whitening: false,
-            masking: Masking::default(),
             decoder_depth: 8,
             bottleneck_dropout: 0.2,
             encoder,
@@ -149,7 +142,6 @@ impl MvmcadConfig {
                 "`decoder_depth` must be even and 2 to {LARGEST_DEPTH}, found `{depth}`"
             ));
         }
-        self.masking.validate()?;
         let dropout = self.bottleneck_dropout;
         if !(0. ..1.).contains(&dropout) {
             return Err(format!(
@@ -166,10 +158,6 @@ impl MvmcadConfig {
         let mut specs = TensorSpecs::default();
         specs.extend("prior", Prior::tensors(self.prior));
         specs.extend("whitening", Whitening::tensors(self.whitening, width));
-        specs.extend(
-            "masking",
-            MaskingLayer::tensors(self.masking, &self.encoder),
-        );
         if self.amplification != Amplification::Replace {
             specs.extend("bottleneck", Bottleneck::tensors(width));
         }
@@ -224,7 +212,6 @@ pub struct Mvmcad {
     encoder: Vit,
     prior: Option<Prior>,
     whitening: Option<Whitening>,
-    masking: Option<MaskingLayer>,
     dropout: Dropout,
     bottleneck: Option<Bottleneck>,
     amplification: Option<AmplificationLayer>,
@@ -258,7 +245,6 @@ impl Mvmcad {
             encoder: Vit::new(&config.encoder, encoder)?,
             prior: Prior::new(config.prior, trainable.pp("prior"))?,
             whitening: Whitening::new(config.whitening, width, trainable.pp("whitening"))?,
-            masking: MaskingLayer::new(config.masking, &config.encoder, trainable.pp("masking"))?,
             dropout,
             bottleneck,
             amplification: AmplificationLayer::new(
@@ -282,7 +268,7 @@ impl Mvmcad {
         self.prior.is_none()
     }
 
-    /// Starts the random numbers of dropout and masking anew, so that a training step can be repeated.
+    /// Starts the dropout's random numbers anew, so that a training step can be repeated.
     pub fn reseed_dropout(&self, seed: u64) {
         self.dropout.reseed(seed);
     }
@@ -341,8 +327,6 @@ impl Mvmcad {
 
     /// As [`Self::reconstruct`], but what should come out (`wanted`) differs from what goes in
     /// (`given`): in training, the features of an altered image and those of the unaltered one.
-    /// In training and with [`Masking`] some patches are hidden at random; at inference none are,
-    /// for [`Self::patch_anomalies`] hides each in turn.
     ///
     /// # Errors
     /// When `views` does not sum up to the batch, or the device fails.
@@ -353,38 +337,12 @@ impl Mvmcad {
         views: &[usize],
         mode: Mode,
     ) -> Result<GroupFeatures> {
-        let hidden = match (&self.masking, mode) {
-            (Some(masking), Mode::Train) => {
-                let (images, device) = (given.shallow.dim(0)?, given.shallow.device());
-                let mut random = self.dropout.random();
-                Some(masking.hidden_at_random(images, &mut *random, device)?)
-            }
-            _ => None,
-        };
-        self.rebuild(given, wanted, hidden.as_ref(), views, mode)
-    }
-
-    /// [`Self::restore`] with these patches hidden.
-    fn rebuild(
-        &self,
-        given: &EncoderGroups,
-        wanted: &EncoderGroups,
-        hidden: Option<&Tensor>,
-        views: &[usize],
-        mode: Mode,
-    ) -> Result<GroupFeatures> {
         // The mean over all target blocks, since the groups have equal sizes.
-        let mut tokens = ((&given.shallow + &given.deep)? * 0.5)?;
-        if let (Some(masking), Some(hidden)) = (&self.masking, hidden) {
-            tokens = masking.hide(&tokens, hidden)?;
-        }
+        let tokens = ((&given.shallow + &given.deep)? * 0.5)?;
         let mut tokens = match &self.bottleneck {
             Some(bottleneck) => bottleneck.forward(&tokens, mode)?,
             None => self.dropout.forward(&tokens, mode)?,
         };
-        if let Some(masking) = &self.masking {
-            tokens = masking.place(&tokens)?;
-        }
         if let Some(amplification) = &self.amplification {
             tokens = amplification.forward(&tokens, views, mode)?;
         }
@@ -414,20 +372,10 @@ impl Mvmcad {
     /// # Errors
     /// As [`Self::forward_groups`].
     pub fn patch_anomalies(&self, images: &Tensor, views: &[usize]) -> Result<Tensor> {
-        let groups = self.encode(images, Mode::Inference)?;
+        let features = self.forward_groups(images, views, Mode::Inference)?;
+        let [first, second] = features.distances()?;
         let grid = self.config.encoder.grid();
-        let Some(masking) = &self.masking else {
-            let features = self.reconstruct(&groups, views, Mode::Inference)?;
-            return mean(&features.distances()?)?.reshape(((), grid, grid));
-        };
-        let mut anomalies = Vec::with_capacity(masking.passes());
-        for pass in 0..masking.passes() {
-            let hidden = masking.hidden_in(pass, images.device())?;
-            let features = self.rebuild(&groups, &groups, Some(&hidden), views, Mode::Inference)?;
-            let distances = mean(&features.distances()?)?;
-            anomalies.push(distances.broadcast_mul(&hidden.squeeze(D::Minus1)?)?);
-        }
-        sum(&anomalies)?.reshape(((), grid, grid))
+        ((first + second)? * 0.5)?.reshape(((), grid, grid))
     }
 
     /// What the decoder is to rebuild of one group, cut off from the gradient.
@@ -467,14 +415,9 @@ pub fn cosine_distance(left: &Tensor, right: &Tensor) -> Result<Tensor> {
 
 /// The mean of tensors of one shape.
 fn mean(tensors: &[Tensor]) -> Result<Tensor> {
-    sum(tensors)? * (1. / tensors.len() as f64)
-}
-
-/// The sum of tensors of one shape.
-fn sum(tensors: &[Tensor]) -> Result<Tensor> {
     let mut sum = tensors[0].clone();
     for tensor in &tensors[1..] {
         sum = (sum + tensor)?;
     }
-    Ok(sum)
+    sum * (1. / tensors.len() as f64)
 }
