@@ -8,14 +8,13 @@ use clap::Args;
 
 use super::pretrain::CheckpointArguments;
 use crate::domain::ModelIdentity;
-use crate::evaluation::measurement::prepare;
 use crate::model::bundle::{Bundle, Manifest, Precision};
 use crate::model::preprocess::{Normalisation, Preprocessor};
 use crate::training::Device;
-use crate::training::dataset::{PartFolder, list_parts, read_mask};
+use crate::training::dataset::{TrainingImages, Unreadable, list_parts, survey_for_training};
 use crate::training::encoder_file::{EncoderChanges, read_encoder};
 use crate::training::recipe::Recipe;
-use crate::training::reconstruction::{ReconstructionSettings, TrainingPart, reconstruct};
+use crate::training::reconstruction::{ReconstructionSettings, reconstruct};
 
 /// Trains a model bundle on good parts.
 #[derive(Args, Clone, Debug)]
@@ -50,6 +49,9 @@ pub struct TrainArguments {
     /// Memory for the encoder's features; where they do not fit, they are computed in each iteration
     #[arg(long, value_name = "SIZE", default_value = "8GiB")]
     pub feature_cache: ByteSize,
+    /// Memory for the images; where they do not fit, they are read from their files each time
+    #[arg(long, value_name = "SIZE", default_value = "4GiB")]
+    pub image_memory: ByteSize,
     /// Checkpoints
     #[command(flatten)]
     pub checkpoint: CheckpointArguments,
@@ -69,7 +71,7 @@ pub fn run(arguments: &TrainArguments) -> anyhow::Result<()> {
     let side = encoder.config.input_side;
     let normalisation = Normalisation::imagenet(recipe.input.resize.unwrap_or(side));
     let preprocessor = Preprocessor::new(normalisation, side).map_err(anyhow::Error::msg)?;
-    let parts = good_parts(arguments, &preprocessor).context("cannot use the data")?;
+    let images = good_images(arguments, preprocessor).context("cannot use the data")?;
     let map_side = recipe.input.map_side.unwrap_or(side);
     let settings = ReconstructionSettings {
         architecture: recipe.architecture(&encoder.config)?,
@@ -88,12 +90,15 @@ pub fn run(arguments: &TrainArguments) -> anyhow::Result<()> {
     manifest.validate().map_err(anyhow::Error::msg)?;
     std::fs::create_dir_all(&arguments.output)
         .with_context(|| format!("cannot make the folder `{}`", arguments.output.display()))?;
-    let images: usize = parts.iter().map(|part| part.images.len()).sum();
-    println!("training on {images} images of {} parts", parts.len());
+    println!(
+        "training on {} images of {} parts",
+        images.len(),
+        images.parts().len()
+    );
     let tensors = reconstruct(
         &settings,
         &encoder,
-        &parts,
+        &images,
         &Device::Cpu,
         |iteration, means| {
             println!("iteration {iteration} loss {:.5}", means[0]);
@@ -109,35 +114,21 @@ pub fn run(arguments: &TrainArguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The parts without a defect, their views prepared.
-fn good_parts(
+/// The images of the parts without a defect.
+fn good_images(
     arguments: &TrainArguments,
-    preprocessor: &Preprocessor,
-) -> anyhow::Result<Vec<TrainingPart>> {
-    let mut parts = Vec::new();
-    let mut left_out = 0;
-    for part in list_parts(&arguments.data, arguments.masks.as_deref())? {
-        if has_defect(&part)? {
-            left_out += 1;
-            continue;
-        }
-        let images = part.views.iter().map(|view| prepare(view, preprocessor));
-        parts.push(TrainingPart {
-            images: images.collect::<Result<_, _>>()?,
-            class: part.class,
-        });
-    }
+    preprocessor: Preprocessor,
+) -> anyhow::Result<TrainingImages> {
+    let parts = list_parts(&arguments.data, arguments.masks.as_deref())?;
+    let memory = arguments.image_memory.as_u64();
+    let survey = survey_for_training(parts, &preprocessor, memory, Unreadable::Refuse)?;
+    let left_out = survey
+        .parts
+        .iter()
+        .filter(|part| part.is_anomalous())
+        .count();
     if left_out > 0 {
         println!("left {left_out} parts with a defect out");
     }
-    Ok(parts)
-}
-
-fn has_defect(part: &PartFolder) -> anyhow::Result<bool> {
-    for mask in part.views.iter().filter_map(|view| view.mask.as_deref()) {
-        if read_mask(mask)?.defect.contains(&true) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    Ok(TrainingImages::of_good_parts(survey, preprocessor))
 }

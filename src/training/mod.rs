@@ -48,6 +48,20 @@ pub enum TrainingError {
         /// What is wrong with it.
         message: String,
     },
+    /// Images or masks that cannot be used.
+    #[error(
+        "`{parts}` of `{of}` parts cannot be used, at most `{allowed_percent}` % may be left out:\n{faults}"
+    )]
+    Unusable {
+        /// How many parts have such a file.
+        parts: usize,
+        /// Of so many.
+        of: usize,
+        /// The share that may be left out, in per cent.
+        allowed_percent: f64,
+        /// What is wrong with the first of them, a line each.
+        faults: String,
+    },
     /// A folder of images cannot be used.
     #[error(transparent)]
     Folder(#[from] ImageFolderError),

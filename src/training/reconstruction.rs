@@ -3,6 +3,8 @@
 //! Where nothing before the encoder is trained, and memory allows, its features are computed once
 //! and kept, so that an iteration costs the decoder alone.
 
+use std::borrow::{Borrow, Cow};
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
@@ -12,6 +14,7 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
 use super::alteration::alter;
+use super::dataset::{TrainingImages, TrainingPart};
 use super::encoder_file::Encoder;
 use super::formula::Canvas;
 use super::iteration::{CheckpointSettings, Plan};
@@ -26,15 +29,6 @@ use crate::model::{InputImage, Mode};
 
 /// At most about this many images are looked at for the whitening.
 const WHITENING_IMAGES: usize = 512;
-
-/// One good part to train on.
-#[derive(Clone, Debug)]
-pub struct TrainingPart {
-    /// Its class.
-    pub class: String,
-    /// Its views, prepared.
-    pub images: Vec<InputImage>,
-}
 
 /// Settings of a training run.
 #[derive(Clone, Debug, PartialEq)]
@@ -107,12 +101,10 @@ impl ReconstructionSettings {
 pub fn reconstruct(
     settings: &ReconstructionSettings,
     encoder: &Encoder,
-    parts: &[TrainingPart],
+    images: &TrainingImages,
     device: &Device,
     mut report: impl FnMut(u64, &[f64]),
 ) -> std::result::Result<HashMap<String, Tensor>, TrainingError> {
-    let images: Vec<&InputImage> = parts.iter().flat_map(|part| &part.images).collect();
-    let images = images.as_slice();
     settings.validate(images.len())?;
     let specs = settings.architecture.trainable_tensors();
     let parameters = parameters(&specs.initial_variables(settings.recipe.run.seed, device)?);
@@ -125,7 +117,7 @@ pub fn reconstruct(
         fit_whitening(settings, images, &builders)?;
     }
     let source = Source::new(settings, images, &builders)?;
-    let units = units(parts, settings.architecture.mixes_views());
+    let units = units(images.parts(), settings.architecture.mixes_views());
     let batch = (settings.recipe.run.batch * units.len()).div_ceil(images.len());
     let classes: Vec<usize> = units.iter().map(|unit| unit.class).collect();
     let mut order = Order::new(
@@ -162,11 +154,10 @@ pub fn reconstruct(
                     let wanted = source.groups(&network, &shard.images, builders.device)?;
                     let changed = altered_images(settings, images, &shard.images, |item| {
                         item_rng(settings.recipe.run.seed, iteration, before + item)
-                    });
+                    })?;
                     let features = match changed {
                         None => network.reconstruct(&wanted, &shard.views, Mode::Train)?,
                         Some(changed) => {
-                            let changed: Vec<&InputImage> = changed.iter().collect();
                             let side = settings.architecture.encoder.input_side;
                             let changed = stack(&changed, side, builders.device)?;
                             let given = network.encode(&changed, Mode::Train)?;
@@ -202,12 +193,10 @@ fn units(parts: &[TrainingPart], whole_parts: bool) -> Vec<Unit> {
     names.sort_unstable();
     names.dedup();
     let mut units = Vec::new();
-    let mut first = 0;
     for part in parts {
         // Every name is in the list, so the place to insert it at is where it stands.
         let class = names.partition_point(|&name| name < part.class.as_str());
-        let images = first..first + part.images.len();
-        first = images.end;
+        let images = part.images.clone();
         match whole_parts {
             true => units.extend((!images.is_empty()).then_some(Unit { class, images })),
             false => units.extend(images.map(|image| Unit {
@@ -246,52 +235,68 @@ fn shards(units: &[&Unit], limit: usize) -> Vec<Shard> {
 }
 
 /// A digest of the encoder and the images.
-fn data_digest(encoder: &Encoder, images: &[&InputImage]) -> Result<u64> {
+fn data_digest(encoder: &Encoder, images: &TrainingImages) -> Result<u64> {
     let sorted: BTreeMap<&String, &Tensor> = encoder.tensors.iter().collect();
     let weights = sorted
         .values()
         .map(|tensor| tensor.flatten_all()?.to_dtype(DType::F32)?.to_vec1())
         .collect::<Result<Vec<Vec<f32>>>>()?;
-    let images = images.iter().map(|image| image.values.as_slice());
-    Ok(digest(weights.iter().map(Vec::as_slice).chain(images)))
+    Ok(digest(weights.iter().map(Vec::as_slice)) ^ images.digest().rotate_left(1))
+}
+
+/// An image that could not be had, as an error of a step on the device.
+fn no_image(error: TrainingError) -> candle_core::Error {
+    candle_core::Error::Msg(error.to_string())
 }
 
 /// The chosen images, the share of them altered that the settings ask for; `None` where the
 /// settings ask for none.
-fn altered_images(
+fn altered_images<'a>(
     settings: &ReconstructionSettings,
-    images: &[&InputImage],
+    images: &'a TrainingImages,
     chosen: &[usize],
     rng: impl Fn(u64) -> ChaCha8Rng,
-) -> Option<Vec<InputImage>> {
+) -> Result<Option<Vec<Cow<'a, InputImage>>>> {
     if settings.recipe.data.altered_share == 0.0 {
-        return None;
+        return Ok(None);
     }
     let side = settings.architecture.encoder.input_side;
-    let canvas = |index: usize| Canvas::from_normalised(&images[index].values, side);
-    let one = |(item, &index): (usize, &usize)| {
-        let mut image = InputImage::clone(images[index]);
+    let mut given = images.images(chosen).map_err(no_image)?;
+    for (item, image) in given.iter_mut().enumerate() {
         let mut rng = rng(item as u64);
         if rng.random_bool(settings.recipe.data.altered_share) {
-            let donor = |rng: &mut ChaCha8Rng| canvas(rng.random_range(0..images.len()));
-            image.values = alter(&mut rng, &canvas(index), donor).canvas.normalised();
+            let own = Canvas::from_normalised(&image.values, side);
+            let failure = RefCell::new(None);
+            let donor = |rng: &mut ChaCha8Rng| {
+                let index = rng.random_range(0..images.len());
+                let canvas = |donor: &InputImage| Canvas::from_normalised(&donor.values, side);
+                let donor = images.image(index).map(|donor| canvas(&donor));
+                donor.unwrap_or_else(|error| {
+                    failure.replace(Some(error));
+                    own.clone()
+                })
+            };
+            image.to_mut().values = alter(&mut rng, &own, donor).canvas.normalised();
+            if let Some(error) = failure.into_inner() {
+                return Err(no_image(error));
+            }
         }
-        image
-    };
-    Some(chosen.iter().enumerate().map(one).collect())
+    }
+    Ok(Some(given))
 }
 
 /// Sets the whitening from the features of evenly chosen images.
 fn fit_whitening(
     settings: &ReconstructionSettings,
-    images: &[&InputImage],
+    images: &TrainingImages,
     builders: &Builders<'_>,
 ) -> Result<()> {
     let encoder = &settings.architecture.encoder;
     let network = builders.network(&settings.architecture)?;
     let mut statistics = FeatureStatistics::new(encoder.width, encoder.leading_tokens());
     let stride = images.len().div_ceil(WHITENING_IMAGES);
-    for image in images.iter().step_by(stride) {
+    for index in (0..images.len()).step_by(stride) {
+        let image = images.image(index).map_err(no_image)?;
         let batch = stack(&[image], encoder.input_side, builders.device)?;
         statistics.add(&network.encode_raw(&batch, Mode::Inference)?)?;
     }
@@ -342,7 +347,7 @@ enum Source<'a> {
     Cached(Vec<[Tensor; 2]>),
     /// Computed anew from the images.
     Images {
-        images: &'a [&'a InputImage],
+        images: &'a TrainingImages,
         side: usize,
     },
 }
@@ -350,7 +355,7 @@ enum Source<'a> {
 impl<'a> Source<'a> {
     fn new(
         settings: &ReconstructionSettings,
-        images: &'a [&'a InputImage],
+        images: &'a TrainingImages,
         builders: &Builders<'_>,
     ) -> Result<Self> {
         let side = settings.architecture.encoder.input_side;
@@ -361,19 +366,21 @@ impl<'a> Source<'a> {
             return Ok(Self::Images { images, side });
         }
         let share = images.len().div_ceil(settings.threads);
-        let encode = |images: &[&InputImage]| -> Result<Vec<[Tensor; 2]>> {
-            let one = |image: &&InputImage| {
+        let encode = |chosen: &[usize]| -> Result<Vec<[Tensor; 2]>> {
+            let one = |&index: &usize| {
+                let image = images.image(index).map_err(no_image)?;
                 let batch = stack(&[image], side, builders.device)?;
                 let groups = network.encode(&batch, Mode::Inference)?;
                 Ok([groups.shallow, groups.deep])
             };
-            images.iter().map(one).collect()
+            chosen.iter().map(one).collect()
         };
+        let all: Vec<usize> = (0..images.len()).collect();
         let parts: Vec<Result<Vec<[Tensor; 2]>>> = std::thread::scope(|scope| {
             let encode = &encode;
-            let threads: Vec<_> = images
+            let threads: Vec<_> = all
                 .chunks(share)
-                .map(|images| scope.spawn(move || encode(images)))
+                .map(|chosen| scope.spawn(move || encode(chosen)))
                 .collect();
             let join = |thread: std::thread::ScopedJoinHandle<'_, _>| match thread.join() {
                 Ok(result) => result,
@@ -401,7 +408,7 @@ impl<'a> Source<'a> {
                 })
             }
             Self::Images { images, side } => {
-                let chosen: Vec<&InputImage> = chosen.iter().map(|&i| images[i]).collect();
+                let chosen = images.images(chosen).map_err(no_image)?;
                 network.encode(&stack(&chosen, *side, device)?, Mode::Train)
             }
         }
@@ -409,10 +416,14 @@ impl<'a> Source<'a> {
 }
 
 /// Prepared images as one tensor `[images, 3, side, side]`.
-pub(crate) fn stack(images: &[&InputImage], side: usize, device: &Device) -> Result<Tensor> {
+pub(crate) fn stack<I: Borrow<InputImage>>(
+    images: &[I],
+    side: usize,
+    device: &Device,
+) -> Result<Tensor> {
     let values: Vec<f32> = images
         .iter()
-        .flat_map(|image| image.values.iter().copied())
+        .flat_map(|image| image.borrow().values.iter().copied())
         .collect();
     Tensor::from_vec(values, (images.len(), 3, side, side), device)
 }

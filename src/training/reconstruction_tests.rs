@@ -68,15 +68,12 @@ fn images() -> Vec<InputImage> {
 }
 
 /// Parts of three views, the last of one.
-fn parts() -> Vec<TrainingPart> {
-    images()
-        .chunks(3)
-        .enumerate()
-        .map(|(index, images)| TrainingPart {
-            class: ["bolt", "gear"][index % 2].to_owned(),
-            images: images.to_vec(),
-        })
-        .collect()
+fn parts() -> TrainingImages {
+    let images = images();
+    let parts = images.chunks(3).enumerate();
+    TrainingImages::given(
+        parts.map(|(index, images)| (["bolt", "gear"][index % 2].to_owned(), images.to_vec())),
+    )
 }
 
 fn train(settings: &ReconstructionSettings) -> (HashMap<String, Tensor>, Vec<f64>) {
@@ -179,19 +176,19 @@ fn a_run_on_whitened_features_repeats_and_resumes() {
 
 #[test]
 fn only_as_many_images_are_altered_as_asked() {
-    let images = images();
-    let images: Vec<&InputImage> = images.iter().collect();
+    let images = parts();
     let chosen: Vec<usize> = (0..images.len()).collect();
     let changed = |share: f64| {
         let mut settings = settings(PriorMode::Off, 1);
         settings.recipe.data.altered_share = share;
         let rng = |item| ChaCha8Rng::seed_from_u64(item);
-        let altered = altered_images(&settings, &images, &chosen, rng)?;
-        let moved = |(before, after): &(&&InputImage, &InputImage)| {
-            let pairs = before.values.iter().zip(&after.values);
-            pairs.into_iter().any(|(a, b)| (a - b).abs() > 0.1)
+        let altered = altered_images(&settings, &images, &chosen, rng).unwrap()?;
+        let moved = |&index: &usize| {
+            let before = images.image(index).unwrap();
+            let mut pairs = before.values.iter().zip(&altered[index].values);
+            pairs.any(|(a, b)| (a - b).abs() > 0.1)
         };
-        Some(images.iter().zip(&altered).filter(moved).count())
+        Some(chosen.iter().copied().filter(|index| moved(index)).count())
     };
     assert_eq!(changed(0.0), None);
     assert!((1..10).contains(&changed(0.4).unwrap()));
@@ -204,7 +201,7 @@ fn a_run_that_mixes_views_draws_whole_parts_and_resumes() {
     let mut settings = settings(PriorMode::Off, 9);
     settings.architecture.amplification_scope = AmplificationScope::Part;
     settings.recipe.data.sampling = Sampling::ClassBalanced;
-    let units = units(&parts(), true);
+    let units = units(parts().parts(), true);
     let views: Vec<usize> = units.iter().map(|unit| unit.images.len()).collect();
     assert_eq!(views, [3, 3, 3, 1]);
     let chosen: Vec<&Unit> = units.iter().collect();
