@@ -5,6 +5,7 @@ pub mod calibrate;
 pub mod config;
 pub mod demo;
 pub mod eval;
+mod heat;
 pub mod model;
 pub mod pretrain;
 pub mod produce;
