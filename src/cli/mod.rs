@@ -6,6 +6,7 @@ pub mod config;
 pub mod demo;
 pub mod eval;
 mod heat;
+mod interrupts;
 pub mod model;
 pub mod pretrain;
 pub mod produce;

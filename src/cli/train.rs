@@ -1,20 +1,31 @@
 //! `panoptes train`: a model bundle from images of good parts.
 
-use std::path::PathBuf;
+mod curve;
+mod pictures;
+
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use bytesize::ByteSize;
 use clap::Args;
 
-use super::pretrain::CheckpointArguments;
+use super::interrupts::{Interrupts, explain};
 use crate::domain::ModelIdentity;
+use crate::evaluation::validation::LabelledParts;
 use crate::model::bundle::{Bundle, Manifest, Precision};
+use crate::model::device::open_device;
 use crate::model::preprocess::{Normalisation, Preprocessor};
-use crate::training::Device;
-use crate::training::dataset::{TrainingImages, Unreadable, list_parts, survey_for_training};
-use crate::training::encoder_file::{EncoderChanges, read_encoder};
+use crate::training::dataset::{
+    PartFolder, TrainingImages, Unreadable, list_parts, survey_for_training,
+};
+use crate::training::encoder_file::{Encoder, EncoderChanges, read_encoder};
+use crate::training::history::{History, LabelledFigures};
+use crate::training::iteration::CheckpointSettings;
 use crate::training::recipe::Recipe;
-use crate::training::reconstruction::{ReconstructionSettings, reconstruct};
+use crate::training::reconstruction::{
+    Observer, ReconstructionSettings, Tensors, Trained, reconstruct,
+};
+use crate::whole_file;
 
 /// Trains a model bundle on good parts.
 #[derive(Args, Clone, Debug)]
@@ -28,7 +39,7 @@ pub struct TrainArguments {
     /// Encoder: written by `pretrain`, or published weights (timm, DINOv2, Hugging Face)
     #[arg(long, value_name = "FILE")]
     pub encoder: PathBuf,
-    /// Folder to write the bundle to
+    /// Folder to write the bundle to; `training/` in it gets the history, its curve and pictures
     #[arg(short, long, value_name = "FOLDER")]
     pub output: PathBuf,
     /// Name of the model, as results carry it
@@ -43,7 +54,16 @@ pub struct TrainArguments {
     /// A key of the recipe to change: `section.key=value`; may be given again
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub changes: Vec<String>,
-    /// Threads that share the batch
+    /// Folder of labelled parts to judge weights by on the way (`validation.every`)
+    #[arg(long, value_name = "FOLDER", requires = "validation_masks")]
+    pub validation: Option<PathBuf>,
+    /// Folder of their masks with the same relative paths; no mask means good
+    #[arg(long, value_name = "FOLDER", requires = "validation")]
+    pub validation_masks: Option<PathBuf>,
+    /// `cpu`, `cuda:0`, or `auto`
+    #[arg(long, default_value = "auto")]
+    pub device: String,
+    /// Threads that share the batch on the CPU
     #[arg(long, default_value_t = 2)]
     pub threads: usize,
     /// Memory for the encoder's features; where they do not fit, they are computed in each iteration
@@ -52,83 +72,219 @@ pub struct TrainArguments {
     /// Memory for the images; where they do not fit, they are read from their files each time
     #[arg(long, value_name = "SIZE", default_value = "4GiB")]
     pub image_memory: ByteSize,
-    /// Checkpoints
-    #[command(flatten)]
-    pub checkpoint: CheckpointArguments,
+    /// File to keep checkpoints in; it is removed once the bundle is written
+    /// [default: `training/checkpoint.safetensors` in the output]
+    #[arg(long, value_name = "FILE")]
+    pub checkpoint: Option<PathBuf>,
+    /// Iterations between checkpoints; 0 for the end and for interruptions alone
+    #[arg(long, default_value_t = 500)]
+    pub checkpoint_every: u64,
+    /// Go on from the checkpoint
+    #[arg(long)]
+    pub resume: bool,
+}
+
+impl TrainArguments {
+    fn checkpoint_file(&self) -> PathBuf {
+        let default = || self.output.join("training/checkpoint.safetensors");
+        self.checkpoint.clone().unwrap_or_else(default)
+    }
+
+    /// # Errors
+    /// When there is a checkpoint that nothing was said about: hours of work are not overwritten.
+    fn checkpoint_settings(&self) -> anyhow::Result<CheckpointSettings> {
+        let file = self.checkpoint_file();
+        if file.exists() && !self.resume {
+            anyhow::bail!(
+                "there is the checkpoint `{}` of an unfinished run: go on from it with \
+                 `--resume`, or remove it",
+                file.display()
+            );
+        }
+        Ok(CheckpointSettings {
+            file: Some(file),
+            every: self.checkpoint_every,
+            resume: self.resume,
+            ..CheckpointSettings::default()
+        })
+    }
 }
 
 /// Trains and writes the bundle, still without thresholds.
 ///
 /// # Errors
-/// When the data, the encoder, the settings or the device are at fault.
+/// When the data, the encoder, the settings or the device are at fault, or the run is interrupted.
 pub fn run(arguments: &TrainArguments) -> anyhow::Result<()> {
     let recipe = Recipe::read(arguments.recipe.as_deref(), &arguments.changes)?;
+    let device = open_device(&arguments.device)?;
+    let checkpoint = arguments.checkpoint_settings()?;
+    let encoder = encoder(arguments, &recipe).context("cannot use the encoder")?;
+    let manifest = manifest(arguments, &recipe, &encoder)?;
+    let preprocessor = manifest.preprocessor().map_err(anyhow::Error::msg)?;
+    let mut labelled = labelled(arguments, &recipe, &manifest)?;
+    let data = good_parts(arguments, preprocessor).context("cannot use the data")?;
+    let settings = ReconstructionSettings {
+        architecture: manifest.architecture.clone(),
+        recipe,
+        threads: arguments.threads,
+        cache_bytes: arguments.feature_cache.as_u64(),
+        checkpoint,
+    };
+    let folder = arguments.output.join("training");
+    std::fs::create_dir_all(&folder)
+        .with_context(|| format!("cannot make the folder `{}`", folder.display()))?;
+    println!(
+        "training on {} images of {} parts",
+        data.images.len(),
+        data.images.parts().len()
+    );
+    let _interrupts = Interrupts::watch(settings.checkpoint.stop.clone())?;
+    let trained = reconstruct(&settings, &encoder, &data.images, &device, &mut labelled)
+        .map_err(explain)
+        .context("training failed")?;
+    keep(arguments, &manifest, trained, &data.shown, labelled.parts())
+}
+
+fn encoder(arguments: &TrainArguments, recipe: &Recipe) -> anyhow::Result<Encoder> {
     let changes = EncoderChanges {
         input_side: recipe.input.side,
         targets: recipe.input.targets.clone(),
     };
-    let encoder = read_encoder(&arguments.encoder, &changes).context("cannot use the encoder")?;
+    Ok(read_encoder(&arguments.encoder, &changes)?)
+}
+
+/// What would make the bundle unfit is found here, before the hours of training.
+fn manifest(
+    arguments: &TrainArguments,
+    recipe: &Recipe,
+    encoder: &Encoder,
+) -> anyhow::Result<Manifest> {
     let side = encoder.config.input_side;
-    let normalisation = Normalisation::imagenet(recipe.input.resize.unwrap_or(side));
-    let preprocessor = Preprocessor::new(normalisation, side).map_err(anyhow::Error::msg)?;
-    let images = good_images(arguments, preprocessor).context("cannot use the data")?;
-    let map_side = recipe.input.map_side.unwrap_or(side);
-    let settings = ReconstructionSettings {
-        architecture: recipe.architecture(&encoder.config)?,
-        recipe,
-        threads: arguments.threads,
-        cache_bytes: arguments.feature_cache.as_u64(),
-        checkpoint: arguments.checkpoint.settings(),
-    };
     let identity = ModelIdentity {
         name: arguments.name.clone(),
         version: arguments.version.clone(),
     };
-    let architecture = settings.architecture.clone();
-    let manifest = Manifest::new(identity, architecture, normalisation, map_side);
-    // What would make the bundle unfit is found before the hours of training.
-    manifest.validate().map_err(anyhow::Error::msg)?;
-    std::fs::create_dir_all(&arguments.output)
-        .with_context(|| format!("cannot make the folder `{}`", arguments.output.display()))?;
-    println!(
-        "training on {} images of {} parts",
-        images.len(),
-        images.parts().len()
+    let manifest = Manifest::new(
+        identity,
+        recipe.architecture(&encoder.config)?,
+        Normalisation::imagenet(recipe.input.resize.unwrap_or(side)),
+        recipe.input.map_side.unwrap_or(side),
     );
-    let tensors = reconstruct(
-        &settings,
-        &encoder,
-        &images,
-        &Device::Cpu,
-        |iteration, means| {
-            println!("iteration {iteration} loss {:.5}", means[0]);
-        },
-    )
-    .context("training failed")?;
-    Bundle::save(&arguments.output, &manifest, &tensors, Precision::Half)
+    manifest.validate().map_err(anyhow::Error::msg)?;
+    Ok(manifest)
+}
+
+/// The images of good parts, and the parts to draw in the end.
+struct GoodParts {
+    images: TrainingImages,
+    shown: Vec<PartFolder>,
+}
+
+fn good_parts(arguments: &TrainArguments, preprocessor: Preprocessor) -> anyhow::Result<GoodParts> {
+    let parts = list_parts(&arguments.data, arguments.masks.as_deref())?;
+    let memory = arguments.image_memory.as_u64();
+    let survey = survey_for_training(parts, &preprocessor, memory, Unreadable::Refuse)?;
+    let good = || survey.parts.iter().filter(|part| !part.is_anomalous());
+    let left_out = survey.parts.len() - good().count();
+    if left_out > 0 {
+        println!("left {left_out} parts with a defect out");
+    }
+    Ok(GoodParts {
+        shown: pictures::choose(good().map(|part| (&part.part, true))),
+        images: TrainingImages::of_good_parts(survey, preprocessor),
+    })
+}
+
+/// Labelled parts to judge weights by, if any are given.
+struct Labelled(Option<LabelledParts>);
+
+impl Labelled {
+    fn parts(&self) -> &[PartFolder] {
+        self.0.as_ref().map_or(&[], |labelled| &labelled.parts)
+    }
+}
+
+impl Observer for Labelled {
+    fn judges(&self) -> bool {
+        self.0.is_some()
+    }
+
+    fn judge(&mut self, tensors: Tensors) -> Result<LabelledFigures, String> {
+        match &self.0 {
+            Some(labelled) => labelled.judge(tensors),
+            None => Ok(LabelledFigures::default()),
+        }
+    }
+}
+
+fn labelled(
+    arguments: &TrainArguments,
+    recipe: &Recipe,
+    manifest: &Manifest,
+) -> anyhow::Result<Labelled> {
+    let Some(folder) = &arguments.validation else {
+        return Ok(Labelled(None));
+    };
+    if recipe.validation.every == 0 {
+        anyhow::bail!("`--validation` needs `validation.every` above 0 in the recipe");
+    }
+    let parts = list_parts(folder, arguments.validation_masks.as_deref())
+        .context("cannot use the validation data")?;
+    Ok(Labelled(Some(LabelledParts {
+        parts,
+        manifest: manifest.clone(),
+        device: arguments.device.clone(),
+    })))
+}
+
+/// Writes the bundle, then what tells how it came about; only then the checkpoint goes.
+fn keep(
+    arguments: &TrainArguments,
+    manifest: &Manifest,
+    trained: Trained,
+    shown: &[PartFolder],
+    labelled: &[PartFolder],
+) -> anyhow::Result<()> {
+    let Trained {
+        tensors,
+        iteration,
+        history,
+    } = trained;
+    let output = &arguments.output;
+    let manifest = Bundle::save(output, manifest, &tensors, Precision::Half)
         .context("cannot keep the bundle")?;
+    let folder = output.join("training");
+    write(&folder.join("history.csv"), &history.to_csv())?;
+    write_curve(&folder.join("loss.svg"), &history)?;
+    let bundle = Bundle { manifest, tensors };
+    let of_interest = labelled.iter().map(|part| {
+        let has_mask = part.views.iter().any(|view| view.mask.is_some());
+        (part, !has_mask)
+    });
+    let mut drawn = pictures::choose(of_interest);
+    if drawn.is_empty() {
+        drawn = shown.to_vec();
+    }
+    pictures::draw(&folder.join("maps"), &bundle, &arguments.device, &drawn)
+        .context("cannot draw anomaly maps")?;
+    let checkpoint = arguments.checkpoint_file();
+    std::fs::remove_file(&checkpoint)
+        .with_context(|| format!("cannot remove the checkpoint `{}`", checkpoint.display()))?;
     println!(
-        "wrote {}; now set its thresholds with `panoptes calibrate`",
-        arguments.output.display()
+        "wrote {} with the weights of iteration {iteration}, and {} with the loss curve and maps; \
+         now set its thresholds with `panoptes calibrate`",
+        output.display(),
+        folder.display()
     );
     Ok(())
 }
 
-/// The images of the parts without a defect.
-fn good_images(
-    arguments: &TrainArguments,
-    preprocessor: Preprocessor,
-) -> anyhow::Result<TrainingImages> {
-    let parts = list_parts(&arguments.data, arguments.masks.as_deref())?;
-    let memory = arguments.image_memory.as_u64();
-    let survey = survey_for_training(parts, &preprocessor, memory, Unreadable::Refuse)?;
-    let left_out = survey
-        .parts
-        .iter()
-        .filter(|part| part.is_anomalous())
-        .count();
-    if left_out > 0 {
-        println!("left {left_out} parts with a defect out");
-    }
-    Ok(TrainingImages::of_good_parts(survey, preprocessor))
+fn write_curve(file: &Path, history: &History) -> anyhow::Result<()> {
+    let svg = curve::draw(history).map_err(anyhow::Error::msg);
+    write(file, &svg.context("cannot draw the loss curve")?)
+}
+
+fn write(file: &Path, text: &str) -> anyhow::Result<()> {
+    whole_file::replace(file, text.as_bytes())
+        .with_context(|| format!("cannot write `{}`", file.display()))
 }

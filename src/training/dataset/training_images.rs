@@ -27,6 +27,8 @@ use crate::training::{TrainingError, digest};
 pub struct TrainingPart {
     /// Its class.
     pub class: String,
+    /// Its name.
+    pub part: String,
     /// Which of the images are its views.
     pub images: Range<usize>,
 }
@@ -113,6 +115,7 @@ impl TrainingImages {
             }
             parts.push(TrainingPart {
                 class: surveyed.part.class,
+                part: surveyed.part.part,
                 images: first..files.len(),
             });
         }
@@ -133,15 +136,17 @@ impl TrainingImages {
         }
     }
 
-    /// Images that are prepared already: of each part its class and its views.
+    /// Images that are prepared already: of each part its class and its views; it is named by its
+    /// number.
     pub fn given(parts: impl IntoIterator<Item = (String, Vec<InputImage>)>) -> Self {
         let mut ranges = Vec::new();
         let mut images = Vec::new();
-        for (class, views) in parts {
+        for (number, (class, views)) in parts.into_iter().enumerate() {
             let first = images.len();
             images.extend(views);
             ranges.push(TrainingPart {
                 class,
+                part: number.to_string(),
                 images: first..images.len(),
             });
         }
