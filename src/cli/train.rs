@@ -20,7 +20,7 @@ use crate::training::dataset::{
 };
 use crate::training::encoder_file::{Encoder, EncoderChanges, read_encoder};
 use crate::training::history::{History, LabelledFigures};
-use crate::training::iteration::CheckpointSettings;
+use crate::training::iteration::{CheckpointSettings, StopRequest};
 use crate::training::recipe::Recipe;
 use crate::training::reconstruction::{
     Observer, ReconstructionSettings, Tensors, Trained, reconstruct,
@@ -115,6 +115,14 @@ impl TrainArguments {
 /// # Errors
 /// When the data, the encoder, the settings or the device are at fault, or the run is interrupted.
 pub fn run(arguments: &TrainArguments) -> anyhow::Result<()> {
+    train(arguments, Interrupts::watch)
+}
+
+/// `watch` is called before the iterations begin; what it gives is kept to the end.
+fn train<T>(
+    arguments: &TrainArguments,
+    watch: impl FnOnce(StopRequest) -> anyhow::Result<T>,
+) -> anyhow::Result<()> {
     let recipe = Recipe::read(arguments.recipe.as_deref(), &arguments.changes)?;
     let device = open_device(&arguments.device)?;
     let checkpoint = arguments.checkpoint_settings()?;
@@ -138,7 +146,7 @@ pub fn run(arguments: &TrainArguments) -> anyhow::Result<()> {
         data.images.len(),
         data.images.parts().len()
     );
-    let _interrupts = Interrupts::watch(settings.checkpoint.stop.clone())?;
+    let _watching = watch(settings.checkpoint.stop.clone())?;
     let trained = reconstruct(&settings, &encoder, &data.images, &device, &mut labelled)
         .map_err(explain)
         .context("training failed")?;
@@ -288,3 +296,6 @@ fn write(file: &Path, text: &str) -> anyhow::Result<()> {
     whole_file::replace(file, text.as_bytes())
         .with_context(|| format!("cannot write `{}`", file.display()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -39,7 +39,7 @@ pub(crate) fn layer_norm(
     }
 }
 
-/// Softmax over the last dimension.
+/// Softmax over the last dimension. Half precision is widened for its sum.
 ///
 /// # Errors
 /// When the device fails.
@@ -47,7 +47,7 @@ pub(crate) fn softmax(x: &Tensor) -> Result<Tensor> {
     if is_fast(x) {
         x.contiguous()?.apply_op1(Softmax)
     } else {
-        candle_nn::ops::softmax(x, D::Minus1)
+        candle_nn::ops::softmax(&x.to_dtype(DType::F32)?, D::Minus1)?.to_dtype(x.dtype())
     }
 }
 

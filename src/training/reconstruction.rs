@@ -208,7 +208,9 @@ pub fn reconstruct(
     if let Some(best) = finished.best {
         iteration = best.iteration;
         for (name, tensor) in &best.tensors {
-            parameters[name].set(tensor)?;
+            if let Some(parameter) = parameters.get(name) {
+                parameter.set(tensor)?;
+            }
         }
     }
     Ok(Trained {

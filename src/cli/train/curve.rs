@@ -100,11 +100,14 @@ fn points(history: &History, value: impl Fn(&HistoryRow) -> Option<f64>) -> Poin
     history.rows.iter().filter_map(point).collect()
 }
 
-/// The values' range with a margin, at least a little wide.
+/// The values' range with a margin, at least a little wide; of no values that from 0 to 1.
 fn range(lines: &[(&str, Points, RGBColor)]) -> Range<f64> {
     let values = || lines.iter().flat_map(|(_, points, _)| points).map(|p| p.1);
     let low = values().fold(f64::INFINITY, f64::min);
     let high = values().fold(f64::NEG_INFINITY, f64::max);
+    if low > high {
+        return 0.0..1.0;
+    }
     let margin = ((high - low) * 0.05).max(1e-3);
     low - margin..high + margin
 }

@@ -11,9 +11,9 @@ mod bottleneck;
 mod decoder;
 #[cfg(test)]
 mod gradients;
-mod prior;
 #[cfg(test)]
 mod precision;
+mod prior;
 mod whitening;
 
 use candle_core::{D, DType, Result, Tensor};

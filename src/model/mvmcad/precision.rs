@@ -81,7 +81,9 @@ fn gradients_reach_the_prior_through_an_encoder_in_half_precision() {
     let weights = lively_weights(&config, 1);
     let gradient = |precision| {
         let (network, variables) = network(&config, &weights, precision);
-        let features = network.forward_groups(&images(), &[1, 1], Mode::Train).unwrap();
+        let features = network
+            .forward_groups(&images(), &[1, 1], Mode::Train)
+            .unwrap();
         let [first, second] = features.distances().unwrap();
         let loss = (first + second).unwrap().mean_all().unwrap();
         let store = loss.backward().unwrap();
@@ -90,7 +92,9 @@ fn gradients_reach_the_prior_through_an_encoder_in_half_precision() {
         gradient.to_vec1::<f32>().unwrap()
     };
     let (half, single) = (gradient(DType::F16), gradient(DType::F32));
-    let largest = single.iter().fold(0f32, |most, value| most.max(value.abs()));
+    let largest = single
+        .iter()
+        .fold(0f32, |most, value| most.max(value.abs()));
     assert!(largest > 0.0);
     for (half, single) in half.iter().zip(&single) {
         assert!((half - single).abs() < 0.1 * largest, "{half} {single}");
