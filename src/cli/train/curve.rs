@@ -72,6 +72,7 @@ fn draw_panel(
         .x_desc("iteration")
         .y_desc(name)
         .label_style((FONT, 14))
+        .light_line_style(TRANSPARENT)
         .x_label_formatter(&|iteration| format!("{iteration:.0}"))
         .draw()
         .map_err(text)?;

@@ -270,6 +270,7 @@ fn a_run_killed_outright_resumes_as_if_nothing_had_happened() {
         .env(KILLED_RUN, &file)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
+        .stderr(Stdio::null())
         .spawn()
         .unwrap();
     let mut lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
