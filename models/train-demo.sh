@@ -22,6 +22,8 @@ $panoptes synth --out "$work/test" --parts-per-class 28 --seed 90000 --defective
 export RAYON_NUM_THREADS=1 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184
 $panoptes pretrain --output "$work/encoder.safetensors" --images "$work/train/images" \
     --images-share 0.92 --iterations 12000 --checkpoint "$work/encoder.ckpt" --checkpoint-every 500
+# Without a bundle to protect there, the new weights get their usual name.
+rm -f models/demo/model.toml
 $panoptes train --data "$work/train/images" --encoder "$work/encoder.safetensors" \
     --recipe config/recipes/demo.toml --output models/demo --name demo --model-version 2
 $panoptes calibrate --model models/demo --data "$work/calibrate/images"

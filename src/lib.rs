@@ -18,3 +18,4 @@ pub mod scoring;
 pub mod synthetic;
 pub mod telemetry;
 pub mod training;
+pub mod whole_file;

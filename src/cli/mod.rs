@@ -5,6 +5,8 @@ pub mod calibrate;
 pub mod config;
 pub mod demo;
 pub mod eval;
+mod heat;
+mod interrupts;
 pub mod model;
 pub mod pretrain;
 pub mod produce;

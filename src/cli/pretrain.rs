@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 
+use super::interrupts::{Interrupts, explain};
 use crate::model::vit::{PositionInterpolation, VitConfig};
 use crate::training::Device;
 use crate::training::dataset::load_canvases;
@@ -95,7 +96,7 @@ impl CheckpointArguments {
             file: self.file.clone(),
             every: self.every,
             resume: self.resume,
-            stop_after: None,
+            ..CheckpointSettings::default()
         }
     }
 }
@@ -170,19 +171,10 @@ pub fn run(arguments: &PretrainArguments) -> anyhow::Result<()> {
         "pretraining on formula images and {} given ones",
         given.len()
     );
-    let tensors = pretrain(
-        &settings,
-        &given,
-        first.as_ref(),
-        &Device::Cpu,
-        |iteration, means| {
-            println!(
-                "iteration {iteration} loss {:.4} altered {:.4} pixels {:.4}",
-                means[0], means[1], means[2]
-            );
-        },
-    )
-    .context("pretraining failed")?;
+    let _interrupts = Interrupts::watch(settings.checkpoint.stop.clone())?;
+    let tensors = pretrain(&settings, &given, first.as_ref(), &Device::Cpu, |_, _| {})
+        .map_err(explain)
+        .context("pretraining failed")?;
     save_encoder(&arguments.output, &settings.encoder, &tensors)
         .context("cannot keep the encoder")?;
     println!("wrote {}", arguments.output.display());

@@ -1,21 +1,31 @@
 //! `panoptes train`: a model bundle from images of good parts.
 
-use std::path::PathBuf;
+mod curve;
+mod pictures;
+
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use bytesize::ByteSize;
 use clap::Args;
 
-use super::pretrain::CheckpointArguments;
+use super::interrupts::{Interrupts, explain};
 use crate::domain::ModelIdentity;
-use crate::evaluation::measurement::prepare;
+use crate::evaluation::validation::LabelledParts;
 use crate::model::bundle::{Bundle, Manifest, Precision};
+use crate::model::device::open_device;
 use crate::model::preprocess::{Normalisation, Preprocessor};
-use crate::training::Device;
-use crate::training::dataset::{PartFolder, list_parts, read_mask};
-use crate::training::encoder_file::{EncoderChanges, read_encoder};
+use crate::training::dataset::{
+    PartFolder, TrainingImages, Unreadable, list_parts, survey_for_training,
+};
+use crate::training::encoder_file::{Encoder, EncoderChanges, read_encoder};
+use crate::training::history::{History, LabelledFigures};
+use crate::training::iteration::{CheckpointSettings, StopRequest};
 use crate::training::recipe::Recipe;
-use crate::training::reconstruction::{ReconstructionSettings, TrainingPart, reconstruct};
+use crate::training::reconstruction::{
+    Observer, ReconstructionSettings, Tensors, Trained, reconstruct,
+};
+use crate::whole_file;
 
 /// Trains a model bundle on good parts.
 #[derive(Args, Clone, Debug)]
@@ -29,7 +39,7 @@ pub struct TrainArguments {
     /// Encoder: written by `pretrain`, or published weights (timm, DINOv2, Hugging Face)
     #[arg(long, value_name = "FILE")]
     pub encoder: PathBuf,
-    /// Folder to write the bundle to
+    /// Folder to write the bundle to; `training/` in it gets the history, its curve and pictures
     #[arg(short, long, value_name = "FOLDER")]
     pub output: PathBuf,
     /// Name of the model, as results carry it
@@ -44,100 +54,248 @@ pub struct TrainArguments {
     /// A key of the recipe to change: `section.key=value`; may be given again
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub changes: Vec<String>,
-    /// Threads that share the batch
+    /// Folder of labelled parts to judge weights by on the way (`validation.every`)
+    #[arg(long, value_name = "FOLDER", requires = "validation_masks")]
+    pub validation: Option<PathBuf>,
+    /// Folder of their masks with the same relative paths; no mask means good
+    #[arg(long, value_name = "FOLDER", requires = "validation")]
+    pub validation_masks: Option<PathBuf>,
+    /// `cpu`, `cuda:0`, or `auto`
+    #[arg(long, default_value = "auto")]
+    pub device: String,
+    /// Threads that share the batch on the CPU
     #[arg(long, default_value_t = 2)]
     pub threads: usize,
     /// Memory for the encoder's features; where they do not fit, they are computed in each iteration
     #[arg(long, value_name = "SIZE", default_value = "8GiB")]
     pub feature_cache: ByteSize,
-    /// Checkpoints
-    #[command(flatten)]
-    pub checkpoint: CheckpointArguments,
+    /// Memory for the images; where they do not fit, they are read from their files each time
+    #[arg(long, value_name = "SIZE", default_value = "4GiB")]
+    pub image_memory: ByteSize,
+    /// File to keep checkpoints in; it is removed once the bundle is written
+    /// [default: `training/checkpoint.safetensors` in the output]
+    #[arg(long, value_name = "FILE")]
+    pub checkpoint: Option<PathBuf>,
+    /// Iterations between checkpoints; 0 for the end and for interruptions alone
+    #[arg(long, default_value_t = 500)]
+    pub checkpoint_every: u64,
+    /// Go on from the checkpoint
+    #[arg(long)]
+    pub resume: bool,
+}
+
+impl TrainArguments {
+    fn checkpoint_file(&self) -> PathBuf {
+        let default = || self.output.join("training/checkpoint.safetensors");
+        self.checkpoint.clone().unwrap_or_else(default)
+    }
+
+    /// # Errors
+    /// When there is a checkpoint that nothing was said about: hours of work are not overwritten.
+    fn checkpoint_settings(&self) -> anyhow::Result<CheckpointSettings> {
+        let file = self.checkpoint_file();
+        if file.exists() && !self.resume {
+            anyhow::bail!(
+                "there is the checkpoint `{}` of an unfinished run: go on from it with \
+                 `--resume`, or remove it",
+                file.display()
+            );
+        }
+        Ok(CheckpointSettings {
+            file: Some(file),
+            every: self.checkpoint_every,
+            resume: self.resume,
+            ..CheckpointSettings::default()
+        })
+    }
 }
 
 /// Trains and writes the bundle, still without thresholds.
 ///
 /// # Errors
-/// When the data, the encoder, the settings or the device are at fault.
+/// When the data, the encoder, the settings or the device are at fault, or the run is interrupted.
 pub fn run(arguments: &TrainArguments) -> anyhow::Result<()> {
+    train(arguments, Interrupts::watch)
+}
+
+/// `watch` is called before the iterations begin; what it gives is kept to the end.
+fn train<T>(
+    arguments: &TrainArguments,
+    watch: impl FnOnce(StopRequest) -> anyhow::Result<T>,
+) -> anyhow::Result<()> {
     let recipe = Recipe::read(arguments.recipe.as_deref(), &arguments.changes)?;
+    let device = open_device(&arguments.device)?;
+    let checkpoint = arguments.checkpoint_settings()?;
+    let encoder = encoder(arguments, &recipe).context("cannot use the encoder")?;
+    let manifest = manifest(arguments, &recipe, &encoder)?;
+    let preprocessor = manifest.preprocessor().map_err(anyhow::Error::msg)?;
+    let mut labelled = labelled(arguments, &recipe, &manifest)?;
+    let data = good_parts(arguments, preprocessor).context("cannot use the data")?;
+    let settings = ReconstructionSettings {
+        architecture: manifest.architecture.clone(),
+        recipe,
+        threads: arguments.threads,
+        cache_bytes: arguments.feature_cache.as_u64(),
+        checkpoint,
+    };
+    let folder = arguments.output.join("training");
+    std::fs::create_dir_all(&folder)
+        .with_context(|| format!("cannot make the folder `{}`", folder.display()))?;
+    println!(
+        "training on {} images of {} parts",
+        data.images.len(),
+        data.images.parts().len()
+    );
+    let _watching = watch(settings.checkpoint.stop.clone())?;
+    let trained = reconstruct(&settings, &encoder, &data.images, &device, &mut labelled)
+        .map_err(explain)
+        .context("training failed")?;
+    keep(arguments, &manifest, trained, &data.shown, labelled.parts())
+}
+
+fn encoder(arguments: &TrainArguments, recipe: &Recipe) -> anyhow::Result<Encoder> {
     let changes = EncoderChanges {
         input_side: recipe.input.side,
         targets: recipe.input.targets.clone(),
     };
-    let encoder = read_encoder(&arguments.encoder, &changes).context("cannot use the encoder")?;
+    Ok(read_encoder(&arguments.encoder, &changes)?)
+}
+
+/// What would make the bundle unfit is found here, before the hours of training.
+fn manifest(
+    arguments: &TrainArguments,
+    recipe: &Recipe,
+    encoder: &Encoder,
+) -> anyhow::Result<Manifest> {
     let side = encoder.config.input_side;
-    let normalisation = Normalisation::imagenet(recipe.input.resize.unwrap_or(side));
-    let preprocessor = Preprocessor::new(normalisation, side).map_err(anyhow::Error::msg)?;
-    let parts = good_parts(arguments, &preprocessor).context("cannot use the data")?;
-    let map_side = recipe.input.map_side.unwrap_or(side);
-    let settings = ReconstructionSettings {
-        architecture: recipe.architecture(&encoder.config)?,
-        recipe,
-        threads: arguments.threads,
-        cache_bytes: arguments.feature_cache.as_u64(),
-        checkpoint: arguments.checkpoint.settings(),
-    };
     let identity = ModelIdentity {
         name: arguments.name.clone(),
         version: arguments.version.clone(),
     };
-    let architecture = settings.architecture.clone();
-    let manifest = Manifest::new(identity, architecture, normalisation, map_side);
-    // What would make the bundle unfit is found before the hours of training.
+    let manifest = Manifest::new(
+        identity,
+        recipe.architecture(&encoder.config)?,
+        Normalisation::imagenet(recipe.input.resize.unwrap_or(side)),
+        recipe.input.map_side.unwrap_or(side),
+    );
     manifest.validate().map_err(anyhow::Error::msg)?;
-    std::fs::create_dir_all(&arguments.output)
-        .with_context(|| format!("cannot make the folder `{}`", arguments.output.display()))?;
-    let images: usize = parts.iter().map(|part| part.images.len()).sum();
-    println!("training on {images} images of {} parts", parts.len());
-    let tensors = reconstruct(
-        &settings,
-        &encoder,
-        &parts,
-        &Device::Cpu,
-        |iteration, means| {
-            println!("iteration {iteration} loss {:.5}", means[0]);
-        },
-    )
-    .context("training failed")?;
-    Bundle::save(&arguments.output, &manifest, &tensors, Precision::Half)
+    Ok(manifest)
+}
+
+/// The images of good parts, and the parts to draw in the end.
+struct GoodParts {
+    images: TrainingImages,
+    shown: Vec<PartFolder>,
+}
+
+fn good_parts(arguments: &TrainArguments, preprocessor: Preprocessor) -> anyhow::Result<GoodParts> {
+    let parts = list_parts(&arguments.data, arguments.masks.as_deref())?;
+    let memory = arguments.image_memory.as_u64();
+    let survey = survey_for_training(parts, &preprocessor, memory, Unreadable::Refuse)?;
+    let good = || survey.parts.iter().filter(|part| !part.is_anomalous());
+    let left_out = survey.parts.len() - good().count();
+    if left_out > 0 {
+        println!("left {left_out} parts with a defect out");
+    }
+    Ok(GoodParts {
+        shown: pictures::choose(good().map(|part| (&part.part, true))),
+        images: TrainingImages::of_good_parts(survey, preprocessor),
+    })
+}
+
+/// Labelled parts to judge weights by, if any are given.
+struct Labelled(Option<LabelledParts>);
+
+impl Labelled {
+    fn parts(&self) -> &[PartFolder] {
+        self.0.as_ref().map_or(&[], |labelled| &labelled.parts)
+    }
+}
+
+impl Observer for Labelled {
+    fn judges(&self) -> bool {
+        self.0.is_some()
+    }
+
+    fn judge(&mut self, tensors: Tensors) -> Result<LabelledFigures, String> {
+        match &self.0 {
+            Some(labelled) => labelled.judge(tensors),
+            None => Ok(LabelledFigures::default()),
+        }
+    }
+}
+
+fn labelled(
+    arguments: &TrainArguments,
+    recipe: &Recipe,
+    manifest: &Manifest,
+) -> anyhow::Result<Labelled> {
+    let Some(folder) = &arguments.validation else {
+        return Ok(Labelled(None));
+    };
+    if recipe.validation.every == 0 {
+        anyhow::bail!("`--validation` needs `validation.every` above 0 in the recipe");
+    }
+    let parts = list_parts(folder, arguments.validation_masks.as_deref())
+        .context("cannot use the validation data")?;
+    Ok(Labelled(Some(LabelledParts {
+        parts,
+        manifest: manifest.clone(),
+        device: arguments.device.clone(),
+    })))
+}
+
+/// Writes the bundle, then what tells how it came about; only then the checkpoint goes.
+fn keep(
+    arguments: &TrainArguments,
+    manifest: &Manifest,
+    trained: Trained,
+    shown: &[PartFolder],
+    labelled: &[PartFolder],
+) -> anyhow::Result<()> {
+    let Trained {
+        tensors,
+        iteration,
+        history,
+    } = trained;
+    let output = &arguments.output;
+    let manifest = Bundle::save(output, manifest, &tensors, Precision::Half)
         .context("cannot keep the bundle")?;
+    let folder = output.join("training");
+    write(&folder.join("history.csv"), &history.to_csv())?;
+    write_curve(&folder.join("loss.svg"), &history)?;
+    let bundle = Bundle { manifest, tensors };
+    let of_interest = labelled.iter().map(|part| {
+        let has_mask = part.views.iter().any(|view| view.mask.is_some());
+        (part, !has_mask)
+    });
+    let mut drawn = pictures::choose(of_interest);
+    if drawn.is_empty() {
+        drawn = shown.to_vec();
+    }
+    pictures::draw(&folder.join("maps"), &bundle, &arguments.device, &drawn)
+        .context("cannot draw anomaly maps")?;
+    let checkpoint = arguments.checkpoint_file();
+    std::fs::remove_file(&checkpoint)
+        .with_context(|| format!("cannot remove the checkpoint `{}`", checkpoint.display()))?;
     println!(
-        "wrote {}; now set its thresholds with `panoptes calibrate`",
-        arguments.output.display()
+        "wrote {} with the weights of iteration {iteration}, and {} with the loss curve and maps; \
+         now set its thresholds with `panoptes calibrate`",
+        output.display(),
+        folder.display()
     );
     Ok(())
 }
 
-/// The parts without a defect, their views prepared.
-fn good_parts(
-    arguments: &TrainArguments,
-    preprocessor: &Preprocessor,
-) -> anyhow::Result<Vec<TrainingPart>> {
-    let mut parts = Vec::new();
-    let mut left_out = 0;
-    for part in list_parts(&arguments.data, arguments.masks.as_deref())? {
-        if has_defect(&part)? {
-            left_out += 1;
-            continue;
-        }
-        let images = part.views.iter().map(|view| prepare(view, preprocessor));
-        parts.push(TrainingPart {
-            images: images.collect::<Result<_, _>>()?,
-            class: part.class,
-        });
-    }
-    if left_out > 0 {
-        println!("left {left_out} parts with a defect out");
-    }
-    Ok(parts)
+fn write_curve(file: &Path, history: &History) -> anyhow::Result<()> {
+    let svg = curve::draw(history).map_err(anyhow::Error::msg);
+    write(file, &svg.context("cannot draw the loss curve")?)
 }
 
-fn has_defect(part: &PartFolder) -> anyhow::Result<bool> {
-    for mask in part.views.iter().filter_map(|view| view.mask.as_deref()) {
-        if read_mask(mask)?.defect.contains(&true) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+fn write(file: &Path, text: &str) -> anyhow::Result<()> {
+    whole_file::replace(file, text.as_bytes())
+        .with_context(|| format!("cannot write `{}`", file.display()))
 }
+
+#[cfg(test)]
+mod tests;

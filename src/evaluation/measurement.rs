@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use crate::domain::{AnomalyMap, MapFootprint, RgbImage};
+use crate::model::AnomalyModel;
 use crate::model::preprocess::Preprocessor;
-use crate::model::{AnomalyModel, InputImage};
 use crate::scoring::view_score;
 use crate::training::TrainingError;
 use crate::training::dataset::{Mask, PartFolder, ViewFile, read_image, read_mask};
@@ -96,7 +96,7 @@ pub fn measure(
         let defect = mask
             .as_ref()
             .map_or_else(Vec::new, |mask| fit_mask(mask, image.footprint, &map));
-        let is_anomalous = mask.is_some();
+        let is_anomalous = file.is_labelled_defective || mask.is_some();
         let view = file.view.clone();
         views.push(MeasuredView {
             view,
@@ -111,20 +111,6 @@ pub fn measure(
         part: part.part.clone(),
         views,
     })
-}
-
-/// Reads and prepares one view's image.
-///
-/// # Errors
-/// When it cannot be read or is empty.
-pub fn prepare(
-    view: &ViewFile,
-    preprocessor: &Preprocessor,
-) -> Result<InputImage, MeasurementError> {
-    let image = read_image(&view.image)?;
-    preprocessor
-        .prepare(&image)
-        .map_err(|error| fault(view, error))
 }
 
 fn fault(view: &ViewFile, error: impl std::fmt::Display) -> MeasurementError {

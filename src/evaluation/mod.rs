@@ -9,3 +9,4 @@ pub mod measurement;
 pub mod overlap;
 pub mod ranking;
 pub mod table;
+pub mod validation;

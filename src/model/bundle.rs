@@ -16,12 +16,13 @@ use super::mvmcad::MvmcadConfig;
 use super::preprocess::{Normalisation, Preprocessor};
 use super::tensors::TensorFault;
 use crate::domain::ModelIdentity;
+use crate::whole_file;
 
 /// The version of the layout that this crate reads and writes.
 pub const FORMAT: u32 = 1;
 /// The description's file name.
 pub const MANIFEST_FILE: &str = "model.toml";
-/// The file name under which weights are saved.
+/// The file name under which weights are saved, unless those in use have it.
 const WEIGHTS_FILE: &str = "model.safetensors";
 /// Larger maps than this are a mistake, not a wish.
 const LARGEST_MAP_SIDE: usize = 2048;
@@ -256,8 +257,11 @@ impl Bundle {
     }
 
     /// Writes a bundle to `folder`, which is made if need be, and returns its description with the
-    /// hash filled in. The weights are replaced before `model.toml`: a reader in between finds a
-    /// hash that does not fit, never a mixture.
+    /// hash filled in.
+    ///
+    /// `model.toml` names its weights, and weights in use are never overwritten: new ones get a
+    /// name of their own, then `model.toml` is replaced, then the old ones are removed. So a crash
+    /// or a full disk leaves the old bundle or the new one, never a mixture.
     ///
     /// # Errors
     /// When the description or a tensor is not fit for loading, or a file cannot be written.
@@ -286,18 +290,41 @@ impl Bundle {
             path: path.clone(),
             message,
         })?;
+        let old = read_manifest(folder).ok().map(|manifest| manifest.weights);
         let mut manifest = manifest.clone();
-        manifest.weights = WeightsEntry {
-            file: WEIGHTS_FILE.to_owned(),
-            sha256: sha256(&bytes),
-        };
+        manifest.weights = new_weights(old.as_ref(), sha256(&bytes));
         fs::create_dir_all(folder).map_err(|source| BundleError::File {
             path: folder.to_owned(),
             source,
         })?;
-        replace(&path, &bytes)?;
+        replace(&folder.join(&manifest.weights.file), &bytes)?;
         save_manifest(folder, &manifest)?;
+        match old {
+            Some(old) if old.file != manifest.weights.file => remove(&folder.join(&old.file))?,
+            _ => {}
+        }
         Ok(manifest)
+    }
+}
+
+/// The entry of weights with this hash, beside the old ones if those are others.
+fn new_weights(old: Option<&WeightsEntry>, sha256: String) -> WeightsEntry {
+    let file = match old {
+        Some(old) if old.file == WEIGHTS_FILE && old.sha256 != sha256 => {
+            format!("model-{}.safetensors", &sha256[..12])
+        }
+        _ => WEIGHTS_FILE.to_owned(),
+    };
+    WeightsEntry { file, sha256 }
+}
+
+fn remove(path: &Path) -> Result<(), BundleError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(BundleError::File {
+            path: path.to_owned(),
+            source,
+        }),
+        _ => Ok(()),
     }
 }
 
@@ -398,15 +425,11 @@ fn sha256(bytes: &[u8]) -> String {
         .collect()
 }
 
-/// Writes beside the file and renames, so that nobody reads half of it.
 fn replace(path: &Path, bytes: &[u8]) -> Result<(), BundleError> {
-    let beside = path.with_extension("partial");
-    fs::write(&beside, bytes)
-        .and_then(|()| fs::rename(&beside, path))
-        .map_err(|source| BundleError::File {
-            path: path.to_owned(),
-            source,
-        })
+    whole_file::replace(path, bytes).map_err(|source| BundleError::File {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 #[cfg(test)]

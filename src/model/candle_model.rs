@@ -11,6 +11,7 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 
 use super::bundle::{Bundle, Manifest};
+use super::device::{DeviceError, open_device};
 use super::maps::MapProjector;
 use super::mvmcad::Mvmcad;
 use super::{AnomalyModel, InputImage, ModelError};
@@ -31,17 +32,9 @@ pub struct CandleModel {
 /// Why a bundle cannot be put on a device.
 #[derive(Debug, thiserror::Error)]
 pub enum PlacementError {
-    /// The device's name is none that we know.
-    #[error("`device`: expected `auto`, `cpu` or `cuda:N`, found `{0}`")]
-    UnknownDevice(String),
-    /// The device is one that this program was not built for, or that is not there.
-    #[error("device `{name}`: {reason}")]
-    Unavailable {
-        /// The device as it was asked for.
-        name: String,
-        /// What is wrong.
-        reason: String,
-    },
+    /// The device cannot be had.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// The system gives no more threads.
     #[error("cannot start the model's threads: {0}")]
     Threads(String),
@@ -238,27 +231,6 @@ fn start_workers() -> Result<Vec<rayon::ThreadPool>, PlacementError> {
         .map_err(|error| PlacementError::Threads(error.to_string()))
 }
 
-fn open_device(name: &str) -> Result<Device, PlacementError> {
-    let unknown = || PlacementError::UnknownDevice(name.to_owned());
-    match name {
-        // Without CUDA in the build there is nothing to choose from.
-        "auto" | "cpu" => return Ok(Device::Cpu),
-        _ => {}
-    }
-    let ordinal = name.strip_prefix("cuda:").ok_or_else(unknown)?;
-    let ordinal: usize = ordinal.parse().map_err(|_| unknown())?;
-    if !candle_core::utils::cuda_is_available() {
-        return Err(PlacementError::Unavailable {
-            name: name.to_owned(),
-            reason: "this program was built without CUDA; use `cpu` or `auto`".to_owned(),
-        });
-    }
-    Device::new_cuda(ordinal).map_err(|error| PlacementError::Unavailable {
-        name: name.to_owned(),
-        reason: error.to_string(),
-    })
-}
-
 fn device_error(images: usize, error: &candle_core::Error) -> ModelError {
     let message = error.to_string();
     match message.to_lowercase().contains("out of memory") {
@@ -382,27 +354,5 @@ mod tests {
         let mut model = CandleModel::new(&bundle(), "auto", 8).unwrap();
         assert_eq!(model.anomaly_maps(&[], &[]).unwrap(), vec![]);
         assert_eq!(model.identity().name, "tiny");
-    }
-
-    #[test]
-    fn devices_that_are_not_there_are_named() {
-        let error = |device| {
-            CandleModel::new(&bundle(), device, 8)
-                .unwrap_err()
-                .to_string()
-        };
-        assert_eq!(
-            error("gpu"),
-            "`device`: expected `auto`, `cpu` or `cuda:N`, found `gpu`"
-        );
-        assert_eq!(
-            error("cuda:x"),
-            "`device`: expected `auto`, `cpu` or `cuda:N`, found `cuda:x`"
-        );
-        if !candle_core::utils::cuda_is_available() {
-            let expected =
-                "device `cuda:0`: this program was built without CUDA; use `cpu` or `auto`";
-            assert_eq!(error("cuda:0"), expected);
-        }
     }
 }

@@ -12,7 +12,8 @@ use candle_core::{
 /// Independent partial sums, so that the compiler may use vector registers.
 const LANES: usize = 16;
 
-/// `x` normalised over its last dimension, times `weight`, plus `bias`.
+/// `x` normalised over its last dimension, times `weight`, plus `bias`. Half precision is widened
+/// for it: a variance of a thousand channels needs the digits.
 ///
 /// # Errors
 /// When the shapes do not fit.
@@ -26,16 +27,19 @@ pub(crate) fn layer_norm(
         x.contiguous()?
             .apply_op3(weight, bias, LayerNorm { epsilon })
     } else {
-        let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
+        let [wide, weight, bias] = [x, weight, bias].map(|tensor| tensor.to_dtype(DType::F32));
+        let wide = wide?;
+        let centred = wide.broadcast_sub(&wide.mean_keepdim(D::Minus1)?)?;
         let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
         centred
             .broadcast_div(&(variance + f64::from(epsilon))?.sqrt()?)?
-            .broadcast_mul(weight)?
-            .broadcast_add(bias)
+            .broadcast_mul(&weight?)?
+            .broadcast_add(&bias?)?
+            .to_dtype(x.dtype())
     }
 }
 
-/// Softmax over the last dimension.
+/// Softmax over the last dimension. Half precision is widened for its sum.
 ///
 /// # Errors
 /// When the device fails.
@@ -43,7 +47,7 @@ pub(crate) fn softmax(x: &Tensor) -> Result<Tensor> {
     if is_fast(x) {
         x.contiguous()?.apply_op1(Softmax)
     } else {
-        candle_nn::ops::softmax(x, D::Minus1)
+        candle_nn::ops::softmax(&x.to_dtype(DType::F32)?, D::Minus1)?.to_dtype(x.dtype())
     }
 }
 

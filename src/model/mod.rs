@@ -4,6 +4,7 @@
 
 pub mod bundle;
 pub mod candle_model;
+pub mod device;
 pub(crate) mod kernels;
 mod layers;
 pub mod maps;

@@ -14,14 +14,16 @@ pub(crate) fn resize_table(table: &Tensor, config: &VitConfig) -> Result<Tensor>
         PositionInterpolation::Dinomaly => plain_bicubic(old, new),
         PositionInterpolation::Antialiased => antialiased_bicubic(old, new),
     };
-    let device = table.device().clone();
+    let (device, precision) = (table.device().clone(), table.dtype());
     let weights = Tensor::from_vec(weights, (new, old), &Device::Cpu)?;
     let table = table.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
     // Rows first: [new, old] x [old, old * width]; then columns, the rows as a batch.
     let rows = weights.matmul(&table.reshape((old, old * width))?)?;
     let rows = rows.reshape((new, old, width))?;
     let both = weights.broadcast_left(new)?.contiguous()?.matmul(&rows)?;
-    both.reshape((1, new * new, width))?.to_device(&device)
+    both.reshape((1, new * new, width))?
+        .to_dtype(precision)?
+        .to_device(&device)
 }
 
 /// Keys' cubic kernel.

@@ -110,6 +110,12 @@ impl Preprocessor {
     /// When the image is empty or its buffer does not fit its size.
     pub fn prepare(&self, image: &RgbImage) -> Result<InputImage, PreprocessError> {
         let cropped = self.resize_and_crop(image)?;
+        Ok(self.normalise(&cropped, self.footprint(image.width, image.height)))
+    }
+
+    /// The last step alone: an image from [`resize_and_crop`](Self::resize_and_crop), with the
+    /// footprint of its original, to what the network sees.
+    pub fn normalise(&self, cropped: &RgbImage, footprint: MapFootprint) -> InputImage {
         let pixels = self.input_side * self.input_side;
         let mut values = vec![0f32; 3 * pixels];
         for (channel, plane) in values.chunks_exact_mut(pixels).enumerate() {
@@ -122,10 +128,7 @@ impl Preprocessor {
                 *value = levels[usize::from(pixel[channel])];
             }
         }
-        Ok(InputImage {
-            values,
-            footprint: self.footprint(image.width, image.height),
-        })
+        InputImage { values, footprint }
     }
 
     /// The 8-bit image just before normalisation, `input_side` square.

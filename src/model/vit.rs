@@ -259,9 +259,10 @@ impl Vit {
         (patches + change)?.broadcast_add(&self.position)
     }
 
+    /// Patches in the precision of the weights, in which all that follows is computed.
     fn project(&self, images: &Tensor) -> Result<Tensor> {
         let patches = unfold(images, self.config.grid(), self.config.patch)?;
-        self.patch.forward(&patches)
+        self.patch.forward(&patches.to_dtype(self.class.dtype())?)
     }
 
     /// Patch tokens to all tokens of every target block, each `[batch, tokens, width]`: class,

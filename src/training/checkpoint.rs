@@ -1,18 +1,19 @@
 //! Checkpoints: everything that a run needs to go on as if it had never stopped.
 //!
-//! One safetensors file holds the parameters, the optimiser's state, and in its metadata the
-//! iteration, the seed and the settings. It is written beside its place and renamed, so that a
-//! crash leaves the old checkpoint or the new one. All randomness of a run is drawn from (seed,
-//! iteration), so no generator's inner state needs saving.
+//! One safetensors file holds the parameters, the optimiser's state and the best weights so far,
+//! and in its metadata the iteration, the settings and the history. It is replaced whole or not at
+//! all. All randomness of a run is drawn from (seed, iteration), so no generator's inner state
+//! needs saving.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 
+use super::history::History;
 use super::optimiser::{Gradients, Parameters, StableAdamW};
+use super::settings::{RunSettings, differences};
+use crate::whole_file;
 
 /// Why a checkpoint could not be written or taken up.
 #[derive(Debug, thiserror::Error)]
@@ -34,56 +35,95 @@ pub enum CheckpointError {
         message: String,
     },
     /// The checkpoint belongs to a run with other settings.
-    #[error("checkpoint `{path}`: expected settings `{expected}`, found `{found}`", path = path.display())]
+    #[error(
+        "checkpoint `{path}` is of a run with other settings or data: {}",
+        differences.join("; "),
+        path = path.display()
+    )]
     Settings {
         /// The file.
         path: PathBuf,
-        /// Settings of this run.
-        expected: String,
-        /// Settings of the checkpoint's run.
-        found: String,
+        /// The keys that differ: what this run has is expected, what the checkpoint has is found.
+        differences: Vec<String>,
     },
     /// The device failed.
     #[error(transparent)]
     Device(#[from] candle_core::Error),
 }
 
-/// What identifies a run and how far it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// Iterations done.
+/// The best weights so far.
+#[derive(Clone, Debug)]
+pub struct Best {
+    /// Iterations done when they were met.
     pub iteration: u64,
-    /// Seed of the run.
-    pub seed: u64,
-    /// The settings in text; a checkpoint is only taken up under the same.
-    pub settings: String,
+    /// Their merit; higher is better.
+    pub merit: f64,
+    /// Copies of the parameters.
+    pub tensors: BTreeMap<String, Tensor>,
 }
 
-/// Writes a checkpoint.
+/// How far a run is.
+#[derive(Clone, Debug)]
+pub struct RunState {
+    /// Iterations done.
+    pub iteration: u64,
+    /// Running means of the loss and of the step's details; empty before the first iteration.
+    pub means: Vec<f64>,
+    /// What it has gone through.
+    pub history: History,
+    /// The best weights so far, if they are kept.
+    pub best: Option<Best>,
+    /// The optimiser.
+    pub optimiser: StableAdamW,
+}
+
+/// Writes a checkpoint; it is only taken up under the same `settings`.
 ///
 /// # Errors
-/// When the file cannot be written.
+/// When the file cannot be written; an older one is then still there.
 pub fn save(
     path: &Path,
-    progress: &Progress,
+    settings: &RunSettings,
+    state: &RunState,
     parameters: &Parameters,
-    optimiser: &StableAdamW,
 ) -> Result<(), CheckpointError> {
-    let mut tensors: BTreeMap<String, Tensor> = optimiser
-        .state()
-        .into_iter()
-        .map(|(name, tensor)| (format!("optimiser.{name}"), tensor))
-        .collect();
+    let mut tensors = BTreeMap::new();
+    for (name, tensor) in state.optimiser.state() {
+        tensors.insert(format!("optimiser.{name}"), tensor);
+    }
     for (name, var) in parameters {
         tensors.insert(format!("parameters.{name}"), var.as_tensor().clone());
     }
-    let metadata = HashMap::from([
-        ("iteration".to_owned(), progress.iteration.to_string()),
-        ("optimiser_steps".to_owned(), optimiser.steps().to_string()),
-        ("seed".to_owned(), progress.seed.to_string()),
-        ("settings".to_owned(), progress.settings.clone()),
+    let means: Vec<String> = state.means.iter().map(f64::to_string).collect();
+    let mut metadata = HashMap::from([
+        ("iteration".to_owned(), state.iteration.to_string()),
+        (
+            "optimiser_steps".to_owned(),
+            state.optimiser.steps().to_string(),
+        ),
+        ("settings".to_owned(), settings_text(path, settings)?),
+        ("means".to_owned(), means.join(",")),
+        ("history".to_owned(), state.history.to_csv()),
     ]);
+    if let Some(best) = &state.best {
+        metadata.insert("best_iteration".to_owned(), best.iteration.to_string());
+        metadata.insert("best_merit".to_owned(), best.merit.to_string());
+        for (name, tensor) in &best.tensors {
+            tensors.insert(format!("best.{name}"), tensor.clone());
+        }
+    }
     write_tensors(path, &tensors, metadata)
+}
+
+fn settings_text(path: &Path, settings: &RunSettings) -> Result<String, CheckpointError> {
+    serde_json::to_string(settings).map_err(|error| fault(path, error))
+}
+
+fn fault(path: &Path, error: impl std::fmt::Display) -> CheckpointError {
+    CheckpointError::Format {
+        path: path.to_owned(),
+        message: error.to_string(),
+    }
 }
 
 /// Writes named tensors, whole or not at all.
@@ -95,12 +135,8 @@ pub fn write_tensors(
     tensors: &BTreeMap<String, Tensor>,
     metadata: HashMap<String, String>,
 ) -> Result<(), CheckpointError> {
-    let bytes = safetensors::serialize(tensors, Some(metadata)).map_err(|error| {
-        CheckpointError::Format {
-            path: path.to_owned(),
-            message: error.to_string(),
-        }
-    })?;
+    let bytes =
+        safetensors::serialize(tensors, Some(metadata)).map_err(|error| fault(path, error))?;
     let file_error = |source| CheckpointError::File {
         path: path.to_owned(),
         source,
@@ -108,67 +144,106 @@ pub fn write_tensors(
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent).map_err(file_error)?;
     }
-    let unfinished = path.with_extension("unfinished");
-    let mut file = File::create(&unfinished).map_err(file_error)?;
-    file.write_all(&bytes).map_err(file_error)?;
-    file.sync_all().map_err(file_error)?;
-    std::fs::rename(&unfinished, path).map_err(file_error)
+    whole_file::replace(path, &bytes).map_err(file_error)
 }
 
-/// Puts a checkpoint's values into `parameters` and `optimiser`; returns the iterations done.
+/// Puts a checkpoint's values into `parameters` and `state`.
 ///
 /// # Errors
-/// When the file is missing, broken, or of a run with other settings or another seed.
+/// When the file is missing, broken, or of a run with other settings or data.
 pub fn resume(
     path: &Path,
-    expected: &Progress,
+    settings: &RunSettings,
+    state: &mut RunState,
     parameters: &Parameters,
-    optimiser: &mut StableAdamW,
     device: &Device,
-) -> Result<u64, CheckpointError> {
+) -> Result<(), CheckpointError> {
     let bytes = std::fs::read(path).map_err(|source| CheckpointError::File {
         path: path.to_owned(),
         source,
     })?;
-    let format_error = |message: String| CheckpointError::Format {
-        path: path.to_owned(),
-        message,
-    };
-    let (_, header) = safetensors::SafeTensors::read_metadata(&bytes)
-        .map_err(|error| format_error(error.to_string()))?;
-    let metadata = header.metadata().clone().unwrap_or_default();
-    let text = |key: &str| {
-        metadata
-            .get(key)
-            .cloned()
-            .ok_or_else(|| format_error(format!("`{key}` is missing")))
-    };
-    let number = |key: &str| -> Result<u64, CheckpointError> {
-        let value = text(key)?;
-        value
-            .parse()
-            .map_err(|_| format_error(format!("`{key}`: expected a number, found `{value}`")))
-    };
-    let found = format!("{} seed {}", text("settings")?, number("seed")?);
-    let expected = format!("{} seed {}", expected.settings, expected.seed);
-    if found != expected {
+    let metadata = Metadata::read(path, &bytes)?;
+    let found: RunSettings =
+        serde_json::from_str(metadata.text("settings")?).map_err(|error| fault(path, error))?;
+    let differences = differences(settings, &found);
+    if !differences.is_empty() {
         return Err(CheckpointError::Settings {
             path: path.to_owned(),
-            expected,
-            found,
+            differences,
         });
     }
-    let mut tensors = candle_core::safetensors::load_buffer(&bytes, device)?;
+    let mut tensors = candle_core::safetensors::load_buffer(&bytes, device)
+        .map_err(|error| fault(path, error))?;
     for (name, var) in parameters {
         let tensor = tensors
             .remove(&format!("parameters.{name}"))
-            .ok_or_else(|| format_error(format!("parameter `{name}` is missing")))?;
+            .ok_or_else(|| fault(path, format!("parameter `{name}` is missing")))?;
         var.set(&tensor)?;
     }
-    let state: Gradients = tensors
-        .into_iter()
-        .filter_map(|(name, tensor)| Some((name.strip_prefix("optimiser.")?.to_owned(), tensor)))
-        .collect();
-    optimiser.restore(number("optimiser_steps")?, state);
-    number("iteration")
+    let mut take = |prefix: &str| -> Gradients {
+        let names: Vec<String> = tensors
+            .keys()
+            .filter(|name| name.starts_with(prefix))
+            .cloned()
+            .collect();
+        let taken = names.into_iter().filter_map(|name| {
+            let tensor = tensors.remove(&name)?;
+            Some((name[prefix.len()..].to_owned(), tensor))
+        });
+        taken.collect()
+    };
+    let best = take("best.");
+    state
+        .optimiser
+        .restore(metadata.number("optimiser_steps")?, take("optimiser."));
+    state.iteration = metadata.number("iteration")?;
+    state.means = metadata.numbers("means")?;
+    state.history =
+        History::from_csv(metadata.text("history")?).map_err(|error| fault(path, error))?;
+    state.best = match best.is_empty() {
+        true => None,
+        false => Some(Best {
+            iteration: metadata.number("best_iteration")?,
+            merit: metadata.number("best_merit")?,
+            tensors: best,
+        }),
+    };
+    Ok(())
+}
+
+/// The texts in a checkpoint's header.
+struct Metadata<'a> {
+    path: &'a Path,
+    texts: HashMap<String, String>,
+}
+
+impl<'a> Metadata<'a> {
+    fn read(path: &'a Path, bytes: &[u8]) -> Result<Self, CheckpointError> {
+        let (_, header) =
+            safetensors::SafeTensors::read_metadata(bytes).map_err(|error| fault(path, error))?;
+        let texts = header.metadata().clone().unwrap_or_default();
+        Ok(Self { path, texts })
+    }
+
+    fn text(&self, key: &str) -> Result<&str, CheckpointError> {
+        match self.texts.get(key) {
+            Some(text) => Ok(text),
+            None => Err(fault(self.path, format!("`{key}` is missing"))),
+        }
+    }
+
+    fn number<T: std::str::FromStr>(&self, key: &str) -> Result<T, CheckpointError> {
+        let value = self.text(key)?;
+        let rule = || format!("`{key}`: expected a number, found `{value}`");
+        value.parse().map_err(|_| fault(self.path, rule()))
+    }
+
+    fn numbers(&self, key: &str) -> Result<Vec<f64>, CheckpointError> {
+        let text = self.text(key)?;
+        let rule = || format!("`{key}`: expected numbers, found `{text}`");
+        text.split(',')
+            .filter(|value| !value.is_empty())
+            .map(|value| value.parse().map_err(|_| fault(self.path, rule())))
+            .collect()
+    }
 }

@@ -1,22 +1,27 @@
-//! The training loop, the same for every task: step, report, checkpoint, resume.
+//! The training loop, the same for every task: step, validate, report, checkpoint, resume.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use candle_core::{Device, Result};
-use indicatif::{ProgressBar, ProgressStyle};
+use candle_core::{Device, Tensor};
 
 use super::TrainingError;
-use super::checkpoint::{self, Progress};
+use super::checkpoint::{self, Best, RunState};
+use super::history::{History, HistoryRow, Validation};
 use super::optimiser::{OptimiserSettings, Parameters, Schedule, StableAdamW};
 use super::parallel::StepGradients;
+use super::progress::Display;
+use super::settings::RunSettings;
 
 /// Weight of the newest iteration in the running means that are reported.
 const MEAN_SHARE: f64 = 0.03;
-/// Iterations between reports.
-const REPORT_EVERY: u64 = 25;
+/// Iterations between rows of the history.
+const ROW_EVERY: u64 = 25;
 
 /// Where and how often a run keeps its state.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct CheckpointSettings {
     /// The file, if checkpoints are wanted.
     pub file: Option<PathBuf>,
@@ -26,121 +31,206 @@ pub struct CheckpointSettings {
     pub resume: bool,
     /// Stop after this iteration, as an interruption would.
     pub stop_after: Option<u64>,
+    /// Lets others stop the run.
+    pub stop: StopRequest,
 }
 
-/// What a run is made of, besides its step.
+/// A wish, from any thread, that a run end after its present iteration, with a checkpoint.
+#[derive(Clone, Debug, Default)]
+pub struct StopRequest(Arc<AtomicBool>);
+
+impl StopRequest {
+    /// Makes the wish.
+    pub fn request(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it was made.
+    pub fn is_requested(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What a run does besides counting.
+pub(crate) trait Task {
+    /// Loss and gradients of an iteration, counted from 0.
+    fn step(&mut self, iteration: u64) -> Result<StepGradients, TrainingError>;
+
+    /// How good the present weights are.
+    fn validate(&mut self) -> Result<Validation, TrainingError> {
+        Ok(Validation::default())
+    }
+
+    /// A row of the history, and the running means of the loss and of the step's details.
+    fn report(&mut self, row: &HistoryRow, means: &[f64]);
+}
+
+/// What a run is made of, besides its task.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan<'a> {
     pub(crate) optimiser: OptimiserSettings,
     pub(crate) schedule: Schedule,
-    pub(crate) seed: u64,
     /// Everything that must be equal for a checkpoint to be taken up.
-    pub(crate) fingerprint: String,
+    pub(crate) settings: RunSettings,
     pub(crate) checkpoint: &'a CheckpointSettings,
+    /// Images an iteration.
+    pub(crate) images: usize,
+    /// Names of what a step reports beside its loss.
+    pub(crate) details: &'static [&'static str],
+    /// Iterations between validations; 0 for none.
+    pub(crate) validate_every: u64,
+    /// Whether to remember the weights of the best validation.
+    pub(crate) keep_best: bool,
+}
+
+/// What is left of a run that came to its end; the parameters have the last weights.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) history: History,
+    pub(crate) best: Option<Best>,
 }
 
 impl Plan<'_> {
-    /// Runs all iterations that are left. `step` gets the iteration, counted from 0; `report` the
-    /// iterations done and the running means of the loss and of the step's details.
+    /// Runs all iterations that are left.
+    ///
+    /// # Errors
+    /// [`TrainingError::Interrupted`] when the run was asked to stop before its end.
     pub(crate) fn run(
         &self,
         parameters: &Parameters,
         device: &Device,
-        mut step: impl FnMut(u64) -> Result<StepGradients>,
-        report: &mut dyn FnMut(u64, &[f64]),
-    ) -> std::result::Result<(), TrainingError> {
-        let mut optimiser = StableAdamW::new(self.optimiser);
-        let first = self.first_iteration(parameters, &mut optimiser, device)?;
+        task: &mut dyn Task,
+    ) -> Result<Finished, TrainingError> {
+        let mut state = self.start(parameters, device)?;
         let iterations = self.schedule.iterations;
-        let last = self
-            .checkpoint
-            .stop_after
-            .map_or(iterations, |stop| stop.min(iterations));
-        let bar = progress_bar(iterations, first);
-        let mut means: Option<Vec<f64>> = None;
-        for iteration in first..last {
-            let gradients = step(iteration)?;
-            if !gradients.loss.is_finite() {
-                let loss = gradients.loss;
-                return Err(TrainingError::Diverged { iteration, loss });
+        let mut display = Display::new(iterations, state.iteration, self.images, self.details);
+        while state.iteration < iterations {
+            self.advance(&mut state, parameters, task, &mut display)?;
+            let done = state.iteration;
+            let is_asked_to_stop = self.checkpoint.stop.is_requested()
+                || self.checkpoint.stop_after.is_some_and(|stop| done >= stop);
+            let every = self.checkpoint.every;
+            let is_due = every > 0 && done.is_multiple_of(every);
+            if let Some(file) = &self.checkpoint.file
+                && (is_due || is_asked_to_stop || done == iterations)
+            {
+                checkpoint::save(file, &self.settings, &state, parameters)?;
             }
-            let rate = self.schedule.rate(iteration);
-            optimiser.step(parameters, &gradients.gradients, rate)?;
-            let mixed = mix(means.as_deref(), &gradients);
-            bar.set_message(format!("loss {:.4}", mixed[0]));
-            bar.inc(1);
-            let done = iteration + 1;
-            if done.is_multiple_of(REPORT_EVERY) || done == last {
-                report(done, &mixed);
+            if is_asked_to_stop && done < iterations {
+                return Err(TrainingError::Interrupted {
+                    done,
+                    iterations,
+                    checkpoint: self.checkpoint.file.clone(),
+                });
             }
-            means = Some(mixed);
-            self.save_if_due(done, last, parameters, &optimiser)?;
         }
-        bar.finish();
-        Ok(())
+        display.finish();
+        Ok(Finished {
+            history: state.history,
+            best: state.best,
+        })
     }
 
-    fn progress(&self, iteration: u64) -> Progress {
-        Progress {
+    fn start(&self, parameters: &Parameters, device: &Device) -> Result<RunState, TrainingError> {
+        let mut state = RunState {
+            iteration: 0,
+            means: Vec::new(),
+            history: History::default(),
+            best: None,
+            optimiser: StableAdamW::new(self.optimiser),
+        };
+        if let (Some(file), true) = (&self.checkpoint.file, self.checkpoint.resume) {
+            checkpoint::resume(file, &self.settings, &mut state, parameters, device)?;
+        }
+        Ok(state)
+    }
+
+    /// One iteration, with its validation and its row of the history where these are due.
+    fn advance(
+        &self,
+        state: &mut RunState,
+        parameters: &Parameters,
+        task: &mut dyn Task,
+        display: &mut Display,
+    ) -> Result<(), TrainingError> {
+        let iteration = state.iteration;
+        let learning_rate = self.schedule.rate(iteration);
+        let diverged = |what: &'static str, value: f64| TrainingError::Diverged {
+            what,
+            value,
             iteration,
-            seed: self.seed,
-            settings: self.fingerprint.clone(),
+            learning_rate,
+            parts: String::new(),
+        };
+        let step = task.step(iteration)?;
+        if !step.loss.is_finite() {
+            return Err(diverged("loss", step.loss));
         }
-    }
-
-    fn first_iteration(
-        &self,
-        parameters: &Parameters,
-        optimiser: &mut StableAdamW,
-        device: &Device,
-    ) -> std::result::Result<u64, TrainingError> {
-        match (&self.checkpoint.file, self.checkpoint.resume) {
-            (Some(file), true) => {
-                let expected = self.progress(0);
-                Ok(checkpoint::resume(
-                    file, &expected, parameters, optimiser, device,
-                )?)
-            }
-            _ => Ok(0),
+        let norm = state
+            .optimiser
+            .step(parameters, &step.gradients, learning_rate)?;
+        if !norm.is_finite() {
+            return Err(diverged("norm of the gradient", norm));
         }
-    }
-
-    fn save_if_due(
-        &self,
-        done: u64,
-        last: u64,
-        parameters: &Parameters,
-        optimiser: &StableAdamW,
-    ) -> std::result::Result<(), TrainingError> {
-        let every = self.checkpoint.every;
-        let is_due = done == last || (every > 0 && done.is_multiple_of(every));
-        if let (true, Some(file)) = (is_due, &self.checkpoint.file) {
-            checkpoint::save(file, &self.progress(done), parameters, optimiser)?;
+        mix(&mut state.means, &step);
+        state.iteration += 1;
+        display.advance(&state.means, learning_rate);
+        let done = state.iteration;
+        let is_last = done == self.schedule.iterations;
+        let every = self.validate_every;
+        let validation = match every > 0 && (done.is_multiple_of(every) || is_last) {
+            true => Some(task.validate()?),
+            false => None,
+        };
+        if let (true, Some(validation)) = (self.keep_best, validation) {
+            keep_if_best(state, validation, parameters)?;
+        }
+        if done.is_multiple_of(ROW_EVERY) || is_last || validation.is_some() {
+            let row = HistoryRow {
+                iteration: done,
+                loss: state.means[0],
+                learning_rate,
+                validation,
+            };
+            state.history.rows.push(row);
+            display.row(&row, &state.means);
+            task.report(&row, &state.means);
         }
         Ok(())
     }
 }
 
-fn mix(old: Option<&[f64]>, step: &StepGradients) -> Vec<f64> {
-    let now = std::iter::once(step.loss).chain(step.details.iter().copied());
-    match old {
-        None => now.collect(),
-        Some(old) => old
-            .iter()
-            .zip(now)
-            .map(|(old, new)| old + MEAN_SHARE * (new - old))
-            .collect(),
+/// Remembers the weights if no earlier ones were as good.
+fn keep_if_best(
+    state: &mut RunState,
+    validation: Validation,
+    parameters: &Parameters,
+) -> Result<(), TrainingError> {
+    let Some(merit) = validation.merit() else {
+        return Ok(());
+    };
+    if state.best.as_ref().is_some_and(|best| best.merit >= merit) {
+        return Ok(());
     }
+    // Copies: the optimiser changes the parameters in place.
+    let copies = parameters
+        .iter()
+        .map(|(name, var)| Ok((name.clone(), var.as_tensor().copy()?.detach())));
+    state.best = Some(Best {
+        iteration: state.iteration,
+        merit,
+        tensors: copies.collect::<candle_core::Result<BTreeMap<String, Tensor>>>()?,
+    });
+    Ok(())
 }
 
-/// A progress bar with the time left and the loss.
-fn progress_bar(iterations: u64, done: u64) -> ProgressBar {
-    let template = "{bar:40} {pos}/{len} [{elapsed_precise} < {eta_precise}] {msg}";
-    let style =
-        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    let bar = ProgressBar::new(iterations)
-        .with_style(style)
-        .with_position(done);
-    bar.reset_eta();
-    bar
+fn mix(means: &mut Vec<f64>, step: &StepGradients) {
+    let now = std::iter::once(step.loss).chain(step.details.iter().copied());
+    if means.is_empty() {
+        means.extend(now);
+        return;
+    }
+    for (mean, new) in means.iter_mut().zip(now) {
+        *mean += MEAN_SHARE * (new - *mean);
+    }
 }

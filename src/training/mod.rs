@@ -8,19 +8,22 @@ pub mod checkpoint;
 pub mod dataset;
 pub mod encoder_file;
 pub mod formula;
+pub mod history;
 pub mod iteration;
 pub mod objective;
 pub mod optimiser;
 pub mod parallel;
 pub mod pretext;
 pub mod pretraining;
+mod progress;
 pub mod recipe;
 pub mod reconstruction;
 pub mod sampling;
+pub mod settings;
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hasher as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Where training runs; named here so that its callers need not know candle.
 pub use candle_core::Device;
@@ -48,23 +51,71 @@ pub enum TrainingError {
         /// What is wrong with it.
         message: String,
     },
+    /// Images or masks that cannot be used.
+    #[error(
+        "`{parts}` of `{of}` parts cannot be used, at most `{allowed_percent}` % may be left out:\n{faults}"
+    )]
+    Unusable {
+        /// How many parts have such a file.
+        parts: usize,
+        /// Of so many.
+        of: usize,
+        /// The share that may be left out, in per cent.
+        allowed_percent: f64,
+        /// What is wrong with the first of them, a line each.
+        faults: String,
+    },
     /// A folder of images cannot be used.
     #[error(transparent)]
     Folder(#[from] ImageFolderError),
-    /// The loss is no number any more.
-    #[error("the loss became `{loss}` at iteration `{iteration}`")]
+    /// The loss or its gradient is no number any more.
+    #[error(
+        "the {what} became `{value}` at iteration `{iteration}` with learning rate `{learning_rate}`{parts}"
+    )]
     Diverged {
+        /// What is no number.
+        what: &'static str,
+        /// Its value.
+        value: f64,
         /// The iteration, counted from 0.
         iteration: u64,
-        /// The loss.
-        loss: f64,
+        /// The learning rate of the iteration.
+        learning_rate: f64,
+        /// On which parts of the batch, as the end of the sentence; empty if unknown.
+        parts: String,
     },
+    /// The run was asked to stop before its end.
+    #[error(
+        "stopped after iteration `{done}` of `{iterations}`; {}",
+        kept(checkpoint.as_deref())
+    )]
+    Interrupted {
+        /// Iterations done.
+        done: u64,
+        /// Iterations of the whole run.
+        iterations: u64,
+        /// Where the run can be gone on with from.
+        checkpoint: Option<PathBuf>,
+    },
+    /// The run was asked to stop before its first iteration.
+    #[error("stopped before training began; nothing was written")]
+    InterruptedEarly,
+    /// Weights could not be judged on labelled parts.
+    #[error("validation: {0}")]
+    Validation(String),
     /// A checkpoint could not be written or taken up.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// The device failed.
     #[error(transparent)]
     Device(#[from] candle_core::Error),
+}
+
+fn kept(checkpoint: Option<&Path>) -> String {
+    match checkpoint {
+        Some(file) => format!("its checkpoint is `{}`", file.display()),
+        None => "no checkpoint was asked for, so nothing is kept".to_owned(),
+    }
 }
 
 /// The variables of a map by name.

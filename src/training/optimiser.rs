@@ -119,7 +119,8 @@ impl StableAdamW {
         }
     }
 
-    /// Clips the gradients by their global norm and takes one step; returns that norm.
+    /// Clips the gradients by their global norm and takes one step; returns that norm. Where the
+    /// norm is no finite number, nothing is changed.
     ///
     /// # Errors
     /// When the device fails.
@@ -130,6 +131,9 @@ impl StableAdamW {
         learning_rate: f64,
     ) -> Result<f64> {
         let norm = global_norm(gradients)?;
+        if !norm.is_finite() {
+            return Ok(norm);
+        }
         let scale = (self.settings.gradient_norm / (norm + 1e-6)).min(1.0);
         self.steps += 1;
         for (name, gradient) in gradients {
@@ -306,6 +310,23 @@ mod tests {
                 "{found} {expected}"
             );
         }
+    }
+
+    #[test]
+    fn a_gradient_that_is_no_number_changes_nothing() {
+        let var = Var::new(&[0.5f32, -1.0], &Device::Cpu).unwrap();
+        let parameters = Parameters::from([("w".to_owned(), var.clone())]);
+        let mut optimiser = StableAdamW::new(OptimiserSettings::reconstruction());
+        let gradient = Tensor::new(&[f32::NAN, 1.0], &Device::Cpu).unwrap();
+        let gradients = Gradients::from([("w".to_owned(), gradient)]);
+        assert!(
+            optimiser
+                .step(&parameters, &gradients, 1e-3)
+                .unwrap()
+                .is_nan()
+        );
+        assert_eq!(var.to_vec1::<f32>().unwrap(), [0.5, -1.0]);
+        assert_eq!(optimiser.steps(), 0);
     }
 
     #[test]

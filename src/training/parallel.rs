@@ -20,6 +20,8 @@ pub struct StepGradients {
     pub details: Vec<f64>,
     /// Mean gradient over the batch.
     pub gradients: Gradients,
+    /// The loss of each shard, in order.
+    pub shard_losses: Vec<f64>,
 }
 
 /// What one shard computes: the loss, and numbers to report.
@@ -46,34 +48,19 @@ pub fn shard_gradients<F>(
 where
     F: FnOnce() -> Result<ShardLoss> + Send,
 {
-    let queue = Mutex::new(shards.into_iter().enumerate());
-    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-    let work = || -> Result<Vec<(usize, ShardResult)>> {
-        let mut done = Vec::new();
-        while let Some((index, shard)) = next() {
-            done.push((index, run_shard(parameters, shard)?));
-        }
-        Ok(done)
-    };
-    let mut results = std::thread::scope(|scope| -> Result<Vec<(usize, ShardResult)>> {
-        let running: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(work)).collect();
-        let mut results = Vec::new();
-        for thread in running {
-            match thread.join() {
-                Ok(done) => results.extend(done?),
-                Err(_) => bail!("a training thread panicked"),
-            }
-        }
-        Ok(results)
-    })?;
-    results.sort_by_key(|(index, _)| *index);
+    let jobs = shards
+        .into_iter()
+        .map(|shard| move || run_shard(parameters, shard))
+        .collect();
+    let results = run_in_order(threads, jobs)?;
     let mut total = StepGradients {
         loss: 0.0,
         details: Vec::new(),
         gradients: Gradients::new(),
+        shard_losses: results.iter().map(|shard| shard.loss).collect(),
     };
-    let items: usize = results.iter().map(|(_, shard)| shard.items).sum();
-    for (_, shard) in results {
+    let items: usize = results.iter().map(|shard| shard.items).sum();
+    for shard in results {
         let weight = shard.items as f64 / items.max(1) as f64;
         total.loss += shard.loss * weight;
         total.details.resize(shard.details.len(), 0.0);
@@ -90,6 +77,39 @@ where
         }
     }
     Ok(total)
+}
+
+/// Runs the jobs on `threads` threads; returns what they gave in the order of the jobs.
+///
+/// # Errors
+/// A job's error; also when a job panics.
+pub(crate) fn run_in_order<T, F>(threads: usize, jobs: Vec<F>) -> Result<Vec<T>>
+where
+    T: Send,
+    F: FnOnce() -> Result<T> + Send,
+{
+    let queue = Mutex::new(jobs.into_iter().enumerate());
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work = || -> Result<Vec<(usize, T)>> {
+        let mut done = Vec::new();
+        while let Some((index, job)) = next() {
+            done.push((index, job()?));
+        }
+        Ok(done)
+    };
+    let mut results = std::thread::scope(|scope| -> Result<Vec<(usize, T)>> {
+        let running: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(work)).collect();
+        let mut results = Vec::new();
+        for thread in running {
+            match thread.join() {
+                Ok(done) => results.extend(done?),
+                Err(_) => bail!("a training thread panicked"),
+            }
+        }
+        Ok(results)
+    })?;
+    results.sort_by_key(|(index, _)| *index);
+    Ok(results.into_iter().map(|(_, result)| result).collect())
 }
 
 /// What one shard gave.

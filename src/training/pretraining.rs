@@ -9,10 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use super::encoder_file::Encoder;
 use super::formula::Canvas;
-use super::iteration::{CheckpointSettings, Plan};
+use super::history::HistoryRow;
+use super::iteration::{CheckpointSettings, Plan, Task};
 use super::optimiser::{OptimiserSettings, Parameters, Schedule};
-use super::parallel::{ShardLoss, shard_gradients};
+use super::parallel::{ShardLoss, StepGradients, shard_gradients};
 use super::pretext::{Example, PretextSettings, example};
+use super::settings::{RunSettings, add_settings};
 use super::{
     TrainingError, at_least_one, builder, digest, item_rng, parameters, share, tensor_digest,
     values,
@@ -42,7 +44,7 @@ pub enum Pretext {
 }
 
 /// Settings of a pretraining run.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct PretrainingSettings {
     /// The encoder.
     pub encoder: VitConfig,
@@ -102,24 +104,31 @@ impl PretrainingSettings {
     }
 
     /// What must be equal for a checkpoint to be taken up.
-    fn fingerprint(&self, given: &[Canvas], first: Option<&Encoder>) -> Result<String> {
+    fn run_settings(&self, given: &[Canvas], first: Option<&Encoder>) -> Result<RunSettings> {
+        let images = digest(given.iter().map(|canvas| canvas.values.as_slice()));
+        let mut settings = RunSettings::new();
+        add_settings(&mut settings, "encoder", &self.encoder);
+        add_settings(&mut settings, "pretext", &self.pretext);
+        let numbers = [
+            ("pixel_weight", self.pixel_weight.to_string()),
+            ("images_share", self.given_share.to_string()),
+            (
+                "images",
+                format!("{} with digest {images:016x}", given.len()),
+            ),
+            ("iterations", self.iterations.to_string()),
+            ("batch", self.batch.to_string()),
+            ("learning_rate", self.learning_rate.to_string()),
+            ("warm_up", self.warm_up.to_string()),
+            ("seed", self.seed.to_string()),
+        ];
+        settings.extend(numbers.map(|(key, value)| (key.to_owned(), value)));
         let first = match first {
-            None => "random weights".to_owned(),
-            Some(first) => format!("weights {:016x}", tensor_digest(&first.tensors)?),
+            None => "random".to_owned(),
+            Some(first) => format!("{:016x}", tensor_digest(&first.tensors)?),
         };
-        Ok(format!(
-            "{:?} {:?} {first} pixels {} given {} images {} {:016x} iterations {} batch {} rate {} warm-up {}",
-            self.encoder,
-            self.pretext,
-            self.pixel_weight,
-            self.given_share,
-            given.len(),
-            digest(given.iter().map(|canvas| canvas.values.as_slice())),
-            self.iterations,
-            self.batch,
-            self.learning_rate,
-            self.warm_up
-        ))
+        settings.insert("first_weights".to_owned(), first);
+        Ok(settings)
     }
 }
 
@@ -193,18 +202,46 @@ pub fn pretrain(
             warm_up: settings.warm_up,
             iterations: settings.iterations,
         },
-        seed: settings.seed,
-        fingerprint: settings.fingerprint(given, first)?,
+        settings: settings.run_settings(given, first)?,
         checkpoint: &settings.checkpoint,
+        images: settings.batch,
+        details: &["altered", "pixels"],
+        validate_every: 0,
+        keep_best: false,
     };
-    let step = |iteration| {
-        let shards = shards(settings, given, iteration, |examples| {
+    let mut task = Pretraining {
+        settings,
+        given,
+        network,
+        parameters: &parameters,
+        device,
+        report: &mut report,
+    };
+    plan.run(&parameters, device, &mut task)?;
+    Ok(values(&parameters, ENCODER))
+}
+
+struct Pretraining<'a> {
+    settings: &'a PretrainingSettings,
+    given: &'a [Canvas],
+    network: Pretrainer,
+    parameters: &'a Parameters,
+    device: &'a Device,
+    report: &'a mut dyn FnMut(u64, &[f64]),
+}
+
+impl Task for Pretraining<'_> {
+    fn step(&mut self, iteration: u64) -> std::result::Result<StepGradients, TrainingError> {
+        let (network, settings, device) = (&self.network, self.settings, self.device);
+        let shards = shards(settings, self.given, iteration, |examples| {
             network.loss(&examples, settings, device)
         });
-        shard_gradients(&parameters, settings.threads, shards)
-    };
-    plan.run(&parameters, device, step, &mut report)?;
-    Ok(values(&parameters, ENCODER))
+        Ok(shard_gradients(self.parameters, settings.threads, shards)?)
+    }
+
+    fn report(&mut self, row: &HistoryRow, means: &[f64]) {
+        (self.report)(row.iteration, means);
+    }
 }
 
 /// One job a shard: draw its examples, compute their loss.

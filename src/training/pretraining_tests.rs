@@ -77,10 +77,14 @@ fn a_run_that_was_stopped_ends_as_one_that_was_not() {
     parts.checkpoint = CheckpointSettings {
         file: Some(folder.path().join("run.ckpt")),
         every: 2,
-        resume: false,
         stop_after: Some(4),
+        ..CheckpointSettings::default()
     };
-    run(&parts);
+    let stopped = pretrain(&parts, &[picture()], None, &Device::Cpu, |_, _| {}).unwrap_err();
+    assert!(
+        stopped.to_string().contains("iteration `4` of `6`"),
+        "{stopped}"
+    );
     parts.checkpoint.resume = true;
     parts.checkpoint.stop_after = None;
     let (resumed, _) = run(&parts);
@@ -91,7 +95,12 @@ fn a_run_that_was_stopped_ends_as_one_that_was_not() {
     let mut other = picture();
     other.values[0] = 0.5;
     let error = pretrain(&parts, &[other], None, &Device::Cpu, |_, _| {}).unwrap_err();
-    assert!(error.to_string().contains("expected settings"), "{error}");
+    let error = error.to_string();
+    assert!(
+        error.contains("`images`: expected `1 with digest"),
+        "{error}"
+    );
+    assert!(!error.contains("`batch`"), "{error}");
 }
 
 #[test]

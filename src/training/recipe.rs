@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use candle_core::DType;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
@@ -31,6 +32,8 @@ pub struct Recipe {
     pub optimiser: OptimiserRecipe,
     /// How long, and from which random numbers.
     pub run: RunRecipe,
+    /// How weights are judged on the way.
+    pub validation: ValidationRecipe,
 }
 
 /// `[input]`; sides in pixels.
@@ -146,6 +149,8 @@ pub struct RunRecipe {
     pub micro_batch: usize,
     /// Seed of everything random.
     pub seed: u64,
+    /// In which numbers the frozen encoder computes; all else is in f32.
+    pub precision: EncoderPrecision,
 }
 
 impl Default for RunRecipe {
@@ -155,8 +160,65 @@ impl Default for RunRecipe {
             batch: 16,
             micro_batch: 4,
             seed: 1,
+            precision: EncoderPrecision::default(),
         }
     }
+}
+
+/// Numbers that the frozen encoder computes in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EncoderPrecision {
+    /// 32 bits.
+    #[default]
+    F32,
+    /// 16 bits with the range of 32. CUDA only.
+    Bf16,
+    /// 16 bits with more digits and less range. CUDA only.
+    F16,
+}
+
+impl EncoderPrecision {
+    pub(crate) fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::Bf16 => DType::BF16,
+            Self::F16 => DType::F16,
+        }
+    }
+}
+
+/// `[validation]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ValidationRecipe {
+    /// Iterations between validations; 0 for none: then all good parts are trained on.
+    pub every: u64,
+    /// Share of the good parts of each class that is held out, at least one of five or more.
+    pub share: f64,
+    /// Which weights the run ends with.
+    pub weights: Weights,
+}
+
+impl Default for ValidationRecipe {
+    fn default() -> Self {
+        Self {
+            every: 0,
+            share: 0.05,
+            weights: Weights::default(),
+        }
+    }
+}
+
+/// Which weights a run ends with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Weights {
+    /// Those of the last iteration.
+    #[default]
+    Last,
+    /// Those of the best validation: by the part AUROC of labelled parts, else by the distance.
+    Best,
 }
 
 /// Why a recipe cannot be used.
@@ -237,6 +299,12 @@ impl Recipe {
             let rule = "`data.altered_share` above 0 needs `network.prior = \"off\"`".to_owned();
             return Err(TrainingError::Setting(rule));
         }
+        if self.validation.weights == Weights::Best && self.validation.every == 0 {
+            let rule =
+                "`validation.weights = \"best\"` needs `validation.every` above 0".to_owned();
+            return Err(TrainingError::Setting(rule));
+        }
+        share("validation.share", self.validation.share)?;
         share("data.altered_share", self.data.altered_share)
     }
 
@@ -367,6 +435,51 @@ mod tests {
         let recipe = changed(&["run.batch=3", "network.whitening=true"]).unwrap();
         let text = toml::to_string(&recipe).unwrap();
         assert_eq!(toml::from_str::<Recipe>(&text).unwrap(), recipe);
+    }
+
+    #[test]
+    fn the_reference_names_every_key_with_its_default() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/recipes/reference.toml");
+        let text = std::fs::read_to_string(path).unwrap();
+        // Keys that are commented out have no value of their own, or the encoder's.
+        let key = regex::Regex::new(r"(?m)^#([a-z_0-9]+ = )").unwrap();
+        let text = key.replace_all(&text, "$1");
+        let recipe: Recipe = toml::from_str(&text).unwrap();
+        let encoder = tiny_encoder(4);
+        let architecture = recipe.architecture(&encoder).unwrap();
+        assert_eq!(architecture, MvmcadConfig::new(encoder));
+        let expected = Recipe {
+            input: recipe.input.clone(),
+            network: recipe.network.clone(),
+            ..Recipe::default()
+        };
+        assert_eq!(recipe, expected);
+        let InputRecipe {
+            side,
+            resize,
+            map_side,
+            targets,
+        } = &recipe.input;
+        assert!(side.is_some() && resize.is_some() && map_side.is_some() && targets.is_some());
+        let named = |table: &Table| table.keys().cloned().collect::<Vec<_>>();
+        let written: Table = text.parse().unwrap();
+        let mut all = Table::try_from(&recipe).unwrap();
+        let mut network = Table::try_from(&architecture).unwrap();
+        network.remove("encoder");
+        all.insert("network".to_owned(), Value::Table(network));
+        assert_eq!(named(&written), named(&all));
+        for (section, keys) in &all {
+            let written = written[section].as_table().unwrap();
+            assert_eq!(named(written), named(keys.as_table().unwrap()), "{section}");
+        }
+    }
+
+    #[test]
+    fn the_best_weights_need_a_validation() {
+        let recipe = changed(&["validation.weights=best"]).unwrap();
+        let architecture = recipe.architecture(&tiny_encoder(0)).unwrap();
+        let error = recipe.validate(&architecture).unwrap_err().to_string();
+        assert!(error.contains("validation.every"), "{error}");
     }
 
     #[test]

@@ -11,16 +11,10 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use super::account::Account;
 use super::scenario::{DemoPart, DemoView};
 use super::table::{Tally, fate, truth};
+use crate::cli::heat::overlay;
 use crate::domain::{Decision, EncodedMap};
 use crate::schema::result::{Map, PartResult, View, ViewStatus};
 use crate::scoring::maps::decode_levels;
-
-/// Where the heat begins and where it is full, as shares of the part's threshold: below half of
-/// it nothing is worth a look, and one and a half times is beyond doubt.
-const HEAT_FROM: f32 = 0.5;
-const HEAT_FULL: f32 = 1.5;
-/// How much of the picture full heat covers.
-const HEAT_COVER: f32 = 0.75;
 
 const STYLE: &str = include_str!("report.css");
 
@@ -231,11 +225,9 @@ fn heat(map: &Map, threshold: Option<f32>) -> Option<Vec<u8>> {
     let mut is_hot = false;
     let mut pixels = Vec::with_capacity(levels.len() * 4);
     for level in levels {
-        let score = map.offset + map.scale * f32::from(level);
-        let heat = (score / threshold - HEAT_FROM) / (HEAT_FULL - HEAT_FROM);
-        let heat = heat.clamp(0.0, 1.0);
-        is_hot |= heat > 0.0;
-        pixels.extend([255, byte(0.9 * (1.0 - heat)), 0, byte(heat * HEAT_COVER)]);
+        let pixel = overlay(map.offset + map.scale * f32::from(level), threshold);
+        is_hot |= pixel[3] > 0;
+        pixels.extend(pixel);
     }
     if !is_hot {
         return None;
@@ -246,10 +238,6 @@ fn heat(map: &Map, threshold: Option<f32>) -> Option<Vec<u8>> {
     image::write_buffer_with_format(&mut png, &pixels, width, height, colour, ImageFormat::Png)
         .ok()?;
     Some(png.into_inner())
-}
-
-fn byte(share: f32) -> u8 {
-    (share * 255.0).round() as u8
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use image::{ExtendedColorType, ImageError};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::MapColours;
+use crate::cli::heat::level_colour;
 use crate::domain::EncodedMap;
 use crate::schema::result::{Map, PartResult};
 use crate::scoring::MapError;
@@ -90,32 +91,15 @@ fn picture(map: &Map, colours: MapColours) -> Result<(Vec<u8>, ExtendedColorType
     Ok(match colours {
         MapColours::Grey => (levels, ExtendedColorType::L8),
         MapColours::Heat => (
-            levels.into_iter().flat_map(heat).collect(),
+            levels.into_iter().flat_map(level_colour).collect(),
             ExtendedColorType::Rgb8,
         ),
     })
 }
 
-/// Black over red and yellow to white, each colour over a third of the levels.
-fn heat(level: u8) -> [u8; 3] {
-    let third = |start: u16| {
-        let above = u16::from(level).saturating_sub(start) * 3;
-        u8::try_from(above).unwrap_or(u8::MAX)
-    };
-    [third(0), third(85), third(170)]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn heat_rises_from_black_to_white() {
-        assert_eq!(heat(0), [0, 0, 0]);
-        assert_eq!(heat(85), [255, 0, 0]);
-        assert_eq!(heat(170), [255, 255, 0]);
-        assert_eq!(heat(255), [255, 255, 255]);
-    }
 
     #[test]
     fn names_stay_inside_the_folder() {

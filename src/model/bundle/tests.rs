@@ -56,8 +56,8 @@ fn half_precision_halves_the_file_and_is_loaded_in_single() {
     let single = fs::metadata(folder.path().join(WEIGHTS_FILE))
         .unwrap()
         .len();
-    Bundle::save(folder.path(), &manifest, &tensors, Precision::Half).unwrap();
-    let half = fs::metadata(folder.path().join(WEIGHTS_FILE))
+    let halved = Bundle::save(folder.path(), &manifest, &tensors, Precision::Half).unwrap();
+    let half = fs::metadata(folder.path().join(halved.weights.file))
         .unwrap()
         .len();
     assert!(half < single * 2 / 3, "{half} of {single} bytes");
@@ -77,6 +77,25 @@ fn saving_twice_gives_the_same_bytes() {
     let again = Bundle::save(folder.path(), &manifest, &tensors, Precision::Single).unwrap();
     assert_eq!(fs::read(folder.path().join(WEIGHTS_FILE)).unwrap(), first);
     assert_eq!(again, manifest);
+}
+
+#[test]
+fn weights_in_use_stay_until_the_description_names_others() {
+    let (folder, manifest, tensors) = saved();
+    let other = lively_weights(&manifest.architecture, 2);
+    // The description cannot be replaced: a folder stands where it is written first.
+    let blocked = folder.path().join("model.toml.unfinished");
+    fs::create_dir(&blocked).unwrap();
+    Bundle::save(folder.path(), &manifest, &other, Precision::Single).unwrap_err();
+    assert_eq!(Bundle::load(folder.path()).unwrap().manifest, manifest);
+    fs::remove_dir(&blocked).unwrap();
+    let replaced = Bundle::save(folder.path(), &manifest, &other, Precision::Single).unwrap();
+    assert_eq!(Bundle::load(folder.path()).unwrap().manifest, replaced);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    // And back under the usual name.
+    let again = Bundle::save(folder.path(), &replaced, &tensors, Precision::Single).unwrap();
+    assert_eq!(again, manifest);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
 }
 
 #[test]

@@ -11,10 +11,12 @@ mod bottleneck;
 mod decoder;
 #[cfg(test)]
 mod gradients;
+#[cfg(test)]
+mod precision;
 mod prior;
 mod whitening;
 
-use candle_core::{D, Result, Tensor};
+use candle_core::{D, DType, Result, Tensor};
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
@@ -222,6 +224,8 @@ pub struct Mvmcad {
 impl Mvmcad {
     /// Builds the network: the encoder's tensors from `encoder` (names as in
     /// [`VitConfig::tensors`]), all others from `trainable` ([`MvmcadConfig::trainable_tensors`]).
+    /// The encoder computes in the precision of its tensors; its features, and all that is made of
+    /// them, are in f32.
     ///
     /// # Errors
     /// When the architecture breaks a rule, or a tensor is missing or misshapen.
@@ -413,11 +417,11 @@ pub fn cosine_distance(left: &Tensor, right: &Tensor) -> Result<Tensor> {
     (products / (left * right)?)?.affine(-1., 1.)
 }
 
-/// The mean of tensors of one shape.
+/// The mean of tensors of one shape, in f32 whatever they are in.
 fn mean(tensors: &[Tensor]) -> Result<Tensor> {
-    let mut sum = tensors[0].clone();
+    let mut sum = tensors[0].to_dtype(DType::F32)?;
     for tensor in &tensors[1..] {
-        sum = (sum + tensor)?;
+        sum = (sum + tensor.to_dtype(DType::F32)?)?;
     }
     sum * (1. / tensors.len() as f64)
 }

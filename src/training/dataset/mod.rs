@@ -5,12 +5,20 @@
 //! of its views is. Images are decoded as the stream decodes them, so that what a model is trained
 //! on is what it will see.
 
+mod files;
+mod survey;
+#[cfg(test)]
+pub(crate) mod testing;
+mod training_images;
+
 use std::path::{Path, PathBuf};
+
+pub use self::files::{Mask, read_image, read_mask};
+pub use self::survey::{Survey, SurveyedPart, SurveyedView, Unreadable, survey};
+pub use self::training_images::{Crop, TrainingImages, TrainingPart, survey_for_training};
 
 use super::TrainingError;
 use super::formula::Canvas;
-use crate::decode::envelope::sniff;
-use crate::decode::{ImageLimits, decode_image};
 use crate::domain::RgbImage;
 use crate::image_folder::{ImageFile, find_images, find_parts};
 use crate::model::preprocess::{Normalisation, Preprocessor};
@@ -24,6 +32,8 @@ pub struct ViewFile {
     pub image: PathBuf,
     /// Its mask, if there is one.
     pub mask: Option<PathBuf>,
+    /// Whether the data set says that the view shows a defect, whatever its mask shows.
+    pub is_labelled_defective: bool,
 }
 
 /// One part with its views.
@@ -57,6 +67,7 @@ pub fn list_parts(root: &Path, masks: Option<&Path>) -> Result<Vec<PartFolder>, 
                 .map(|mask| mask.path.clone()),
             view: image.view,
             image: image.path,
+            is_labelled_defective: false,
         });
         parts.push(PartFolder {
             class: found.class,
@@ -77,59 +88,9 @@ pub fn list_parts(root: &Path, masks: Option<&Path>) -> Result<Vec<PartFolder>, 
 fn find_masks(folder: &Path) -> Result<Vec<ImageFile>, TrainingError> {
     let masks = find_images(folder)?;
     match masks.iter().find(|mask| mask.content_type == "image/jpeg") {
-        Some(lossy) => Err(fault(
-            &lossy.path,
-            "expected a mask in a lossless format such as PNG, found JPEG, which blurs its edges",
-        )),
+        Some(lossy) => Err(fault(&lossy.path, files::LOSSY_MASK)),
         None => Ok(masks),
     }
-}
-
-/// Reads an image as 8-bit RGB, as strictly as the stream does.
-///
-/// # Errors
-/// When the file cannot be read or decoded.
-pub fn read_image(path: &Path) -> Result<RgbImage, TrainingError> {
-    let bytes = std::fs::read(path).map_err(|error| fault(path, error))?;
-    let encoding = sniff(&bytes).ok_or_else(|| {
-        fault(
-            path,
-            "expected JPEG, PNG, BMP, TIFF or WebP, found other bytes",
-        )
-    })?;
-    decode_image(encoding, &bytes, &ImageLimits::default()).map_err(|error| fault(path, error))
-}
-
-/// A mask at full size: width, height, and whether each pixel is part of a defect.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mask {
-    /// Width in pixels.
-    pub width: usize,
-    /// Height in pixels.
-    pub height: usize,
-    /// `width * height` flags.
-    pub defect: Vec<bool>,
-}
-
-/// Reads a mask.
-///
-/// # Errors
-/// When the file cannot be read or decoded.
-pub fn read_mask(path: &Path) -> Result<Mask, TrainingError> {
-    // 16 bits a channel hold every level of every format: a faint label must not become 0.
-    let image = image::open(path)
-        .map_err(|error| fault(path, error))?
-        .into_rgb16();
-    let (width, height) = (image.width() as usize, image.height() as usize);
-    let defect = image
-        .pixels()
-        .map(|pixel| pixel.0.iter().any(|&level| level > 0))
-        .collect();
-    Ok(Mask {
-        width,
-        height,
-        defect,
-    })
 }
 
 /// Every image under the given roots as a canvas of `side`, for pretraining.
@@ -173,14 +134,8 @@ fn fault(path: &Path, error: impl std::fmt::Display) -> TrainingError {
 
 #[cfg(test)]
 mod tests {
+    use super::testing::write_level as write;
     use super::*;
-
-    fn write(path: &Path, level: u8) {
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        image::GrayImage::from_pixel(4, 4, image::Luma([level]))
-            .save(path)
-            .unwrap();
-    }
 
     #[test]
     fn parts_are_listed_in_order_with_their_masks() {
@@ -217,26 +172,5 @@ mod tests {
         write(&masks.join("bolt/p1/top.jpg"), 255);
         let error = list_parts(&images, Some(&masks)).unwrap_err().to_string();
         assert!(error.contains("lossless"), "{error}");
-    }
-
-    #[test]
-    fn the_faintest_label_of_a_mask_is_a_defect() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("mask.png");
-        let mut labels = image::ImageBuffer::<image::Luma<u16>, Vec<u16>>::new(2, 1);
-        labels.put_pixel(1, 0, image::Luma([1]));
-        labels.save(&path).unwrap();
-        assert_eq!(read_mask(&path).unwrap().defect, [false, true]);
-    }
-
-    #[test]
-    fn a_truncated_image_is_refused_as_the_stream_refuses_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("top.jpg");
-        write(&path, 90);
-        let bytes = std::fs::read(&path).unwrap();
-        std::fs::write(&path, &bytes[..bytes.len() - 20]).unwrap();
-        let error = read_image(&path).unwrap_err().to_string();
-        assert!(error.contains("top.jpg"), "{error}");
     }
 }

@@ -1,0 +1,51 @@
+//! Colours of anomaly maps, the same wherever one is drawn.
+
+/// Where the heat begins and where it is full, as shares of the threshold: below half of it
+/// nothing is worth a look, and one and a half times is beyond doubt.
+const HEAT_FROM: f32 = 0.5;
+const HEAT_FULL: f32 = 1.5;
+/// How much of the picture full heat covers.
+const HEAT_COVER: f32 = 0.75;
+
+/// Red, green, blue and opacity of a map's value over a picture: nothing up to half the threshold,
+/// then yellow to red.
+pub(super) fn overlay(score: f32, threshold: f32) -> [u8; 4] {
+    let heat = (score / threshold - HEAT_FROM) / (HEAT_FULL - HEAT_FROM);
+    let heat = heat.clamp(0.0, 1.0);
+    [255, byte(0.9 * (1.0 - heat)), 0, byte(heat * HEAT_COVER)]
+}
+
+fn byte(share: f32) -> u8 {
+    (share * 255.0).round() as u8
+}
+
+/// A map's level by itself: black over red and yellow to white, each over a third of the levels.
+pub(super) fn level_colour(level: u8) -> [u8; 3] {
+    let third = |start: u16| {
+        let above = u16::from(level).saturating_sub(start) * 3;
+        u8::try_from(above).unwrap_or(u8::MAX)
+    };
+    [third(0), third(85), third(170)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_rise_from_black_to_white() {
+        assert_eq!(level_colour(0), [0, 0, 0]);
+        assert_eq!(level_colour(85), [255, 0, 0]);
+        assert_eq!(level_colour(170), [255, 255, 0]);
+        assert_eq!(level_colour(255), [255, 255, 255]);
+    }
+
+    #[test]
+    fn heat_begins_at_half_the_threshold() {
+        assert_eq!(overlay(0.1, 0.2)[3], 0);
+        assert_eq!(overlay(0.0, 0.2)[3], 0);
+        let [at, beyond] = [0.2, 9.0].map(|score| overlay(score, 0.2));
+        assert!(at[3] > 0 && at[3] < beyond[3]);
+        assert_eq!(beyond, [255, 0, 0, 191]);
+    }
+}

@@ -1,0 +1,57 @@
+//! Figures of weights on their way, on labelled parts.
+
+use std::collections::HashMap;
+
+use candle_core::Tensor;
+
+use super::measurement::measure;
+use super::ranking::RankingFigures;
+use super::table::tabulate;
+use crate::model::bundle::{Bundle, Manifest};
+use crate::model::candle_model::CandleModel;
+use crate::training::dataset::PartFolder;
+use crate::training::history::LabelledFigures;
+
+/// At most so many images are scored at once.
+const BATCH: usize = 32;
+
+/// Labelled parts, and how a model for them is built.
+#[derive(Clone, Debug)]
+pub struct LabelledParts {
+    /// The parts; no mask means good.
+    pub parts: Vec<PartFolder>,
+    /// What the bundle will be.
+    pub manifest: Manifest,
+    /// Where to score: `cpu`, `cuda:N` or `auto`.
+    pub device: String,
+}
+
+impl LabelledParts {
+    /// The figures of these weights, the mean over classes.
+    ///
+    /// # Errors
+    /// When an image or mask cannot be read, or the device fails.
+    pub fn judge(&self, tensors: HashMap<String, Tensor>) -> Result<LabelledFigures, String> {
+        let bundle = Bundle {
+            manifest: self.manifest.clone(),
+            tensors,
+        };
+        let preprocessor = bundle.manifest.preprocessor()?;
+        let mut model =
+            CandleModel::new(&bundle, &self.device, BATCH).map_err(|error| error.to_string())?;
+        let measured = self
+            .parts
+            .iter()
+            .map(|part| measure(part, &mut model, &preprocessor))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| error.to_string())?;
+        let mean = tabulate(&measured.iter().collect::<Vec<_>>()).mean;
+        let auroc = |figures: Option<RankingFigures>| figures.map(|figures| figures.auroc);
+        Ok(LabelledFigures {
+            part_auroc: auroc(mean.sample),
+            view_auroc: auroc(mean.image),
+            pixel_auroc: auroc(mean.pixel),
+            aupro: mean.aupro,
+        })
+    }
+}

@@ -1,0 +1,116 @@
+//! What a person sees of a run: a bar on a terminal, plain lines elsewhere.
+//!
+//! Both show the same: iterations, loss, learning rate, images a second and the time left.
+
+use std::fmt::Write as _;
+use std::io::IsTerminal as _;
+use std::time::{Duration, Instant};
+
+use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+
+use super::history::HistoryRow;
+
+/// Least time between two plain lines, so that a log of a day stays readable.
+const PLAIN_EVERY: Duration = Duration::from_secs(10);
+
+/// Shows a run on stderr.
+pub(crate) struct Display {
+    bar: ProgressBar,
+    /// Images an iteration.
+    images: usize,
+    /// Names of what is averaged beside the loss.
+    details: &'static [&'static str],
+    is_terminal: bool,
+    last_line: Option<Instant>,
+}
+
+impl Display {
+    pub(crate) fn new(
+        iterations: u64,
+        done: u64,
+        images: usize,
+        details: &'static [&'static str],
+    ) -> Self {
+        let template = "{bar:30} {pos}/{len} [{elapsed_precise} < {eta_precise}] {msg}";
+        let style =
+            ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = ProgressBar::new(iterations)
+            .with_style(style)
+            .with_position(done);
+        bar.reset_eta();
+        Self {
+            bar,
+            images,
+            details,
+            is_terminal: std::io::stderr().is_terminal(),
+            last_line: None,
+        }
+    }
+
+    /// One iteration more; `means` are those of the loss and of the details.
+    pub(crate) fn advance(&self, means: &[f64], learning_rate: f64) {
+        self.bar.set_message(self.message(means, learning_rate));
+        self.bar.inc(1);
+    }
+
+    /// A row of the history is done: shows its validation, and without a terminal a line now and
+    /// then.
+    pub(crate) fn row(&mut self, row: &HistoryRow, means: &[f64]) {
+        let validation = row.validation.map(|validation| {
+            let figures = validation.figures();
+            let figures: Vec<String> = figures.map(|(name, v)| format!("{name} {v:.4}")).collect();
+            format!("iteration {}: {}", row.iteration, figures.join(", "))
+        });
+        if self.is_terminal {
+            if let Some(line) = validation {
+                self.bar.println(line);
+            }
+            return;
+        }
+        let is_due = |last: Instant| last.elapsed() >= PLAIN_EVERY;
+        if self.last_line.is_none_or(is_due) {
+            self.last_line = Some(Instant::now());
+            let (done, all) = (row.iteration, self.bar.length().unwrap_or(0));
+            let left = HumanDuration(self.bar.eta());
+            let message = self.message(means, row.learning_rate);
+            eprintln!("iteration {done} of {all}: {message}, {left} left");
+        }
+        if let Some(line) = validation {
+            eprintln!("{line}");
+        }
+    }
+
+    pub(crate) fn finish(&self) {
+        self.bar.finish();
+    }
+
+    fn message(&self, means: &[f64], learning_rate: f64) -> String {
+        let mut text = format!("loss {:.4}", means.first().copied().unwrap_or(f64::NAN));
+        for (name, mean) in self.details.iter().zip(means.iter().skip(1)) {
+            write!(text, ", {name} {mean:.4}").expect("writing to a string cannot fail");
+        }
+        let rate = self.bar.per_sec() * self.images as f64;
+        write!(
+            text,
+            ", learning rate {learning_rate:.2e}, {rate:.1} images/s"
+        )
+        .expect("writing to a string cannot fail");
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loss_details_and_rates_are_told() {
+        let display = Display::new(100, 0, 16, &["altered"]);
+        let text = display.message(&[0.25, 0.5], 2e-3);
+        let expected = "loss 0.2500, altered 0.5000, learning rate 2.00e-3, ";
+        assert!(
+            text.starts_with(expected) && text.ends_with(" images/s"),
+            "{text}"
+        );
+    }
+}

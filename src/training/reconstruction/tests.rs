@@ -1,0 +1,546 @@
+use std::collections::BTreeMap;
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+use super::images::Alteration;
+use super::units::shards;
+use super::*;
+use crate::domain::MapFootprint;
+use crate::model::InputImage;
+use crate::model::mvmcad::{AmplificationScope, PriorMode};
+use crate::model::vit::{PositionInterpolation, VitConfig};
+use crate::training::formula::draw;
+use crate::training::recipe::EncoderPrecision;
+use crate::training::sampling::Sampling;
+
+const SIDE: usize = 32;
+
+fn architecture(prior: PriorMode) -> MvmcadConfig {
+    MvmcadConfig {
+        prior,
+        decoder_depth: 2,
+        ..MvmcadConfig::new(VitConfig {
+            input_side: SIDE,
+            patch: 8,
+            width: 32,
+            depth: 2,
+            heads: 2,
+            registers: 0,
+            layer_scale: false,
+            position_side: SIDE / 8,
+            position_interpolation: PositionInterpolation::default(),
+            targets: vec![0, 1],
+        })
+    }
+}
+
+fn settings(prior: PriorMode, iterations: u64) -> ReconstructionSettings {
+    let mut recipe = Recipe::default();
+    recipe.loss.ramp = iterations;
+    recipe.run.iterations = iterations;
+    recipe.run.batch = 6;
+    recipe.run.seed = 3;
+    recipe.optimiser.warm_up = 4;
+    ReconstructionSettings {
+        architecture: architecture(prior),
+        recipe,
+        threads: 2,
+        cache_bytes: u64::MAX,
+        checkpoint: CheckpointSettings::default(),
+    }
+}
+
+fn encoder(settings: &ReconstructionSettings) -> Encoder {
+    let config = settings.architecture.encoder.clone();
+    let tensors = config.tensors().initial_values(5, &Device::Cpu).unwrap();
+    Encoder { config, tensors }
+}
+
+fn images() -> Vec<InputImage> {
+    (0..10)
+        .map(|seed| InputImage {
+            values: draw(&mut ChaCha8Rng::seed_from_u64(seed), SIDE).values,
+            footprint: MapFootprint {
+                x: 0.0,
+                y: 0.0,
+                width: 32.0,
+                height: 32.0,
+            },
+        })
+        .collect()
+}
+
+/// Parts of three views, the last of one.
+fn parts() -> TrainingImages {
+    let images = images();
+    let parts = images.chunks(3).enumerate();
+    TrainingImages::given(
+        parts.map(|(index, images)| (["bolt", "gear"][index % 2].to_owned(), images.to_vec())),
+    )
+}
+
+/// Remembers what it is told, and judges weights if asked to.
+#[derive(Default)]
+struct Watcher {
+    rows: Vec<HistoryRow>,
+    /// Part AUROCs to answer with, the last first.
+    answers: Vec<f64>,
+    judged: Vec<Tensors>,
+}
+
+impl Observer for Watcher {
+    fn row(&mut self, row: &HistoryRow) {
+        self.rows.push(*row);
+    }
+
+    fn judges(&self) -> bool {
+        !self.answers.is_empty() || !self.judged.is_empty()
+    }
+
+    fn judge(&mut self, tensors: Tensors) -> std::result::Result<LabelledFigures, String> {
+        let tensors = tensors
+            .into_iter()
+            .map(|(name, tensor)| (name, tensor.copy().unwrap()));
+        self.judged.push(tensors.collect());
+        Ok(LabelledFigures {
+            part_auroc: self.answers.pop(),
+            ..LabelledFigures::default()
+        })
+    }
+}
+
+fn run(
+    settings: &ReconstructionSettings,
+    observer: &mut dyn Observer,
+) -> std::result::Result<Trained, TrainingError> {
+    reconstruct(
+        settings,
+        &encoder(settings),
+        &parts(),
+        &Device::Cpu,
+        observer,
+    )
+}
+
+fn train(settings: &ReconstructionSettings) -> (Tensors, Vec<f64>) {
+    let trained = run(settings, &mut ()).unwrap();
+    let losses = trained.history.rows.iter().map(|row| row.loss).collect();
+    (trained.tensors, losses)
+}
+
+/// Runs until iteration `stop`, then goes on from the checkpoint in `folder`.
+fn train_with_a_stop(
+    settings: &ReconstructionSettings,
+    folder: &std::path::Path,
+    stop: u64,
+) -> Trained {
+    let mut settings = settings.clone();
+    settings.checkpoint.file = Some(folder.join("run.safetensors"));
+    settings.checkpoint.stop_after = Some(stop);
+    let stopped = run(&settings, &mut ()).unwrap_err();
+    let expected = format!("stopped after iteration `{stop}` of ");
+    assert!(stopped.to_string().starts_with(&expected), "{stopped}");
+    settings.checkpoint.stop_after = None;
+    settings.checkpoint.resume = true;
+    run(&settings, &mut ()).unwrap()
+}
+
+fn bits(tensors: &Tensors) -> BTreeMap<&str, Vec<u32>> {
+    let values = |tensor: &Tensor| {
+        let values = tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        values.into_iter().map(f32::to_bits).collect()
+    };
+    tensors
+        .iter()
+        .map(|(name, tensor)| (name.as_str(), values(tensor)))
+        .collect()
+}
+
+#[test]
+fn the_loss_falls() {
+    let mut settings = settings(PriorMode::Off, 150);
+    settings.recipe.loss.ramp = 10_000;
+    let (_, losses) = train(&settings);
+    let (first, last) = (losses[0], losses[losses.len() - 1]);
+    assert!(last < 0.5 * first, "{losses:?}");
+}
+
+#[test]
+fn features_that_do_not_fit_into_memory_are_computed_anew() {
+    let mut settings = settings(PriorMode::Off, 50);
+    let (_, kept) = train(&settings);
+    settings.cache_bytes = settings.feature_bytes(images().len()) - 1;
+    let (_, anew) = train(&settings);
+    for (kept, anew) in kept.iter().zip(&anew) {
+        assert!((kept - anew).abs() < 1e-3 * kept, "{kept} {anew}");
+    }
+}
+
+#[test]
+fn every_trained_tensor_moves_and_the_encoder_does_not() {
+    let settings = settings(PriorMode::Calibrated, 6);
+    let (tensors, _) = train(&settings);
+    settings.architecture.tensors().check(&tensors).unwrap();
+    let start = settings
+        .architecture
+        .trainable_tensors()
+        .initial_values(3, &Device::Cpu)
+        .unwrap();
+    for (name, before) in bits(&start) {
+        assert_ne!(bits(&tensors)[name], before, "`{name}` was not trained");
+    }
+    let encoder = encoder(&settings);
+    for (name, before) in bits(&encoder.tensors) {
+        assert_eq!(bits(&tensors)[format!("encoder.{name}").as_str()], before);
+    }
+}
+
+#[test]
+fn a_resumed_run_ends_with_the_same_weights() {
+    for prior in [PriorMode::Off, PriorMode::Calibrated] {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = settings(prior, 9);
+        let whole = train(&settings).0;
+        let resumed = train_with_a_stop(&settings, folder.path(), 4).tensors;
+        assert_eq!(bits(&whole), bits(&resumed), "{prior:?}");
+    }
+}
+
+#[test]
+fn a_run_on_whitened_features_repeats_and_resumes() {
+    for prior in [PriorMode::Off, PriorMode::Calibrated] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut settings = settings(prior, 9);
+        settings.architecture.whitening = true;
+        settings.recipe.data.altered_share = if prior == PriorMode::Off { 0.7 } else { 0.0 };
+        let (whole, _) = train(&settings);
+        settings.architecture.tensors().check(&whole).unwrap();
+        let resumed = train_with_a_stop(&settings, folder.path(), 4).tensors;
+        assert_eq!(bits(&whole), bits(&resumed), "{prior:?}");
+    }
+}
+
+/// Where the child of the next test keeps its checkpoint.
+const KILLED_RUN: &str = "PANOPTES_TEST_KILLED_RUN";
+
+fn killed_settings(file: &std::path::Path) -> ReconstructionSettings {
+    let mut settings = settings(PriorMode::Off, 60);
+    settings.recipe.validation.every = 10;
+    settings.recipe.validation.share = 0.5;
+    settings.checkpoint.file = Some(file.to_owned());
+    settings.checkpoint.every = 7;
+    settings
+}
+
+/// Says when the iteration before its death is done, and waits for it.
+struct Doomed;
+
+impl Observer for Doomed {
+    fn row(&mut self, row: &HistoryRow) {
+        if row.iteration == 30 {
+            println!("ready to be killed");
+            let mut line = String::new();
+            // Nothing is ever written there: this ends with the process.
+            std::io::stdin().read_line(&mut line).unwrap();
+            panic!("expected to be killed, went on");
+        }
+    }
+}
+
+/// The test starts itself as a child with the name of a checkpoint in its environment.
+#[test]
+fn a_run_killed_outright_resumes_as_if_nothing_had_happened() {
+    use std::io::BufRead as _;
+    use std::process::{Command, Stdio};
+    if let Some(file) = std::env::var_os(KILLED_RUN) {
+        run(&killed_settings(file.as_ref()), &mut Doomed).unwrap();
+        unreachable!("the child is killed on its way");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let whole = run(
+        &killed_settings(&folder.path().join("whole.safetensors")),
+        &mut (),
+    );
+    let file = folder.path().join("killed.safetensors");
+    let name =
+        "training::reconstruction::tests::a_run_killed_outright_resumes_as_if_nothing_had_happened";
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args([name, "--exact", "--nocapture", "--test-threads=1"])
+        .env(KILLED_RUN, &file)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("ready to be killed")));
+    child.kill().unwrap();
+    assert!(!child.wait().unwrap().success());
+    let mut settings = killed_settings(&file);
+    settings.checkpoint.resume = true;
+    let mut watcher = Watcher::default();
+    let resumed = run(&settings, &mut watcher).unwrap();
+    let whole = whole.unwrap();
+    // The last checkpoint before iteration 30 is that of 28: the row of 30 is made anew.
+    assert_eq!(watcher.rows[0].iteration, 30);
+    assert_eq!(bits(&whole.tensors), bits(&resumed.tensors));
+    assert_eq!(whole.history, resumed.history);
+    assert!(
+        whole
+            .history
+            .rows
+            .iter()
+            .any(|row| row.validation.is_some())
+    );
+}
+
+#[test]
+fn whoever_asks_a_run_to_stop_gets_a_checkpoint_to_go_on_from() {
+    struct Impatient(crate::training::iteration::StopRequest);
+    impl Observer for Impatient {
+        fn row(&mut self, _: &HistoryRow) {
+            self.0.request();
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = settings(PriorMode::Off, 30);
+    let whole = run(&settings, &mut ()).unwrap();
+    let file = folder.path().join("run.safetensors");
+    settings.checkpoint.file = Some(file.clone());
+    let mut impatient = Impatient(settings.checkpoint.stop.clone());
+    let stopped = run(&settings, &mut impatient).unwrap_err().to_string();
+    let expected = format!(
+        "stopped after iteration `25` of `30`; its checkpoint is `{}`",
+        file.display()
+    );
+    assert_eq!(stopped, expected);
+    // Asked before it begins, it does not begin.
+    let early = run(&settings, &mut ()).unwrap_err();
+    assert!(matches!(early, TrainingError::InterruptedEarly), "{early}");
+    settings.checkpoint.stop = Default::default();
+    settings.checkpoint.resume = true;
+    let resumed = run(&settings, &mut ()).unwrap();
+    assert_eq!(whole.history, resumed.history);
+    assert_eq!(bits(&whole.tensors), bits(&resumed.tensors));
+}
+
+#[test]
+fn a_full_disk_ends_the_run_and_leaves_the_last_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = settings(PriorMode::Off, 9);
+    let whole = train(&settings).0;
+    let file = folder.path().join("run.safetensors");
+    settings.checkpoint.file = Some(file.clone());
+    settings.checkpoint.stop_after = Some(4);
+    run(&settings, &mut ()).unwrap_err();
+    let unfinished = folder.path().join("run.safetensors.unfinished");
+    std::os::unix::fs::symlink("/dev/full", &unfinished).unwrap();
+    settings.checkpoint.stop_after = None;
+    settings.checkpoint.resume = true;
+    let error = run(&settings, &mut ()).unwrap_err().to_string();
+    let file = file.display().to_string();
+    assert!(
+        error.contains(&file) && error.contains("No space left"),
+        "{error}"
+    );
+    assert_eq!(bits(&whole), bits(&train(&settings).0));
+    assert!(!unfinished.exists());
+}
+
+#[test]
+fn good_parts_held_out_are_not_trained_on_and_tell_the_distance() {
+    let mut settings = settings(PriorMode::Off, 50);
+    settings.recipe.loss.ramp = 10_000;
+    settings.recipe.validation.every = 20;
+    settings.recipe.validation.share = 0.5;
+    let (trained, held) = divide(&settings, &parts(), false).unwrap();
+    // Two parts a class: one of each is held out.
+    let parts_of = |units: &[Unit]| units.iter().map(|unit| unit.part).collect::<Vec<_>>();
+    let (mut trained, held) = (parts_of(&trained), parts_of(&held));
+    trained.dedup();
+    assert_eq!(trained.len(), 2);
+    assert!(!held.is_empty() && held.iter().all(|part| !trained.contains(part)));
+    let mut watcher = Watcher::default();
+    let history = run(&settings, &mut watcher).unwrap().history;
+    assert_eq!(history.rows, watcher.rows);
+    let iterations: Vec<u64> = history.rows.iter().map(|row| row.iteration).collect();
+    assert_eq!(iterations, [20, 25, 40, 50]);
+    let distances: Vec<Option<f64>> = history
+        .rows
+        .iter()
+        .map(|row| row.validation.and_then(|validation| validation.distance))
+        .collect();
+    let [Some(first), None, Some(_), Some(last)] = distances[..] else {
+        panic!("expected a validation at 20, 40 and the end, found {distances:?}");
+    };
+    assert!(0.0 < last && last < first, "{first} to {last}");
+    assert_eq!(
+        history.rows[0].learning_rate,
+        settings.recipe.schedule().rate(19)
+    );
+}
+
+#[test]
+fn the_weights_of_the_best_validation_are_kept_over_an_interruption() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = settings(PriorMode::Off, 8);
+    settings.recipe.validation.every = 2;
+    settings.recipe.validation.weights = Weights::Best;
+    settings.checkpoint.file = Some(folder.path().join("run.safetensors"));
+    settings.checkpoint.stop_after = Some(5);
+    // The second of four is the best, and met only once.
+    let mut watcher = Watcher {
+        answers: vec![0.8, 0.9, 0.6],
+        ..Watcher::default()
+    };
+    run(&settings, &mut watcher).unwrap_err();
+    let best = watcher.judged.swap_remove(1);
+    settings.checkpoint.stop_after = None;
+    settings.checkpoint.resume = true;
+    let mut watcher = Watcher {
+        answers: vec![0.7, 0.9],
+        ..Watcher::default()
+    };
+    let trained = run(&settings, &mut watcher).unwrap();
+    assert_eq!(trained.iteration, 4);
+    assert_eq!(bits(&best), bits(&trained.tensors));
+    settings.recipe.validation.weights = Weights::Last;
+    settings.checkpoint = CheckpointSettings::default();
+    let last = run(
+        &settings,
+        &mut Watcher {
+            answers: vec![0.5; 4],
+            ..Watcher::default()
+        },
+    );
+    assert_ne!(bits(&best), bits(&last.unwrap().tensors));
+}
+
+#[test]
+fn a_validation_without_parts_is_refused() {
+    let mut settings = settings(PriorMode::Off, 8);
+    settings.recipe.validation.every = 2;
+    let error = run(&settings, &mut ()).unwrap_err().to_string();
+    assert!(error.contains("`validation.share` `0.05`"), "{error}");
+}
+
+#[test]
+fn a_loss_that_is_no_number_names_iteration_rate_and_parts() {
+    let settings = settings(PriorMode::Off, 9);
+    let mut images = images();
+    images[9].values[0] = f32::NAN;
+    let parts = TrainingImages::given([
+        ("bolt".to_owned(), images[..9].to_vec()),
+        ("gear".to_owned(), images[9..].to_vec()),
+    ]);
+    let result = reconstruct(
+        &settings,
+        &encoder(&settings),
+        &parts,
+        &Device::Cpu,
+        &mut (),
+    );
+    let error = result.unwrap_err().to_string();
+    let start = "the loss became `NaN` at iteration `";
+    assert!(
+        error.starts_with(start) && error.contains("with learning rate `0"),
+        "{error}"
+    );
+    assert!(
+        error.contains(", on the parts ") && error.contains("`gear/1`"),
+        "{error}"
+    );
+}
+
+#[test]
+fn half_precision_is_refused_on_the_cpu() {
+    for (precision, name) in [
+        (EncoderPrecision::Bf16, "bf16"),
+        (EncoderPrecision::F16, "f16"),
+    ] {
+        let mut settings = settings(PriorMode::Off, 1);
+        settings.recipe.run.precision = precision;
+        let error = run(&settings, &mut ()).unwrap_err().to_string();
+        let expected = format!("setting `run.precision` must be `f32` on the CPU, found `{name}`");
+        assert_eq!(error, expected);
+    }
+}
+
+#[test]
+fn only_as_many_images_are_altered_as_asked() {
+    let images = parts();
+    let chosen: Vec<usize> = (0..images.len()).collect();
+    let changed = |share: f64| {
+        let alteration = Alteration {
+            share,
+            side: SIDE,
+            donors: &chosen,
+        };
+        let rng = |item| ChaCha8Rng::seed_from_u64(item);
+        let altered = alteration.apply(&images, &chosen, rng).unwrap()?;
+        let moved = |&index: &usize| {
+            let before = images.image(index).unwrap();
+            let mut pairs = before.values.iter().zip(&altered[index].values);
+            pairs.any(|(a, b)| (a - b).abs() > 0.1)
+        };
+        Some(chosen.iter().copied().filter(|index| moved(index)).count())
+    };
+    assert_eq!(changed(0.0), None);
+    assert!((1..10).contains(&changed(0.4).unwrap()));
+    assert!(changed(1.0).unwrap() >= 8);
+}
+
+#[test]
+fn a_run_that_mixes_views_draws_whole_parts_and_resumes() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = settings(PriorMode::Off, 9);
+    settings.architecture.amplification_scope = AmplificationScope::Part;
+    settings.recipe.data.sampling = Sampling::ClassBalanced;
+    let units = units(parts().parts(), true);
+    let views: Vec<usize> = units.iter().map(|unit| unit.images.len()).collect();
+    assert_eq!(views, [3, 3, 3, 1]);
+    let cut = shards(&units, settings.shard_limit());
+    let views: Vec<&[usize]> = cut.iter().map(|shard| shard.views.as_slice()).collect();
+    assert_eq!(views, [&[3][..], &[3], &[3, 1]]);
+    let (whole, losses) = train(&settings);
+    assert!(losses[0].is_finite());
+    let resumed = train_with_a_stop(&settings, folder.path(), 4).tensors;
+    assert_eq!(bits(&whole), bits(&resumed));
+}
+
+#[test]
+fn the_number_of_threads_does_not_change_the_result() {
+    let mut settings = settings(PriorMode::Off, 4);
+    let two = train(&settings).0;
+    settings.threads = 1;
+    assert_eq!(bits(&two), bits(&train(&settings).0));
+}
+
+#[test]
+fn a_checkpoint_of_other_settings_or_data_names_what_differs() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = settings(PriorMode::Off, 4);
+    settings.checkpoint.file = Some(folder.path().join("run.safetensors"));
+    train(&settings);
+    settings.checkpoint.resume = true;
+    settings.recipe.optimiser.learning_rate = 1e-3;
+    let error = run(&settings, &mut ()).unwrap_err().to_string();
+    let expected = "data: `optimiser.learning_rate`: expected `0.001`, found `0.002`";
+    assert!(error.ends_with(expected), "{error}");
+    settings.recipe.optimiser.learning_rate = 2e-3;
+    let other = TrainingImages::given([("bolt".to_owned(), images()[..9].to_vec())]);
+    let result = reconstruct(
+        &settings,
+        &encoder(&settings),
+        &other,
+        &Device::Cpu,
+        &mut (),
+    );
+    let error = result.unwrap_err().to_string();
+    assert!(
+        error.contains("data: `images`: expected `9 with digest"),
+        "{error}"
+    );
+    assert!(!error.contains("optimiser"), "{error}");
+}
