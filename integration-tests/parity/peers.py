@@ -22,7 +22,7 @@ VERSIONS = {
     "inp_former": "INP-Former 17d2653",
     "timm": f"timm {timm.__version__}",
     "transformers": f"transformers {transformers.__version__}",
-    "torch": f"torch {torch.__version__}",
+    "torch": f"torch {torch.__version__.split('+')[0]}",
 }
 
 # Imported at the top of their modules for plots, data and metrics that nothing here touches.

@@ -221,7 +221,8 @@ fn convert_embeddings(
     if registers > 0 {
         let name = match naming {
             Naming::HuggingFace => "embeddings.register_tokens",
-            Naming::Plain if source.tensors.contains_key("register_tokens") => "register_tokens",
+            // The original files have a slot for the class token, timm's with registers have none.
+            Naming::Plain if has_class_slot => "register_tokens",
             Naming::Plain => "reg_token",
         };
         converted.insert(
