@@ -130,8 +130,8 @@ def add_network(cases, name, size, amplification, depth, map_side, count):
     images = encoders.image(size["side"], seed=7, count=count)
     encoded, decoded = network(images)
     names = {f"trained.{name}": value for name, value in trained_names(network, amplification).items()}
-    # The same encoder before each form of the rest.
-    weights = f"network_encoder_{size['width']}.pth"
+    # The encoder of encoders.py, so that its file serves here as well.
+    weights = f"{name.split('_')[0]}_original.pth"
     torch.save(encoder.state_dict(), cases.path(weights))
     what = {
         "off": "bottleneck, decoder, groups and map",

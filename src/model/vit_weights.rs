@@ -151,7 +151,7 @@ fn convert_encoder(
     tensors: HashMap<String, Tensor>,
     config: &VitConfig,
 ) -> Result<HashMap<String, Tensor>, ConvertError> {
-    let naming = match tensors.contains_key("embeddings.cls_token") {
+    let naming = match tensors.keys().any(|name| name.starts_with("embeddings.")) {
         true => Naming::HuggingFace,
         false => Naming::Plain,
     };
