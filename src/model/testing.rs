@@ -97,6 +97,7 @@ pub(crate) fn tiny_manifest(architecture: MvmcadConfig) -> Manifest {
     let thresholds = ClassThresholds {
         threshold: 0.25,
         pixel_threshold: 0.5,
+        calibration: None,
     };
     manifest.classes.insert("bolt".to_owned(), thresholds);
     manifest
