@@ -6,12 +6,12 @@ use anyhow::Context as _;
 use bytesize::ByteSize;
 use clap::Args;
 
+use super::data::DataArguments;
 use super::pretrain::CheckpointArguments;
 use crate::domain::ModelIdentity;
 use crate::model::bundle::{Bundle, Manifest, Precision};
 use crate::model::preprocess::{Normalisation, Preprocessor};
 use crate::training::Device;
-use crate::training::dataset::{TrainingImages, Unreadable, list_parts, survey_for_training};
 use crate::training::encoder_file::{EncoderChanges, read_encoder};
 use crate::training::recipe::Recipe;
 use crate::training::reconstruction::{ReconstructionSettings, reconstruct};
@@ -19,12 +19,9 @@ use crate::training::reconstruction::{ReconstructionSettings, reconstruct};
 /// Trains a model bundle on good parts.
 #[derive(Args, Clone, Debug)]
 pub struct TrainArguments {
-    /// Folder of images of good parts: `<class>/<part>/<view>.<jpg|png|...>`
-    #[arg(long, value_name = "FOLDER")]
-    pub data: PathBuf,
-    /// Folder of masks with the same relative paths; parts with a defect are then left out
-    #[arg(long, value_name = "FOLDER")]
-    pub masks: Option<PathBuf>,
+    /// Good parts; those with a defect are left out
+    #[command(flatten)]
+    pub data: DataArguments,
     /// Encoder: written by `pretrain`, or published weights (timm, DINOv2, Hugging Face)
     #[arg(long, value_name = "FILE")]
     pub encoder: PathBuf,
@@ -71,7 +68,10 @@ pub fn run(arguments: &TrainArguments) -> anyhow::Result<()> {
     let side = encoder.config.input_side;
     let normalisation = Normalisation::imagenet(recipe.input.resize.unwrap_or(side));
     let preprocessor = Preprocessor::new(normalisation, side).map_err(anyhow::Error::msg)?;
-    let images = good_images(arguments, preprocessor).context("cannot use the data")?;
+    let images = arguments
+        .data
+        .training_images(preprocessor, arguments.image_memory)
+        .context("cannot use the data")?;
     let map_side = recipe.input.map_side.unwrap_or(side);
     let settings = ReconstructionSettings {
         architecture: recipe.architecture(&encoder.config)?,
@@ -112,23 +112,4 @@ pub fn run(arguments: &TrainArguments) -> anyhow::Result<()> {
         arguments.output.display()
     );
     Ok(())
-}
-
-/// The images of the parts without a defect.
-fn good_images(
-    arguments: &TrainArguments,
-    preprocessor: Preprocessor,
-) -> anyhow::Result<TrainingImages> {
-    let parts = list_parts(&arguments.data, arguments.masks.as_deref())?;
-    let memory = arguments.image_memory.as_u64();
-    let survey = survey_for_training(parts, &preprocessor, memory, Unreadable::Refuse)?;
-    let left_out = survey
-        .parts
-        .iter()
-        .filter(|part| part.is_anomalous())
-        .count();
-    if left_out > 0 {
-        println!("left {left_out} parts with a defect out");
-    }
-    Ok(TrainingImages::of_good_parts(survey, preprocessor))
 }

@@ -242,3 +242,21 @@ fn a_checkpoint_of_other_settings_is_refused() {
         "{error}"
     );
 }
+
+#[test]
+fn a_single_image_can_be_trained_on() {
+    for prior in [PriorMode::Off, PriorMode::Calibrated] {
+        let mut settings = settings(prior, 3);
+        settings.architecture.whitening = true;
+        let one = TrainingImages::given([("bolt".to_owned(), images()[..1].to_vec())]);
+        let encoder = encoder(&settings);
+        let tensors = reconstruct(&settings, &encoder, &one, &Device::Cpu, |_, means| {
+            assert!(means[0].is_finite());
+        });
+        settings
+            .architecture
+            .tensors()
+            .check(&tensors.unwrap())
+            .unwrap();
+    }
+}

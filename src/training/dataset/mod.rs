@@ -8,7 +8,9 @@
 //! if one of its views is. Images are decoded as the stream decodes them, so that what a model is
 //! trained on is what it will see.
 
+mod canvases;
 mod files;
+mod findings;
 mod folders;
 mod layout;
 mod mvtec;
@@ -22,16 +24,16 @@ mod visa;
 
 use std::path::{Path, PathBuf};
 
+pub use self::canvases::{good_canvases, survey_canvases};
 pub use self::files::{Mask, read_image, read_mask};
+pub use self::findings::{across_splits, findings, small_classes};
 pub use self::folders::list_parts;
 pub use self::layout::{DataSource, Layout, Listing, Split};
+pub(crate) use self::survey::tell;
 pub use self::survey::{Survey, SurveyedPart, SurveyedView, Unreadable, survey};
 pub use self::training_images::{Crop, TrainingImages, TrainingPart, survey_for_training};
 
 use super::TrainingError;
-use super::formula::Canvas;
-use crate::domain::RgbImage;
-use crate::model::preprocess::{Normalisation, Preprocessor};
 
 /// Name of the view of a part that has only one, where the data set gives none.
 const ONLY_VIEW: &str = "image";
@@ -75,38 +77,6 @@ impl PartFolder {
             views: vec![view],
         }
     }
-}
-
-/// Every image under the given roots as a canvas of `side`, for pretraining.
-///
-/// # Errors
-/// When a folder or an image cannot be read.
-pub fn load_canvases(roots: &[PathBuf], side: usize) -> Result<Vec<Canvas>, TrainingError> {
-    let preprocessor =
-        Preprocessor::new(Normalisation::imagenet(side), side).map_err(TrainingError::Setting)?;
-    let mut canvases = Vec::new();
-    for root in roots {
-        for part in list_parts(root, None)? {
-            for view in part.views {
-                let small = preprocessor
-                    .resize_and_crop(&read_image(&view.image)?)
-                    .map_err(|error| fault(&view.image, error))?;
-                canvases.push(canvas(&small, side));
-            }
-        }
-    }
-    Ok(canvases)
-}
-
-fn canvas(image: &RgbImage, side: usize) -> Canvas {
-    let area = side * side;
-    let mut values = vec![0.0; 3 * area];
-    for (index, pixel) in image.pixels.chunks_exact(3).enumerate() {
-        for channel in 0..3 {
-            values[channel * area + index] = f32::from(pixel[channel]) / 255.0;
-        }
-    }
-    Canvas { side, values }
 }
 
 fn fault(path: &Path, error: impl std::fmt::Display) -> TrainingError {
