@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use anyhow::{Context as _, ensure};
 use clap::Args;
 
+use super::data::DataArguments;
 use super::eval::Measurement;
 use crate::evaluation::calibration::{
     CalibratedClass, CalibrationRule, ErrorCounts, calibrate, parts_needed,
 };
 use crate::model::bundle::{Bundle, Guarantee, RuleName, save_manifest};
-use crate::training::dataset::list_parts;
+use crate::training::dataset::Split;
 
 /// Fewer good parts of a class than this say little about how high a good part may score.
 const FEW_PARTS: usize = 10;
@@ -22,12 +23,9 @@ pub struct CalibrateArguments {
     /// The model bundle, changed in place
     #[arg(short, long, value_name = "FOLDER")]
     pub model: PathBuf,
-    /// Folder of images of parts, other ones than in training
-    #[arg(long, value_name = "FOLDER")]
-    pub data: PathBuf,
-    /// Folder of masks with the same relative paths; parts with a defect count as bad
-    #[arg(long, value_name = "FOLDER")]
-    pub masks: Option<PathBuf>,
+    /// Parts, other ones than in training; those with a defect count as bad
+    #[command(flatten)]
+    pub data: DataArguments,
     /// `cpu`, `cuda:0`, or `auto`
     #[arg(long, default_value = "auto")]
     pub device: String,
@@ -66,8 +64,10 @@ fn parse_rate(text: &str) -> Result<f64, String> {
 pub fn run(arguments: &CalibrateArguments) -> anyhow::Result<()> {
     let rule = rule(arguments)?;
     let bundle = Bundle::load(&arguments.model).context("cannot use the model bundle")?;
-    let listed =
-        list_parts(&arguments.data, arguments.masks.as_deref()).context("cannot use the data")?;
+    let listed = arguments
+        .data
+        .checked_parts(Split::Test)
+        .context("cannot use the data")?;
     let mut measurement = Measurement::new(&bundle, &arguments.device, listed.len())?;
     let mut parts = Vec::with_capacity(listed.len());
     for folder in &listed {
@@ -82,7 +82,7 @@ pub fn run(arguments: &CalibrateArguments) -> anyhow::Result<()> {
     ensure!(
         !lines.is_empty(),
         "expected {wanted} parts in `{}`, found none",
-        arguments.data.display()
+        arguments.data.data.display()
     );
     let mut manifest = bundle.manifest.clone();
     for (class, line) in &lines {

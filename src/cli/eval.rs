@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use safetensors::tensor::{Dtype, TensorView};
 
+use super::data::DataArguments;
 use crate::evaluation::calibration::ErrorCounts;
 use crate::evaluation::figures::{ClassFigures, ClassSums};
 use crate::evaluation::measurement::{MeasuredPart, ScoredPart, measure};
@@ -16,7 +17,7 @@ use crate::evaluation::report::{Report, ThresholdErrors};
 use crate::model::bundle::{Bundle, Manifest};
 use crate::model::candle_model::CandleModel;
 use crate::model::preprocess::Preprocessor;
-use crate::training::dataset::{PartFolder, list_parts};
+use crate::training::dataset::{PartFolder, Split};
 
 /// Measures a model bundle on labelled parts.
 #[derive(Args, Clone, Debug)]
@@ -24,12 +25,9 @@ pub struct EvalArguments {
     /// The model bundle
     #[arg(short, long, value_name = "FOLDER")]
     pub model: PathBuf,
-    /// Folder of images: `<class>/<part>/<view>.<jpg|png|...>`
-    #[arg(long, value_name = "FOLDER")]
-    pub data: PathBuf,
-    /// Folder of masks with the same relative paths; no mask means good
-    #[arg(long, value_name = "FOLDER")]
-    pub masks: PathBuf,
+    /// Labelled parts
+    #[command(flatten)]
+    pub data: DataArguments,
     /// `cpu`, `cuda:0`, or `auto`
     #[arg(long, default_value = "auto")]
     pub device: String,
@@ -92,8 +90,10 @@ impl TableFormat {
 pub fn run(arguments: &EvalArguments) -> anyhow::Result<()> {
     let bundle = Bundle::load(&arguments.model).context("cannot use the model bundle")?;
     let kinds = arguments.kinds.as_deref().map(read_kinds).transpose()?;
-    let listed =
-        list_parts(&arguments.data, Some(&arguments.masks)).context("cannot use the data")?;
+    let listed = arguments
+        .data
+        .labelled_parts(Split::Test)
+        .context("cannot use the data")?;
     let (classes, parts) = measure_classes(arguments, &bundle, listed, &kinds.unwrap_or_default())?;
     let identity = bundle.manifest.identity();
     let model = format!("{} {}", identity.name, identity.version);
