@@ -71,12 +71,21 @@ pub struct MvmcadConfig {
     /// Whether features are whitened by the statistics of good parts before they are rebuilt.
     #[serde(default)]
     pub whitening: bool,
+    /// Share of the mean variance that whitening adds to each direction's variance: the larger, the
+    /// less small directions are stretched.
+    #[serde(default = "default_whitening_noise")]
+    pub whitening_noise: f64,
     /// Blocks of the decoder, an even number; the paper has 8.
     pub decoder_depth: usize,
     /// Share of values that dropout removes in training.
     pub bottleneck_dropout: f32,
     /// The frozen encoder.
     pub encoder: VitConfig,
+}
+
+/// Directions with less than a thousandth of the mean variance are mostly noise.
+fn default_whitening_noise() -> f64 {
+    1e-3
 }
 
 /// What the decoder is to rebuild.
@@ -102,6 +111,7 @@ impl MvmcadConfig {
             amplification_strength: AmplificationStrength::default(),
             target: Target::default(),
             whitening: false,
+            whitening_noise: default_whitening_noise(),
             decoder_depth: 8,
             bottleneck_dropout: 0.2,
             encoder,
@@ -142,6 +152,12 @@ impl MvmcadConfig {
         if !(2..=LARGEST_DEPTH).contains(&depth) || !depth.is_multiple_of(2) {
             return Err(format!(
                 "`decoder_depth` must be even and 2 to {LARGEST_DEPTH}, found `{depth}`"
+            ));
+        }
+        let noise = self.whitening_noise;
+        if !noise.is_finite() || noise <= 0. {
+            return Err(format!(
+                "`whitening_noise` must be above 0, found `{noise}`"
             ));
         }
         let dropout = self.bottleneck_dropout;

@@ -14,8 +14,6 @@ use super::super::layers::{Linear, linear};
 use super::super::tensors::{Initial, TensorSpecs};
 use super::EncoderGroups;
 
-/// Added to each variance, as a share of the mean variance: directions below are mostly noise.
-const NOISE_SHARE: f64 = 1e-3;
 /// Names of the two groups of [`EncoderGroups`].
 const GROUPS: [&str; 2] = ["shallow", "deep"];
 
@@ -97,11 +95,17 @@ impl FeatureStatistics {
         Ok(())
     }
 
-    /// The whitening as named tensors: `shallow.weight`, `shallow.bias`, `deep.weight`, ...
+    /// The whitening as named tensors: `shallow.weight`, `shallow.bias`, `deep.weight`, ... To each
+    /// direction's variance `noise_share` of the mean variance is added: directions far below it
+    /// count as noise, and with a share of 1 or more little is left but the centring.
     ///
     /// # Errors
     /// When nothing was added, or the device fails.
-    pub fn whitening(&self, device: &candle_core::Device) -> Result<Vec<(String, Tensor)>> {
+    pub fn whitening(
+        &self,
+        noise_share: f64,
+        device: &candle_core::Device,
+    ) -> Result<Vec<(String, Tensor)>> {
         if self.count == 0. {
             candle_core::bail!("whitening needs at least one image of a good part, found none");
         }
@@ -110,7 +114,7 @@ impl FeatureStatistics {
             let mean = &self.sums[index] / self.count;
             let covariance = &self.products[index] / self.count - &mean * mean.transpose();
             let width = mean.nrows();
-            let noise = NOISE_SHARE * covariance.trace() / width as f64;
+            let noise = noise_share * covariance.trace() / width as f64;
             let eigen = SymmetricEigen::new(covariance);
             let scales = eigen
                 .eigenvalues
@@ -147,6 +151,7 @@ mod tests {
     use super::*;
 
     const WIDTH: usize = 3;
+    const NOISE_SHARE: f64 = 1e-3;
 
     /// One image of a leading token and correlated patches far from zero.
     fn features(seed: u64) -> EncoderGroups {
@@ -172,7 +177,9 @@ mod tests {
     }
 
     fn fitted(groups: &EncoderGroups) -> Whitening {
-        let tensors = statistics(groups).whitening(&Device::Cpu).unwrap();
+        let tensors = statistics(groups)
+            .whitening(NOISE_SHARE, &Device::Cpu)
+            .unwrap();
         let weights =
             VarBuilder::from_tensors(tensors.into_iter().collect(), DType::F32, &Device::Cpu);
         Whitening::new(true, WIDTH, weights).unwrap().unwrap()
@@ -221,8 +228,20 @@ mod tests {
     }
 
     #[test]
+    fn the_more_noise_the_nearer_the_directions_keep_their_lengths() {
+        let groups = features(3);
+        let ratio = |noise: f64| {
+            let tensors = statistics(&groups).whitening(noise, &Device::Cpu).unwrap();
+            let weights = tensors[0].1.to_vec2::<f32>().unwrap();
+            weights[2][2] / weights[0][0]
+        };
+        // From one over the ratio of the deviations down to nearly equal.
+        assert!(ratio(1e-3) > 5.0 && ratio(0.1) < ratio(1e-3) && ratio(10.0) < 1.5);
+    }
+
+    #[test]
     fn without_features_there_is_nothing_to_whiten() {
-        let error = FeatureStatistics::new(WIDTH, 1).whitening(&Device::Cpu);
+        let error = FeatureStatistics::new(WIDTH, 1).whitening(NOISE_SHARE, &Device::Cpu);
         assert!(error.unwrap_err().to_string().contains("found none"));
     }
 }

@@ -169,7 +169,9 @@ pub(super) fn fit_whitening(
         let batch = stack(&[image], encoder.input_side, builders.device)?;
         statistics.add(&network.encode_raw(&batch, Mode::Inference)?)?;
     }
-    for (name, tensor) in statistics.whitening(builders.device)? {
+    for (name, tensor) in
+        statistics.whitening(settings.architecture.whitening_noise, builders.device)?
+    {
         if let Some(variable) = builders.parameters.get(&format!("whitening.{name}")) {
             variable.set(&tensor)?;
         }
