@@ -39,6 +39,15 @@ pub struct PartImages {
     pub images: Vec<ImageFile>,
 }
 
+/// One class and its parts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClassImages {
+    /// The class: name of its folder.
+    pub class: String,
+    /// Its parts that have an image, by name.
+    pub parts: Vec<PartImages>,
+}
+
 /// What is wrong with a file or folder.
 #[derive(Debug, thiserror::Error)]
 #[error("`{path}`: {message}", path = path.display())]
@@ -55,8 +64,23 @@ pub struct ImageFolderError {
 /// When a folder cannot be read, no part has an image, a name is not UTF-8, or two images of a part
 /// show one view.
 pub fn find_parts(root: &Path) -> Result<Vec<PartImages>, ImageFolderError> {
-    let mut parts = Vec::new();
+    let classes = find_classes(root)?;
+    let parts: Vec<PartImages> = classes.into_iter().flat_map(|class| class.parts).collect();
+    if parts.is_empty() {
+        let message = "expected images at `<class>/<part>/<view>.jpg`, found none";
+        return Err(fault(root, message));
+    }
+    Ok(parts)
+}
+
+/// Finds all classes with their parts, classes without one included.
+///
+/// # Errors
+/// When a folder cannot be read, a name is not UTF-8, or two images of a part show one view.
+pub fn find_classes(root: &Path) -> Result<Vec<ClassImages>, ImageFolderError> {
+    let mut classes = Vec::new();
     for (class, class_path) in subfolders(root)? {
+        let mut parts = Vec::new();
         for (part, part_path) in subfolders(&class_path)? {
             let images = find_images(&part_path)?;
             if !images.is_empty() {
@@ -68,12 +92,9 @@ pub fn find_parts(root: &Path) -> Result<Vec<PartImages>, ImageFolderError> {
                 });
             }
         }
+        classes.push(ClassImages { class, parts });
     }
-    if parts.is_empty() {
-        let message = "expected images at `<class>/<part>/<view>.jpg`, found none";
-        return Err(fault(root, message));
-    }
-    Ok(parts)
+    Ok(classes)
 }
 
 /// The images directly in a folder, by view.
@@ -115,7 +136,11 @@ fn content_type(path: &Path) -> Option<&'static str> {
         .map(|(_, content_type)| *content_type)
 }
 
-fn subfolders(folder: &Path) -> Result<Vec<(String, PathBuf)>, ImageFolderError> {
+/// Name and path of the folders directly in a folder, by name; hidden ones are passed over.
+///
+/// # Errors
+/// When the folder cannot be read or a name is not UTF-8.
+pub fn subfolders(folder: &Path) -> Result<Vec<(String, PathBuf)>, ImageFolderError> {
     let mut found = entries(folder)?;
     found.retain(|(_, path)| path.is_dir());
     Ok(found)
@@ -190,6 +215,17 @@ pub(crate) mod tests {
             ]
         );
         assert_eq!(parts[0].images[0].content_type, "image/png");
+    }
+
+    #[test]
+    fn a_class_without_images_is_found_as_such() {
+        let folder = folder_of(&["bolt/b1/top.jpg", "gear/readme.md"]);
+        let classes = find_classes(folder.path()).unwrap();
+        let counts: Vec<(&str, usize)> = classes
+            .iter()
+            .map(|class| (class.class.as_str(), class.parts.len()))
+            .collect();
+        assert_eq!(counts, [("bolt", 1), ("gear", 0)]);
     }
 
     #[test]

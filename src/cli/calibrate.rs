@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use anyhow::{Context as _, ensure};
 use clap::Args;
 
+use super::data::DataArguments;
 use super::eval::measure_all;
 use crate::domain::AnomalyMap;
 use crate::evaluation::calibration::{CalibrationRule, calibrate};
 use crate::model::bundle::{Bundle, save_manifest};
-use crate::training::dataset::list_parts;
+use crate::training::dataset::Split;
 
 /// Fewer good parts of a class than this say little about how high a good part may score.
 const FEW_PARTS: usize = 10;
@@ -21,12 +22,9 @@ pub struct CalibrateArguments {
     /// The model bundle, changed in place
     #[arg(short, long, value_name = "FOLDER")]
     pub model: PathBuf,
-    /// Folder of images of good parts, other ones than in training
-    #[arg(long, value_name = "FOLDER")]
-    pub data: PathBuf,
-    /// Folder of masks with the same relative paths; parts with a defect are then left out
-    #[arg(long, value_name = "FOLDER")]
-    pub masks: Option<PathBuf>,
+    /// Good parts, other ones than in training; those with a defect are left out
+    #[command(flatten)]
+    pub data: DataArguments,
     /// `cpu`, `cuda:0`, or `auto`
     #[arg(long, default_value = "auto")]
     pub device: String,
@@ -49,8 +47,10 @@ pub fn run(arguments: &CalibrateArguments) -> anyhow::Result<()> {
         "`--quantile` must lie between 0 and 1, found `{quantile}`"
     );
     let bundle = Bundle::load(&arguments.model).context("cannot use the model bundle")?;
-    let listed =
-        list_parts(&arguments.data, arguments.masks.as_deref()).context("cannot use the data")?;
+    let listed = arguments
+        .data
+        .checked_parts(Split::Test)
+        .context("cannot use the data")?;
     let mut parts = Vec::with_capacity(listed.len());
     measure_all(&bundle, &arguments.device, &listed, |mut part| {
         // Scores are all that thresholds need; the maps of a large set would fill the memory.

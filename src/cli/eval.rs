@@ -9,11 +9,12 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use safetensors::tensor::{Dtype, TensorView};
 
+use super::data::DataArguments;
 use crate::evaluation::measurement::{MeasuredPart, measure};
 use crate::evaluation::table::tabulate;
 use crate::model::bundle::{Bundle, Manifest};
 use crate::model::candle_model::CandleModel;
-use crate::training::dataset::{PartFolder, list_parts};
+use crate::training::dataset::{PartFolder, Split};
 
 /// Measures a model bundle on labelled parts.
 #[derive(Args, Clone, Debug)]
@@ -21,12 +22,9 @@ pub struct EvalArguments {
     /// The model bundle
     #[arg(short, long, value_name = "FOLDER")]
     pub model: PathBuf,
-    /// Folder of images: `<class>/<part>/<view>.<jpg|png|...>`
-    #[arg(long, value_name = "FOLDER")]
-    pub data: PathBuf,
-    /// Folder of masks with the same relative paths; no mask means good
-    #[arg(long, value_name = "FOLDER")]
-    pub masks: PathBuf,
+    /// Good and bad parts
+    #[command(flatten)]
+    pub data: DataArguments,
     /// `cpu`, `cuda:0`, or `auto`
     #[arg(long, default_value = "auto")]
     pub device: String,
@@ -53,8 +51,10 @@ pub struct EvalArguments {
 pub fn run(arguments: &EvalArguments) -> anyhow::Result<()> {
     let bundle = Bundle::load(&arguments.model).context("cannot use the model bundle")?;
     let kinds = arguments.kinds.as_deref().map(read_kinds).transpose()?;
-    let listed =
-        list_parts(&arguments.data, Some(&arguments.masks)).context("cannot use the data")?;
+    let listed = arguments
+        .data
+        .labelled_parts(Split::Test)
+        .context("cannot use the data")?;
     let mut parts = Vec::with_capacity(listed.len());
     let mut failure = None;
     measure_all(&bundle, &arguments.device, &listed, |part| {

@@ -3,6 +3,7 @@
 
 pub mod calibrate;
 pub mod config;
+pub mod data;
 pub mod demo;
 pub mod eval;
 mod heat;

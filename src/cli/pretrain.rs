@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
+use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 
+use super::data::ReadingArguments;
 use super::interrupts::{Interrupts, explain};
 use crate::model::vit::{PositionInterpolation, VitConfig};
 use crate::training::Device;
-use crate::training::dataset::load_canvases;
 use crate::training::encoder_file::save_encoder;
 use crate::training::iteration::CheckpointSettings;
 use crate::training::pretraining::{Pretext, PretrainingSettings, pretrain};
@@ -22,6 +23,12 @@ pub struct PretrainArguments {
     /// Folder of images of good parts to use besides formula images; may be given again
     #[arg(long, value_name = "FOLDER")]
     pub images: Vec<PathBuf>,
+    /// How these folders are read
+    #[command(flatten)]
+    pub reading: ReadingArguments,
+    /// Memory for these images; where they do not fit, as many as do are used, evenly chosen
+    #[arg(long, value_name = "SIZE", default_value = "4GiB")]
+    pub image_memory: ByteSize,
     /// Share of the examples that come from `--images`
     #[arg(long, default_value_t = 0.9)]
     pub images_share: f64,
@@ -147,8 +154,10 @@ impl PretrainArguments {
 /// When the images, the settings, the checkpoint or the device are at fault.
 pub fn run(arguments: &PretrainArguments) -> anyhow::Result<()> {
     let settings = arguments.settings();
-    let given =
-        load_canvases(&arguments.images, arguments.side).context("cannot use the images")?;
+    let given = arguments
+        .reading
+        .canvases(&arguments.images, arguments.side, arguments.image_memory)
+        .context("cannot use the images")?;
     println!(
         "pretraining on formula images and {} given ones",
         given.len()

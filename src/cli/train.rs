@@ -9,15 +9,14 @@ use anyhow::Context as _;
 use bytesize::ByteSize;
 use clap::Args;
 
+use super::data::{DataArguments, ReadingArguments};
 use super::interrupts::{Interrupts, explain};
 use crate::domain::ModelIdentity;
 use crate::evaluation::validation::LabelledParts;
 use crate::model::bundle::{Bundle, Manifest, Precision};
 use crate::model::device::open_device;
-use crate::model::preprocess::{Normalisation, Preprocessor};
-use crate::training::dataset::{
-    PartFolder, TrainingImages, Unreadable, list_parts, survey_for_training,
-};
+use crate::model::preprocess::Normalisation;
+use crate::training::dataset::{PartFolder, Split};
 use crate::training::encoder_file::{Encoder, EncoderChanges, read_encoder};
 use crate::training::history::{History, LabelledFigures};
 use crate::training::iteration::{CheckpointSettings, StopRequest};
@@ -30,12 +29,9 @@ use crate::whole_file;
 /// Trains a model bundle on good parts.
 #[derive(Args, Clone, Debug)]
 pub struct TrainArguments {
-    /// Folder of images of good parts: `<class>/<part>/<view>.<jpg|png|...>`
-    #[arg(long, value_name = "FOLDER")]
-    pub data: PathBuf,
-    /// Folder of masks with the same relative paths; parts with a defect are then left out
-    #[arg(long, value_name = "FOLDER")]
-    pub masks: Option<PathBuf>,
+    /// Good parts
+    #[command(flatten)]
+    pub data: DataArguments,
     /// Encoder: written by `pretrain`, or published weights (timm, DINOv2, Hugging Face)
     #[arg(long, value_name = "FILE")]
     pub encoder: PathBuf,
@@ -54,10 +50,11 @@ pub struct TrainArguments {
     /// A key of the recipe to change: `section.key=value`; may be given again
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub changes: Vec<String>,
-    /// Folder of labelled parts to judge weights by on the way (`validation.every`)
-    #[arg(long, value_name = "FOLDER", requires = "validation_masks")]
+    /// Folder of labelled parts to judge weights by on the way (`validation.every`), in the same
+    /// layout as the data; of layouts with splits the `test` split
+    #[arg(long, value_name = "FOLDER")]
     pub validation: Option<PathBuf>,
-    /// Folder of their masks with the same relative paths; no mask means good
+    /// Folder of their masks, where the layout is `folders`; no mask means good
     #[arg(long, value_name = "FOLDER", requires = "validation")]
     pub validation_masks: Option<PathBuf>,
     /// `cpu`, `cuda:0`, or `auto`
@@ -130,7 +127,10 @@ fn train<T>(
     let manifest = manifest(arguments, &recipe, &encoder)?;
     let preprocessor = manifest.preprocessor().map_err(anyhow::Error::msg)?;
     let mut labelled = labelled(arguments, &recipe, &manifest)?;
-    let data = good_parts(arguments, preprocessor).context("cannot use the data")?;
+    let data = arguments
+        .data
+        .training_parts(preprocessor, arguments.image_memory)
+        .context("cannot use the data")?;
     let settings = ReconstructionSettings {
         architecture: manifest.architecture.clone(),
         recipe,
@@ -150,7 +150,13 @@ fn train<T>(
     let trained = reconstruct(&settings, &encoder, &data.images, &device, &mut labelled)
         .map_err(explain)
         .context("training failed")?;
-    keep(arguments, &manifest, trained, &data.shown, labelled.parts())
+    keep(
+        arguments,
+        &manifest,
+        trained,
+        &data.examples,
+        labelled.parts(),
+    )
 }
 
 fn encoder(arguments: &TrainArguments, recipe: &Recipe) -> anyhow::Result<Encoder> {
@@ -180,27 +186,6 @@ fn manifest(
     );
     manifest.validate().map_err(anyhow::Error::msg)?;
     Ok(manifest)
-}
-
-/// The images of good parts, and the parts to draw in the end.
-struct GoodParts {
-    images: TrainingImages,
-    shown: Vec<PartFolder>,
-}
-
-fn good_parts(arguments: &TrainArguments, preprocessor: Preprocessor) -> anyhow::Result<GoodParts> {
-    let parts = list_parts(&arguments.data, arguments.masks.as_deref())?;
-    let memory = arguments.image_memory.as_u64();
-    let survey = survey_for_training(parts, &preprocessor, memory, Unreadable::Refuse)?;
-    let good = || survey.parts.iter().filter(|part| !part.is_anomalous());
-    let left_out = survey.parts.len() - good().count();
-    if left_out > 0 {
-        println!("left {left_out} parts with a defect out");
-    }
-    Ok(GoodParts {
-        shown: pictures::choose(good().map(|part| (&part.part, true))),
-        images: TrainingImages::of_good_parts(survey, preprocessor),
-    })
 }
 
 /// Labelled parts to judge weights by, if any are given.
@@ -236,7 +221,16 @@ fn labelled(
     if recipe.validation.every == 0 {
         anyhow::bail!("`--validation` needs `validation.every` above 0 in the recipe");
     }
-    let parts = list_parts(folder, arguments.validation_masks.as_deref())
+    let data = DataArguments {
+        data: folder.clone(),
+        masks: arguments.validation_masks.clone(),
+        reading: ReadingArguments {
+            split: None,
+            ..arguments.data.reading
+        },
+    };
+    let parts = data
+        .labelled_parts(Split::Test)
         .context("cannot use the validation data")?;
     Ok(Labelled(Some(LabelledParts {
         parts,
@@ -250,7 +244,7 @@ fn keep(
     arguments: &TrainArguments,
     manifest: &Manifest,
     trained: Trained,
-    shown: &[PartFolder],
+    examples: &[PartFolder],
     labelled: &[PartFolder],
 ) -> anyhow::Result<()> {
     let Trained {
@@ -266,12 +260,13 @@ fn keep(
     write_curve(&folder.join("loss.svg"), &history)?;
     let bundle = Bundle { manifest, tensors };
     let of_interest = labelled.iter().map(|part| {
-        let has_mask = part.views.iter().any(|view| view.mask.is_some());
-        (part, !has_mask)
+        let mut views = part.views.iter();
+        let is_bad = views.any(|view| view.is_labelled_defective || view.mask.is_some());
+        (part, !is_bad)
     });
     let mut drawn = pictures::choose(of_interest);
     if drawn.is_empty() {
-        drawn = shown.to_vec();
+        drawn = examples.to_vec();
     }
     pictures::draw(&folder.join("maps"), &bundle, &arguments.device, &drawn)
         .context("cannot draw anomaly maps")?;

@@ -53,15 +53,15 @@ pub enum TrainingError {
     },
     /// Images or masks that cannot be used.
     #[error(
-        "`{parts}` of `{of}` parts cannot be used, at most `{allowed_percent}` % may be left out:\n{faults}"
+        "`{parts}` of `{of}` parts cannot be used, at most `{allowed}` may be left out:\n{faults}"
     )]
     Unusable {
         /// How many parts have such a file.
         parts: usize,
         /// Of so many.
         of: usize,
-        /// The share that may be left out, in per cent.
-        allowed_percent: f64,
+        /// So many parts may be left out.
+        allowed: usize,
         /// What is wrong with the first of them, a line each.
         faults: String,
     },

@@ -15,7 +15,7 @@ use crate::training::TrainingError;
 
 /// At most this share of the parts may be left out: beyond it, the set is no longer the one that
 /// was asked for.
-const LEFT_OUT_LIMIT: f64 = 0.05;
+const LEFT_OUT_LIMIT_PERCENT: usize = 5;
 
 /// As many faults are told in full.
 const TOLD: usize = 5;
@@ -35,6 +35,8 @@ pub enum Unreadable {
 pub struct SurveyedView<T> {
     /// A digest of the image file's bytes.
     pub digest: u64,
+    /// How many bytes they are.
+    pub bytes: u64,
     /// Whether the view shows a defect: it is labelled so, or a pixel of its mask is.
     pub is_anomalous: bool,
     /// What the caller kept of the image.
@@ -107,17 +109,17 @@ pub fn survey<T: Send>(
 impl<T> Survey<T> {
     fn check(&self, unreadable: Unreadable) -> Result<(), TrainingError> {
         let (lost, all) = (self.left_out.len(), self.parts.len() + self.left_out.len());
-        let limit = match unreadable {
-            Unreadable::Refuse => 0.0,
-            Unreadable::LeaveOut => LEFT_OUT_LIMIT,
+        let allowed = match unreadable {
+            Unreadable::Refuse => 0,
+            Unreadable::LeaveOut => all * LEFT_OUT_LIMIT_PERCENT / 100,
         };
-        if lost as f64 <= limit * all as f64 {
+        if lost <= allowed {
             return Ok(());
         }
         Err(TrainingError::Unusable {
             parts: lost,
             of: all,
-            allowed_percent: 100.0 * limit,
+            allowed,
             faults: tell(&self.left_out),
         })
     }
@@ -144,6 +146,7 @@ fn survey_view<T>(
     let image = decode(&view.image, &bytes)?;
     Ok(SurveyedView {
         digest: digest_bytes(&bytes),
+        bytes: bytes.len() as u64,
         is_anomalous: has_defect(view, &image)?,
         kept: keep(&image).map_err(|error| fault(&view.image, error))?,
     })
@@ -172,4 +175,113 @@ fn progress_bar(parts: usize) -> ProgressBar {
     let style = ProgressStyle::with_template("reading {bar:40} {pos}/{len} parts, {eta} left")
         .unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(parts as u64).with_style(style)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::list_parts;
+    use super::super::testing::{write_image, write_level, write_text};
+    use super::*;
+
+    fn surveyed(root: &Path, unreadable: Unreadable) -> Result<Survey<u32>, TrainingError> {
+        let masks = root.join("masks");
+        let parts = list_parts(&root.join("images"), masks.is_dir().then_some(&masks))?;
+        survey(parts, unreadable, |image| Ok(image.width))
+    }
+
+    fn write_parts(root: &Path, parts: usize) {
+        for part in 0..parts {
+            let name = format!("images/bolt/p{part:03}/top.png");
+            write_level(&root.join(name), part as u8);
+        }
+    }
+
+    #[test]
+    fn every_broken_file_is_named_before_anything_begins() {
+        let folder = tempfile::tempdir().unwrap();
+        write_parts(folder.path(), 9);
+        for part in 2..8 {
+            write_text(
+                &folder
+                    .path()
+                    .join(format!("images/bolt/p{part:03}/top.png")),
+                "x",
+            );
+        }
+        let error = surveyed(folder.path(), Unreadable::Refuse)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("`6` of `9` parts cannot be used"), "{error}");
+        assert!(error.contains("p002/top.png`: expected JPEG"), "{error}");
+        assert!(
+            error.contains("p006/top.png") && error.contains("and 1 more"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn few_broken_parts_can_be_left_out_and_many_cannot() {
+        let folder = tempfile::tempdir().unwrap();
+        write_parts(folder.path(), 40);
+        for part in [3, 30] {
+            write_text(
+                &folder
+                    .path()
+                    .join(format!("images/bolt/p{part:03}/top.png")),
+                "x",
+            );
+        }
+        let survey = surveyed(folder.path(), Unreadable::LeaveOut).unwrap();
+        assert_eq!((survey.parts.len(), survey.left_out.len()), (38, 2));
+        assert_eq!(survey.parts[3].part.part, "p004");
+        assert!(tell(&survey.left_out).contains("p030/top.png"));
+        write_text(&folder.path().join("images/bolt/p000/top.png"), "x");
+        let error = surveyed(folder.path(), Unreadable::LeaveOut)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("`3` of `40` parts cannot be used, at most `2` may"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_mask_of_another_size_than_its_image_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        write_parts(folder.path(), 2);
+        let mask = folder.path().join("masks/bolt/p001/top.png");
+        write_image(&mask, &image::GrayImage::new(4, 5).into());
+        let error = surveyed(folder.path(), Unreadable::Refuse)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("a mask of `4x4` pixels"), "{error}");
+        assert!(
+            error.contains("images/bolt/p001/top.png") && error.contains("found `4x5`"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_view_is_anomalous_by_its_label_or_by_its_mask() {
+        let folder = tempfile::tempdir().unwrap();
+        write_parts(folder.path(), 3);
+        write_level(&folder.path().join("masks/bolt/p001/top.png"), 1);
+        write_level(&folder.path().join("masks/bolt/p002/top.png"), 0);
+        let anomalous = |survey: Survey<u32>| -> Vec<bool> {
+            survey
+                .parts
+                .iter()
+                .map(SurveyedPart::is_anomalous)
+                .collect()
+        };
+        let by_mask = surveyed(folder.path(), Unreadable::Refuse).unwrap();
+        let mut parts: Vec<PartFolder> = by_mask.parts.iter().map(|p| p.part.clone()).collect();
+        assert_eq!(by_mask.parts[0].views[0].kept, 4);
+        assert_eq!(anomalous(by_mask), [false, true, false]);
+        parts[2].views[0].is_labelled_defective = true;
+        let labelled = survey(parts, Unreadable::Refuse, |image| Ok(image.width)).unwrap();
+        assert_eq!(anomalous(labelled), [false, true, true]);
+    }
 }

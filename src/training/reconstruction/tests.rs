@@ -544,3 +544,18 @@ fn a_checkpoint_of_other_settings_or_data_names_what_differs() {
     );
     assert!(!error.contains("optimiser"), "{error}");
 }
+
+#[test]
+fn a_single_image_can_be_trained_on() {
+    for prior in [PriorMode::Off, PriorMode::Calibrated] {
+        let mut settings = settings(prior, 3);
+        settings.architecture.whitening = true;
+        let one = TrainingImages::given([("bolt".to_owned(), images()[..1].to_vec())]);
+        let trained = reconstruct(&settings, &encoder(&settings), &one, &Device::Cpu, &mut ());
+        let Trained {
+            tensors, history, ..
+        } = trained.unwrap();
+        assert!(history.rows[0].loss.is_finite());
+        settings.architecture.tensors().check(&tensors).unwrap();
+    }
+}

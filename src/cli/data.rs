@@ -1,0 +1,349 @@
+//! The flags that say where a data set is, shared by every command that reads one.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, anyhow, ensure};
+use bytesize::ByteSize;
+use clap::{Args, ValueEnum};
+
+use crate::model::preprocess::Preprocessor;
+use crate::training::TrainingError;
+use crate::training::dataset::{
+    DataSource, Layout, Listing, PartFolder, Split, Survey, TrainingImages, Unreadable,
+    across_splits, findings, good_canvases, small_classes, survey, survey_canvases,
+    survey_for_training, tell,
+};
+use crate::training::formula::Canvas;
+
+/// A labelled data set.
+#[derive(Args, Clone, Debug)]
+pub struct DataArguments {
+    /// Folder of the data set, in one of the layouts of `--layout`
+    #[arg(long, value_name = "FOLDER")]
+    pub data: PathBuf,
+    /// Folder of masks with the same relative paths as the images, where the layout is `folders`;
+    /// no mask means good
+    #[arg(long, value_name = "FOLDER")]
+    pub masks: Option<PathBuf>,
+    /// How it is read
+    #[command(flatten)]
+    pub reading: ReadingArguments,
+}
+
+/// How a data set is read.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct ReadingArguments {
+    /// Layout of the data set
+    #[arg(long, value_enum, default_value_t = LayoutChoice::Auto)]
+    pub layout: LayoutChoice,
+    /// Split, where the layout has any; if not given, `train` to train and `test` to measure
+    #[arg(long, value_enum)]
+    pub split: Option<SplitChoice>,
+    /// Leave parts out of which a file cannot be read, at most 5 % of them
+    #[arg(long)]
+    pub skip_unreadable: bool,
+}
+
+/// [`Layout`] as a flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LayoutChoice {
+    /// Find out
+    Auto,
+    /// `<class>/<part>/<view>.<jpg|png|...>`
+    Folders,
+    /// Real-IAD: `realiad_1024/` and `realiad_jsons/`
+    RealIad,
+    /// MVTec AD: `<class>/train/good/`, `<class>/test/<defect>/`, `<class>/ground_truth/<defect>/`
+    Mvtec,
+    /// VisA as published, with `split_csv/1cls.csv`
+    Visa,
+}
+
+/// [`Split`] as a flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SplitChoice {
+    /// Good parts to train on
+    Train,
+    /// Good and bad parts to measure on
+    Test,
+}
+
+/// Good parts to train on.
+pub(crate) struct TrainingParts {
+    pub(crate) images: TrainingImages,
+    /// The first of them of each class.
+    pub(crate) examples: Vec<PartFolder>,
+}
+
+impl DataArguments {
+    /// Every part of the set, all files checked. `default_split` is listed where the layout has
+    /// splits and no flag chooses.
+    ///
+    /// # Errors
+    /// When the set cannot be listed or a file cannot be used.
+    pub(crate) fn checked_parts(&self, default_split: Split) -> anyhow::Result<Vec<PartFolder>> {
+        let (_, listing) = self.list(default_split)?;
+        let survey = survey(listing.parts.clone(), self.reading.unreadable(), |_| Ok(()))
+            .map_err(|error| self.reading.with_hint(error))?;
+        report(&listing, &survey);
+        let parts = survey.parts.into_iter().map(|surveyed| surveyed.part);
+        Ok(parts.collect())
+    }
+
+    /// As [`checked_parts`](Self::checked_parts), of a set that says which parts have a defect.
+    ///
+    /// # Errors
+    /// As there, and when there are no labels.
+    pub(crate) fn labelled_parts(&self, default_split: Split) -> anyhow::Result<Vec<PartFolder>> {
+        let parts = self.checked_parts(default_split)?;
+        let views = || parts.iter().flat_map(|part| &part.views);
+        ensure!(
+            self.masks.is_some() || views().any(|view| view.is_labelled_defective),
+            "expected defective parts in `{}`, found none: name their masks with `--masks`",
+            self.data.display()
+        );
+        Ok(parts)
+    }
+
+    /// The parts without a defect, as many of their images as fit kept in `memory`.
+    ///
+    /// # Errors
+    /// As [`checked_parts`](Self::checked_parts), and when there is no good part.
+    pub(crate) fn training_parts(
+        &self,
+        preprocessor: Preprocessor,
+        memory: ByteSize,
+    ) -> anyhow::Result<TrainingParts> {
+        let (source, listing) = self.list(Split::Train)?;
+        let survey = survey_for_training(
+            listing.parts.clone(),
+            &preprocessor,
+            memory.as_u64(),
+            self.reading.unreadable(),
+        )
+        .map_err(|error| self.reading.with_hint(error))?;
+        report(&listing, &survey);
+        for warning in small_classes(&survey) {
+            warn(&warning);
+        }
+        let others = source.list_other(&listing);
+        match others.and_then(|others| across_splits(&survey, &others)) {
+            Ok(warning) => warning.iter().for_each(|text| warn(text)),
+            Err(error) => warn(&format!(
+                "images that are in the other split, too, were not looked for: {error}"
+            )),
+        }
+        let bad = survey.parts.iter().filter(|part| part.is_anomalous());
+        let bad = bad.count();
+        if bad > 0 {
+            println!("left {bad} parts with a defect out");
+        }
+        let examples = first_good_parts(&survey);
+        let images = TrainingImages::of_good_parts(survey, preprocessor);
+        ensure!(
+            !images.is_empty(),
+            "expected good parts in `{}`, found none",
+            self.data.display()
+        );
+        if images.reads_files() {
+            println!("images do not fit into {memory}: each is read whenever it is needed");
+        }
+        Ok(TrainingParts { images, examples })
+    }
+
+    fn list(&self, default_split: Split) -> anyhow::Result<(DataSource, Listing)> {
+        self.reading
+            .list(&self.data, self.masks.as_deref(), default_split)
+    }
+}
+
+impl ReadingArguments {
+    /// The images of good parts below `folders`, as canvases of `side`, as many as `memory` holds.
+    ///
+    /// # Errors
+    /// When a set cannot be listed or a file cannot be used.
+    pub(crate) fn canvases(
+        &self,
+        folders: &[PathBuf],
+        side: usize,
+        memory: ByteSize,
+    ) -> anyhow::Result<Vec<Canvas>> {
+        let mut canvases = Vec::new();
+        for folder in folders {
+            let (_, listing) = self.list(folder, None, Split::Train)?;
+            let room = memory.as_u64() / folders.len() as u64;
+            let survey = survey_canvases(&listing, side, room, self.unreadable())
+                .map_err(|error| self.with_hint(error))?;
+            leave_out(&survey);
+            for warning in &listing.warnings {
+                warn(warning);
+            }
+            let all: usize = listing.parts.iter().map(|part| part.views.len()).sum();
+            let found = good_canvases(survey);
+            println!("{}: {} of {all} images", folder.display(), found.len());
+            canvases.extend(found);
+        }
+        Ok(canvases)
+    }
+
+    fn list(
+        &self,
+        root: &Path,
+        masks: Option<&Path>,
+        default_split: Split,
+    ) -> anyhow::Result<(DataSource, Listing)> {
+        let source = DataSource {
+            root: root.to_owned(),
+            masks: masks.map(Path::to_owned),
+            layout: match self.layout {
+                LayoutChoice::Auto => None,
+                LayoutChoice::Folders => Some(Layout::Folders),
+                LayoutChoice::RealIad => Some(Layout::RealIad),
+                LayoutChoice::Mvtec => Some(Layout::Mvtec),
+                LayoutChoice::Visa => Some(Layout::Visa),
+            },
+            split: self.split.map(|split| match split {
+                SplitChoice::Train => Split::Train,
+                SplitChoice::Test => Split::Test,
+            }),
+            default_split,
+        };
+        let listing = source.list().context("cannot list the data set")?;
+        Ok((source, listing))
+    }
+
+    fn with_hint(self, error: TrainingError) -> anyhow::Error {
+        match error {
+            TrainingError::Unusable { .. } if !self.skip_unreadable => {
+                anyhow!("{error}\n`--skip-unreadable` leaves such parts out, if they are few")
+            }
+            error => error.into(),
+        }
+    }
+
+    fn unreadable(self) -> Unreadable {
+        match self.skip_unreadable {
+            true => Unreadable::LeaveOut,
+            false => Unreadable::Refuse,
+        }
+    }
+}
+
+fn first_good_parts<T>(survey: &Survey<T>) -> Vec<PartFolder> {
+    let mut first: BTreeMap<&str, &PartFolder> = BTreeMap::new();
+    for surveyed in survey.parts.iter().filter(|part| !part.is_anomalous()) {
+        first.entry(&surveyed.part.class).or_insert(&surveyed.part);
+    }
+    first.into_values().cloned().collect()
+}
+
+/// Says what was found, and what a person should know of it.
+fn report<T>(listing: &Listing, survey: &Survey<T>) {
+    let parts = survey.parts.len();
+    let images: usize = survey.parts.iter().map(|part| part.views.len()).sum();
+    let split = match listing.split {
+        Some(split) => format!(", split `{}`", split.as_str()),
+        None => String::new(),
+    };
+    println!(
+        "data set in the layout `{}`{split}: {images} images of {parts} parts",
+        listing.layout.as_str()
+    );
+    leave_out(survey);
+    for warning in listing
+        .warnings
+        .iter()
+        .chain(&findings(listing.layout, survey))
+    {
+        warn(warning);
+    }
+}
+
+fn leave_out<T>(survey: &Survey<T>) {
+    let left_out = &survey.left_out;
+    if !left_out.is_empty() {
+        let count = left_out.len();
+        warn(&format!("left {count} parts out:\n{}", tell(left_out)));
+    }
+}
+
+fn warn(text: &str) {
+    eprintln!("warning: {text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        data: DataArguments,
+    }
+
+    fn flags(root: &Path, more: &[&str]) -> DataArguments {
+        let data = root.to_str().unwrap();
+        let given = ["test", "--data", data].into_iter();
+        Flags::try_parse_from(given.chain(more.iter().copied()))
+            .unwrap()
+            .data
+    }
+
+    fn write(path: &Path, level: u8) {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let image = image::GrayImage::from_pixel(4, 4, image::Luma([level]));
+        image.save(path).unwrap();
+    }
+
+    #[test]
+    fn flags_choose_layout_and_split() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        write(&root.join("bottle/train/good/000.png"), 1);
+        write(&root.join("bottle/test/crack/000.png"), 2);
+        write(&root.join("bottle/ground_truth/crack/000_mask.png"), 255);
+        let names = |more: &[&str], default: Split| -> Vec<String> {
+            let parts = flags(root, more).checked_parts(default).unwrap();
+            parts.into_iter().map(|part| part.part).collect()
+        };
+        assert_eq!(names(&[], Split::Train), ["good-000"]);
+        assert_eq!(names(&[], Split::Test), ["crack-000"]);
+        let chosen = ["--layout", "mvtec", "--split", "train"];
+        assert_eq!(names(&chosen, Split::Test), ["good-000"]);
+        let wrong = flags(root, &["--layout", "visa"]).checked_parts(Split::Train);
+        assert!(wrong.is_err());
+    }
+
+    #[test]
+    fn labels_are_needed_to_measure() {
+        let folder = tempfile::tempdir().unwrap();
+        let (images, masks) = (folder.path().join("images"), folder.path().join("masks"));
+        write(&images.join("bolt/p1/top.png"), 1);
+        let error = flags(&images, &[]).labelled_parts(Split::Test);
+        assert!(error.unwrap_err().to_string().contains("`--masks`"));
+        write(&masks.join("bolt/p1/top.png"), 1);
+        let masks = masks.to_str().unwrap();
+        let parts = flags(&images, &["--masks", masks]).labelled_parts(Split::Test);
+        assert_eq!(parts.unwrap().len(), 1);
+    }
+
+    #[test]
+    fn unreadable_parts_are_left_out_when_asked() {
+        let folder = tempfile::tempdir().unwrap();
+        for part in 0..20 {
+            write(&folder.path().join(format!("bolt/p{part}/top.png")), part);
+        }
+        std::fs::write(folder.path().join("bolt/p3/top.png"), "x").unwrap();
+        let error = flags(folder.path(), &[]).checked_parts(Split::Test);
+        let error = error.unwrap_err().to_string();
+        assert!(
+            error.contains("p3/top.png") && error.contains("--skip-unreadable"),
+            "{error}"
+        );
+        let parts = flags(folder.path(), &["--skip-unreadable"]).checked_parts(Split::Test);
+        assert_eq!(parts.unwrap().len(), 19);
+    }
+}

@@ -1,0 +1,117 @@
+//! Folders of images, `<class>/<part>/<view>.jpg`, with masks at the same relative paths below a
+//! root of their own, in any lossless format. `panoptes synth` writes such a set.
+
+use std::path::Path;
+
+use super::layout::{Listing, no_parts};
+use super::{Layout, PartFolder, ViewFile, fault, files};
+use crate::image_folder::{ImageFile, PartImages, find_classes, find_images};
+use crate::training::TrainingError;
+
+/// Lists the parts under `root`, with masks from `masks` if given.
+///
+/// # Errors
+/// When a folder cannot be read, there is no image at all, or masks are given and none belongs to
+/// an image: a mistyped folder must not turn defective parts into good ones.
+pub fn list_parts(root: &Path, masks: Option<&Path>) -> Result<Vec<PartFolder>, TrainingError> {
+    let listing = list(root, masks)?;
+    match listing.parts.is_empty() {
+        true => Err(fault(root, no_parts(Layout::Folders, None))),
+        false => Ok(listing.parts),
+    }
+}
+
+/// As [`list_parts`], but a folder without parts is an empty list.
+pub(super) fn list(root: &Path, masks: Option<&Path>) -> Result<Listing, TrainingError> {
+    let mut listing = Listing::new(Layout::Folders, None);
+    for class in find_classes(root)? {
+        listing.class(&class.class, class.parts.is_empty());
+        for part in class.parts {
+            listing.parts.push(with_masks(part, masks)?);
+        }
+    }
+    let has_mask = |part: &PartFolder| part.views.iter().any(|view| view.mask.is_some());
+    match masks {
+        Some(masks) if !listing.parts.is_empty() && !listing.parts.iter().any(has_mask) => {
+            Err(fault(
+                masks,
+                "expected masks at the relative paths of the images, found none",
+            ))
+        }
+        _ => Ok(listing),
+    }
+}
+
+fn with_masks(found: PartImages, masks: Option<&Path>) -> Result<PartFolder, TrainingError> {
+    let folder = masks.map(|masks| masks.join(&found.class).join(&found.part));
+    let masks = match folder.filter(|folder| folder.is_dir()) {
+        Some(folder) => find_masks(&folder)?,
+        None => Vec::new(),
+    };
+    let views = found.images.into_iter().map(|image| ViewFile {
+        mask: masks
+            .iter()
+            .find(|mask| mask.view == image.view)
+            .map(|mask| mask.path.clone()),
+        view: image.view,
+        image: image.path,
+        is_labelled_defective: false,
+    });
+    Ok(PartFolder {
+        class: found.class,
+        part: found.part,
+        views: views.collect(),
+    })
+}
+
+/// The masks directly in a folder.
+pub(super) fn find_masks(folder: &Path) -> Result<Vec<ImageFile>, TrainingError> {
+    let masks = find_images(folder)?;
+    match masks.iter().find(|mask| mask.content_type == "image/jpeg") {
+        Some(lossy) => Err(fault(&lossy.path, files::LOSSY_MASK)),
+        None => Ok(masks),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::write_level as write;
+    use super::*;
+
+    #[test]
+    fn parts_are_listed_in_order_with_their_masks() {
+        let folder = tempfile::tempdir().unwrap();
+        let (images, masks) = (folder.path().join("images"), folder.path().join("masks"));
+        write(&images.join("bolt/p2/top.png"), 9);
+        write(&images.join("bolt/p1/top.jpg"), 9);
+        write(&images.join("bolt/p1/left.png"), 9);
+        std::fs::write(images.join("bolt/p1/notes.txt"), "x").unwrap();
+        write(&masks.join("bolt/p1/top.png"), 255);
+        let parts = list_parts(&images, Some(&masks)).unwrap();
+        let names: Vec<&str> = parts.iter().map(|part| part.part.as_str()).collect();
+        assert_eq!(names, ["p1", "p2"]);
+        let views: Vec<&str> = parts[0]
+            .views
+            .iter()
+            .map(|view| view.view.as_str())
+            .collect();
+        assert_eq!(views, ["left", "top"]);
+        assert!(parts[0].views[0].mask.is_none());
+        assert_eq!(parts[0].views[1].mask, Some(masks.join("bolt/p1/top.png")));
+    }
+
+    #[test]
+    fn masks_that_belong_to_no_image_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (images, masks) = (folder.path().join("images"), folder.path().join("masks"));
+        write(&images.join("bolt/p1/top.png"), 9);
+        write(&masks.join("nut/p1/top.png"), 255);
+        for wrong in [masks.as_path(), &folder.path().join("typo")] {
+            let error = list_parts(&images, Some(wrong)).unwrap_err().to_string();
+            assert!(error.contains("found none"), "{error}");
+        }
+        write(&masks.join("bolt/p1/top.jpg"), 255);
+        let error = list_parts(&images, Some(&masks)).unwrap_err().to_string();
+        assert!(error.contains("lossless"), "{error}");
+    }
+}
