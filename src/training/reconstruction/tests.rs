@@ -399,14 +399,19 @@ fn the_weights_of_the_best_validation_are_kept_over_an_interruption() {
     settings.checkpoint.stop_after = None;
     settings.checkpoint.resume = true;
     let mut watcher = Watcher {
-        answers: vec![0.7, 0.9],
+        answers: vec![0.7, 0.85],
         ..Watcher::default()
     };
     let trained = run(&settings, &mut watcher).unwrap();
     assert_eq!(trained.iteration, 4);
     assert_eq!(bits(&best), bits(&trained.tensors));
-    settings.recipe.validation.weights = Weights::Last;
     settings.checkpoint = CheckpointSettings::default();
+    let mut same = Watcher {
+        answers: vec![0.5; 4],
+        ..Watcher::default()
+    };
+    assert_eq!(run(&settings, &mut same).unwrap().iteration, 8);
+    settings.recipe.validation.weights = Weights::Last;
     let last = run(
         &settings,
         &mut Watcher {
