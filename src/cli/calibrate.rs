@@ -1,84 +1,245 @@
-//! `panoptes calibrate`: sets a bundle's thresholds from good parts that it was not trained on.
+//! `panoptes calibrate`: sets a bundle's thresholds from parts that it was not trained on.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, ensure};
 use clap::Args;
 
 use super::data::DataArguments;
-use super::eval::measure_all;
-use crate::domain::AnomalyMap;
-use crate::evaluation::calibration::{CalibrationRule, calibrate};
-use crate::model::bundle::{Bundle, save_manifest};
+use super::eval::Measurement;
+use crate::evaluation::calibration::{
+    CalibratedClass, CalibrationRule, ErrorCounts, calibrate, parts_needed,
+};
+use crate::model::bundle::{Bundle, Guarantee, RuleName, save_manifest};
 use crate::training::dataset::Split;
 
 /// Fewer good parts of a class than this say little about how high a good part may score.
 const FEW_PARTS: usize = 10;
-const FEW_PARTS_WARNING: &str = " (few: good parts of the line may be called bad)";
 
-/// Sets a model bundle's thresholds from good parts.
+/// Sets a model bundle's thresholds from good parts, or from labelled ones.
 #[derive(Args, Clone, Debug)]
 pub struct CalibrateArguments {
     /// The model bundle, changed in place
     #[arg(short, long, value_name = "FOLDER")]
     pub model: PathBuf,
-    /// Good parts, other ones than in training; those with a defect are left out
+    /// Parts, other ones than in training; those with a defect count as bad
     #[command(flatten)]
     pub data: DataArguments,
     /// `cpu`, `cuda:0`, or `auto`
     #[arg(long, default_value = "auto")]
     pub device: String,
-    /// Quantile of the good parts' scores, from 0 to 1
+    /// The share of good parts that may be called bad, between 0 and 1: guaranteed for parts like
+    /// those given, if there are `1 / rate - 1` good ones of the class
+    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
+    #[arg(conflicts_with_all = ["miss_rate", "quantile"])]
+    pub false_alarm_rate: Option<f64>,
+    /// The share of bad parts that may be called good, between 0 and 1: guaranteed for parts like
+    /// those given, if there are `1 / rate - 1` bad ones of the class
+    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
+    #[arg(conflicts_with = "quantile", requires = "masks")]
+    pub miss_rate: Option<f64>,
+    /// Quantile of the good parts' scores, from 0 to 1: the rule where no rate is given
     #[arg(long, default_value_t = 0.99)]
     pub quantile: f64,
-    /// Share of the distance from the median to the quantile that is added
+    /// Share of the distance from the median that is added to the quantile, or to the most extreme
+    /// score where there are too few parts for a rate
     #[arg(long, default_value_t = 0.1)]
     pub margin: f64,
 }
 
-/// Measures the good parts and writes the thresholds into the bundle.
+fn parse_rate(text: &str) -> Result<f64, String> {
+    let rate: f64 = text.parse().map_err(|_| "expected a number".to_owned())?;
+    match rate > 0.0 && rate < 1.0 {
+        true => Ok(rate),
+        false => Err("expected a rate between 0 and 1".to_owned()),
+    }
+}
+
+/// Measures the parts and writes the thresholds into the bundle.
 ///
 /// # Errors
-/// When the bundle or the data cannot be used, or the device fails.
+/// When the bundle or the data cannot be used, no class has a part that the rule looks at, or the
+/// device fails.
 pub fn run(arguments: &CalibrateArguments) -> anyhow::Result<()> {
-    let quantile = arguments.quantile;
-    ensure!(
-        (0.0..=1.0).contains(&quantile),
-        "`--quantile` must lie between 0 and 1, found `{quantile}`"
-    );
+    let rule = rule(arguments)?;
     let bundle = Bundle::load(&arguments.model).context("cannot use the model bundle")?;
     let listed = arguments
         .data
         .checked_parts(Split::Test)
         .context("cannot use the data")?;
+    let mut measurement = Measurement::new(&bundle, &arguments.device, listed.len())?;
     let mut parts = Vec::with_capacity(listed.len());
-    measure_all(&bundle, &arguments.device, &listed, |mut part| {
-        // Scores are all that thresholds need; the maps of a large set would fill the memory.
-        for view in &mut part.views {
-            view.map = AnomalyMap::default();
-        }
-        parts.push(part);
-    })?;
-    let rule = CalibrationRule {
-        quantile,
-        margin: arguments.margin,
-    };
-    let mut manifest = bundle.manifest.clone();
-    manifest.classes.extend(calibrate(&parts, rule));
-    for (class, thresholds) in &manifest.classes {
-        let good = parts
-            .iter()
-            .filter(|part| part.class == *class && !part.is_anomalous())
-            .count();
-        let warning = if good < FEW_PARTS {
-            FEW_PARTS_WARNING
-        } else {
-            ""
-        };
-        println!(
-            "{class}: threshold {:.5} from {good} good parts{warning}",
-            thresholds.threshold
-        );
+    for folder in &listed {
+        parts.push(measurement.measure(folder)?.scores());
     }
-    save_manifest(&arguments.model, &manifest).context("cannot keep the thresholds")
+    drop(measurement);
+    let lines = calibrate(&parts, rule);
+    let wanted = match rule {
+        CalibrationRule::MissRate { .. } => "bad",
+        _ => "good",
+    };
+    ensure!(
+        !lines.is_empty(),
+        "expected {wanted} parts in `{}`, found none",
+        arguments.data.data.display()
+    );
+    let mut manifest = bundle.manifest.clone();
+    for (class, line) in &lines {
+        manifest.classes.insert(class.clone(), line.thresholds);
+    }
+    save_manifest(&arguments.model, &manifest).context("cannot keep the thresholds")?;
+    print!("{}", account(&lines));
+    for class in manifest.classes.keys() {
+        if !lines.contains_key(class) {
+            println!("{class}: kept as it was, no {wanted} parts");
+        }
+    }
+    for warning in warnings(&lines) {
+        eprintln!("warning: {warning}");
+    }
+    Ok(())
+}
+
+fn rule(arguments: &CalibrateArguments) -> anyhow::Result<CalibrationRule> {
+    let (quantile, margin) = (arguments.quantile, arguments.margin);
+    ensure!(
+        (0.0..=1.0).contains(&quantile),
+        "`--quantile` must lie between 0 and 1, found `{quantile}`"
+    );
+    ensure!(
+        margin.is_finite() && margin >= 0.0,
+        "`--margin` must be 0 or more, found `{margin}`"
+    );
+    Ok(match (arguments.false_alarm_rate, arguments.miss_rate) {
+        (Some(rate), _) => CalibrationRule::FalseAlarmRate { rate, margin },
+        (None, Some(rate)) => CalibrationRule::MissRate { rate, margin },
+        (None, None) => CalibrationRule::Quantile { quantile, margin },
+    })
+}
+
+/// A line a class: threshold, what it rests on, and the error that the rule did not look at.
+fn account(lines: &BTreeMap<String, CalibratedClass>) -> String {
+    let mut text = String::new();
+    for (class, line) in lines {
+        let Some(calibration) = line.thresholds.calibration else {
+            continue;
+        };
+        let ErrorCounts {
+            good,
+            false_alarms,
+            bad,
+            missed,
+        } = line.errors;
+        let other = match calibration.rule {
+            RuleName::MissRate => share("false alarms", false_alarms, good, "good"),
+            _ => share("misses", missed, bad, "bad"),
+        };
+        text.push_str(&format!(
+            "{class}: threshold {:.5}, {}; expected {other}\n",
+            line.thresholds.threshold,
+            calibration.describe()
+        ));
+    }
+    text
+}
+
+fn share(what: &str, wrong: usize, of: usize, kind: &str) -> String {
+    match of {
+        0 => format!("{what} unknown without {kind} parts"),
+        of => format!(
+            "{what} {:.1} % ({wrong} of {of} {kind} parts)",
+            100.0 * wrong as f64 / of as f64
+        ),
+    }
+}
+
+/// What a person should know before trusting the thresholds.
+fn warnings(lines: &BTreeMap<String, CalibratedClass>) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for (class, line) in lines {
+        let Some(calibration) = line.thresholds.calibration else {
+            continue;
+        };
+        let ErrorCounts { good, bad, .. } = line.errors;
+        let too_few = |rate: f64, what: &str, found: usize, kind: &str, place: &str| {
+            format!(
+                "{class}: a {what} rate of `{rate}` needs {} {kind} parts, found {found}: the \
+                 threshold lies {place}, and nothing is guaranteed",
+                parts_needed(rate)
+            )
+        };
+        match (calibration.rule, calibration.rate, calibration.guarantee) {
+            (RuleName::FalseAlarmRate, Some(rate), Guarantee::None) => {
+                let place = "a margin above the highest score of a good part";
+                warnings.push(too_few(rate, "false-alarm", good, "good", place));
+            }
+            (RuleName::MissRate, Some(rate), Guarantee::None) => {
+                let place = "a margin below the lowest score of a bad part";
+                warnings.push(too_few(rate, "miss", bad, "bad", place));
+            }
+            (RuleName::Quantile, ..) if good < FEW_PARTS => warnings.push(format!(
+                "{class}: {good} good parts are few, good parts of the line may be called bad"
+            )),
+            _ => {}
+        }
+    }
+    warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evaluation::measurement::testing::part;
+
+    fn lines(rule: CalibrationRule, good: usize, bad: usize) -> BTreeMap<String, CalibratedClass> {
+        let good = (0..good).map(|i| part("bolt", 0.25 + i as f32 / 1024.0, false).scores());
+        let bad = (0..bad).map(|i| part("bolt", 0.25 + i as f32 / 8.0, true).scores());
+        calibrate(&good.chain(bad).collect::<Vec<_>>(), rule)
+    }
+
+    #[test]
+    fn a_kept_rate_is_told_with_the_other_error() {
+        let rule = CalibrationRule::FalseAlarmRate {
+            rate: 0.01,
+            margin: 0.1,
+        };
+        let lines = lines(rule, 99, 4);
+        assert_eq!(
+            account(&lines),
+            "bolt: threshold 0.34570, false alarms <= 0.01 (guaranteed), from 99 good and 4 bad \
+             parts; expected misses 25.0 % (1 of 4 bad parts)\n"
+        );
+        assert!(warnings(&lines).is_empty());
+    }
+
+    #[test]
+    fn too_few_parts_are_told_with_the_number_that_is_needed() {
+        let rate = |miss: bool| match miss {
+            false => CalibrationRule::FalseAlarmRate {
+                rate: 0.01,
+                margin: 0.1,
+            },
+            true => CalibrationRule::MissRate {
+                rate: 0.05,
+                margin: 0.1,
+            },
+        };
+        let few = lines(rate(false), 40, 0);
+        assert!(account(&few).ends_with("expected misses unknown without bad parts\n"));
+        let expected = "bolt: a false-alarm rate of `0.01` needs 99 good parts, found 40: ";
+        assert!(warnings(&few)[0].starts_with(expected));
+        let expected = "bolt: a miss rate of `0.05` needs 19 bad parts, found 4: ";
+        assert!(warnings(&lines(rate(true), 40, 4))[0].starts_with(expected));
+        let few = lines(CalibrationRule::default(), 5, 0);
+        assert!(warnings(&few)[0].starts_with("bolt: 5 good parts are few"));
+    }
+
+    #[test]
+    fn rates_lie_between_nothing_and_all() {
+        assert_eq!(parse_rate("0.01"), Ok(0.01));
+        for wrong in ["0", "1", "-1", "NaN", "x"] {
+            assert!(parse_rate(wrong).is_err(), "{wrong}");
+        }
+    }
 }

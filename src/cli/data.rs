@@ -1,6 +1,5 @@
 //! The flags that say where a data set is, shared by every command that reads one.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, ensure};
@@ -29,6 +28,12 @@ pub struct DataArguments {
     /// How it is read
     #[command(flatten)]
     pub reading: ReadingArguments,
+}
+
+/// What a model is trained on.
+pub(crate) struct GoodParts {
+    pub(crate) parts: Vec<PartFolder>,
+    pub(crate) images: TrainingImages,
 }
 
 /// How a data set is read.
@@ -69,13 +74,6 @@ pub enum SplitChoice {
     Test,
 }
 
-/// Good parts to train on.
-pub(crate) struct TrainingParts {
-    pub(crate) images: TrainingImages,
-    /// The first of them of each class.
-    pub(crate) examples: Vec<PartFolder>,
-}
-
 impl DataArguments {
     /// Every part of the set, all files checked. `default_split` is listed where the layout has
     /// splits and no flag chooses.
@@ -106,15 +104,15 @@ impl DataArguments {
         Ok(parts)
     }
 
-    /// The parts without a defect, as many of their images as fit kept in `memory`.
+    /// The parts without a defect and their images, as many of them as fit kept in `memory`.
     ///
     /// # Errors
     /// As [`checked_parts`](Self::checked_parts), and when there is no good part.
-    pub(crate) fn training_parts(
+    pub(crate) fn good_parts(
         &self,
         preprocessor: Preprocessor,
         memory: ByteSize,
-    ) -> anyhow::Result<TrainingParts> {
+    ) -> anyhow::Result<GoodParts> {
         let (source, listing) = self.list(Split::Train)?;
         let survey = survey_for_training(
             listing.parts.clone(),
@@ -134,12 +132,12 @@ impl DataArguments {
                 "images that are in the other split, too, were not looked for: {error}"
             )),
         }
-        let bad = survey.parts.iter().filter(|part| part.is_anomalous());
-        let bad = bad.count();
+        let good = survey.parts.iter().filter(|part| !part.is_anomalous());
+        let parts: Vec<PartFolder> = good.map(|part| part.part.clone()).collect();
+        let bad = survey.parts.len() - parts.len();
         if bad > 0 {
             println!("left {bad} parts with a defect out");
         }
-        let examples = first_good_parts(&survey);
         let images = TrainingImages::of_good_parts(survey, preprocessor);
         ensure!(
             !images.is_empty(),
@@ -149,7 +147,7 @@ impl DataArguments {
         if images.reads_files() {
             println!("images do not fit into {memory}: each is read whenever it is needed");
         }
-        Ok(TrainingParts { images, examples })
+        Ok(GoodParts { images, parts })
     }
 
     fn list(&self, default_split: Split) -> anyhow::Result<(DataSource, Listing)> {
@@ -228,14 +226,6 @@ impl ReadingArguments {
             false => Unreadable::Refuse,
         }
     }
-}
-
-fn first_good_parts<T>(survey: &Survey<T>) -> Vec<PartFolder> {
-    let mut first: BTreeMap<&str, &PartFolder> = BTreeMap::new();
-    for surveyed in survey.parts.iter().filter(|part| !part.is_anomalous()) {
-        first.entry(&surveyed.part.class).or_insert(&surveyed.part);
-    }
-    first.into_values().cloned().collect()
 }
 
 /// Says what was found, and what a person should know of it.

@@ -5,15 +5,18 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use safetensors::tensor::{Dtype, TensorView};
 
 use super::data::DataArguments;
-use crate::evaluation::measurement::{MeasuredPart, measure};
-use crate::evaluation::table::tabulate;
+use crate::evaluation::calibration::ErrorCounts;
+use crate::evaluation::figures::{ClassFigures, ClassSums};
+use crate::evaluation::measurement::{MeasuredPart, ScoredPart, measure};
+use crate::evaluation::report::{Report, ThresholdErrors};
 use crate::model::bundle::{Bundle, Manifest};
 use crate::model::candle_model::CandleModel;
+use crate::model::preprocess::Preprocessor;
 use crate::training::dataset::{PartFolder, Split};
 
 /// Measures a model bundle on labelled parts.
@@ -22,7 +25,7 @@ pub struct EvalArguments {
     /// The model bundle
     #[arg(short, long, value_name = "FOLDER")]
     pub model: PathBuf,
-    /// Good and bad parts
+    /// Labelled parts
     #[command(flatten)]
     pub data: DataArguments,
     /// `cpu`, `cuda:0`, or `auto`
@@ -35,7 +38,11 @@ pub struct EvalArguments {
     /// `[height, width]`
     #[arg(long, value_name = "FOLDER")]
     pub maps: Option<PathBuf>,
-    /// File to write the table to, besides printing it
+    /// How the figures are printed
+    #[arg(long, value_enum, default_value_t)]
+    pub format: TableFormat,
+    /// File to write the figures to, besides printing them: `.md`, `.json` or `.txt` says how, else
+    /// `--format`
     #[arg(long, value_name = "FILE")]
     pub table: Option<PathBuf>,
     /// Table with columns `part` and `defect`, as `synth` writes it: also print the figures of
@@ -44,7 +51,39 @@ pub struct EvalArguments {
     pub kinds: Option<PathBuf>,
 }
 
-/// Measures, prints the table and how the calibrated thresholds decide.
+/// How figures are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum TableFormat {
+    /// Columns that line up in a terminal, in percent
+    #[default]
+    Text,
+    /// Tables in Markdown, in percent
+    Markdown,
+    /// One JSON object, numbers from 0 to 1
+    Json,
+}
+
+impl TableFormat {
+    /// What a file's name asks for, if it says.
+    fn of(file: &Path) -> Option<Self> {
+        match file.extension()?.to_str()? {
+            "txt" => Some(Self::Text),
+            "md" | "markdown" => Some(Self::Markdown),
+            "json" => Some(Self::Json),
+            _ => None,
+        }
+    }
+
+    fn write(self, report: &Report) -> String {
+        match self {
+            Self::Text => report.to_text(),
+            Self::Markdown => report.to_markdown(),
+            Self::Json => report.to_json(),
+        }
+    }
+}
+
+/// Measures, prints the figures and how the calibrated thresholds decide.
 ///
 /// # Errors
 /// When the bundle or the data cannot be used, or the device fails.
@@ -55,34 +94,48 @@ pub fn run(arguments: &EvalArguments) -> anyhow::Result<()> {
         .data
         .labelled_parts(Split::Test)
         .context("cannot use the data")?;
-    let mut parts = Vec::with_capacity(listed.len());
-    let mut failure = None;
-    measure_all(&bundle, &arguments.device, &listed, |part| {
-        if let Some(folder) = &arguments.maps {
-            failure = failure.take().or(write_maps(folder, &part).err());
-        }
-        parts.push(part);
-    })?;
-    if let Some(error) = failure {
-        return Err(error);
-    }
-    let mut text = tabulate(&parts.iter().collect::<Vec<_>>()).to_markdown();
-    if let Some(kinds) = &kinds {
-        text.push('\n');
-        text.push_str(&table_by_kind(&parts, kinds));
-    }
-    if !bundle.manifest.classes.is_empty() {
-        text.push('\n');
-        text.push_str(&decisions(&parts, &bundle.manifest));
-    }
-    print!("{text}");
+    let (classes, parts) = measure_classes(arguments, &bundle, listed, &kinds.unwrap_or_default())?;
+    let identity = bundle.manifest.identity();
+    let model = format!("{} {}", identity.name, identity.version);
+    let report = Report::new(model, &classes, decisions(&parts, &bundle.manifest));
+    print!("{}", arguments.format.write(&report));
     if let Some(file) = &arguments.table {
-        write(file, &text)?;
+        let format = TableFormat::of(file).unwrap_or(arguments.format);
+        write(file, &format.write(&report))?;
     }
     if let Some(file) = &arguments.scores {
         write(file, &scores(&parts))?;
     }
     Ok(())
+}
+
+/// The figures of each class, and the scores of all parts. One class after the other, and no map
+/// longer than its part: memory does not grow with the number of images.
+fn measure_classes(
+    arguments: &EvalArguments,
+    bundle: &Bundle,
+    mut listed: Vec<PartFolder>,
+    kinds: &BTreeMap<String, String>,
+) -> anyhow::Result<(BTreeMap<String, ClassFigures>, Vec<ScoredPart>)> {
+    listed.sort_by(|a, b| a.class.cmp(&b.class));
+    let mut measurement = Measurement::new(bundle, &arguments.device, listed.len())?;
+    let mut classes = BTreeMap::new();
+    let mut parts = Vec::with_capacity(listed.len());
+    for folders in listed.chunk_by(|a, b| a.class == b.class) {
+        let mut sums = ClassSums::default();
+        for folder in folders {
+            let part = measurement.measure(folder)?;
+            if let Some(folder) = &arguments.maps {
+                write_maps(folder, &part)?;
+            }
+            let kind = kinds.get(&part.part).map(String::as_str);
+            let kind = kind.filter(|kind| !kind.is_empty());
+            sums.add(&part, kind).context("measurement failed")?;
+            parts.push(part.scores());
+        }
+        classes.insert(folders[0].class.clone(), sums.figures());
+    }
+    Ok((classes, parts))
 }
 
 fn write(file: &Path, text: &str) -> anyhow::Result<()> {
@@ -118,30 +171,47 @@ fn write_maps(folder: &Path, part: &MeasuredPart) -> anyhow::Result<()> {
         .with_context(|| format!("cannot write `{}`", file.display()))
 }
 
-/// Scores every part and hands it on, with a progress bar.
-///
-/// # Errors
-/// When an image cannot be read or the device fails.
-pub(crate) fn measure_all(
-    bundle: &Bundle,
-    device: &str,
-    listed: &[PartFolder],
-    mut measured: impl FnMut(MeasuredPart),
-) -> anyhow::Result<()> {
-    let preprocessor = bundle.manifest.preprocessor().map_err(anyhow::Error::msg)?;
-    let mut model = CandleModel::new(bundle, device, 32).context("cannot place the model")?;
-    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} parts [{elapsed} < {eta}]")
-        .unwrap_or_else(|_| ProgressStyle::default_bar());
-    let bar = ProgressBar::new(listed.len() as u64).with_style(style);
-    for part in listed {
-        measured(measure(part, &mut model, &preprocessor).context("measurement failed")?);
-        bar.inc(1);
-    }
-    bar.finish_and_clear();
-    Ok(())
+/// A model at work on parts, with a progress bar.
+pub(crate) struct Measurement {
+    model: CandleModel,
+    preprocessor: Preprocessor,
+    bar: ProgressBar,
 }
 
-fn scores(parts: &[MeasuredPart]) -> String {
+impl Measurement {
+    /// Places the model on the device; the bar is for so many parts.
+    ///
+    /// # Errors
+    /// When the device cannot be used.
+    pub(crate) fn new(bundle: &Bundle, device: &str, parts: usize) -> anyhow::Result<Self> {
+        let style = ProgressStyle::with_template("{bar:40} {pos}/{len} parts [{elapsed} < {eta}]")
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
+        Ok(Self {
+            model: CandleModel::new(bundle, device, 32).context("cannot place the model")?,
+            preprocessor: bundle.manifest.preprocessor().map_err(anyhow::Error::msg)?,
+            bar: ProgressBar::new(parts as u64).with_style(style),
+        })
+    }
+
+    /// Scores one part.
+    ///
+    /// # Errors
+    /// When an image cannot be read or the device fails.
+    pub(crate) fn measure(&mut self, part: &PartFolder) -> anyhow::Result<MeasuredPart> {
+        let measured = measure(part, &mut self.model, &self.preprocessor);
+        let measured = measured.context("measurement failed")?;
+        self.bar.inc(1);
+        Ok(measured)
+    }
+}
+
+impl Drop for Measurement {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+fn scores(parts: &[ScoredPart]) -> String {
     let mut text = String::from("class,part,view,score,anomalous\n");
     for part in parts {
         for view in &part.views {
@@ -156,30 +226,6 @@ fn scores(parts: &[MeasuredPart]) -> String {
         }
     }
     text
-}
-
-/// Figures of each kind of defect, all classes as they are, against the good parts of its class.
-fn table_by_kind(parts: &[MeasuredPart], kinds: &BTreeMap<String, String>) -> String {
-    let mut names: Vec<&String> = kinds.values().filter(|kind| !kind.is_empty()).collect();
-    names.sort_unstable();
-    names.dedup();
-    let mut table =
-        String::from("mean over classes, each kind of defect against all good parts\n\n");
-    for (index, name) in names.iter().enumerate() {
-        let chosen: Vec<&MeasuredPart> = parts
-            .iter()
-            .filter(|part| !part.is_anomalous() || kinds.get(&part.part) == Some(name))
-            .collect();
-        let rows = tabulate(&chosen)
-            .to_markdown()
-            .replace("| mean |", &format!("| {name} |"));
-        let mut lines = rows.lines();
-        if index == 0 {
-            table.extend(lines.by_ref().take(2).flat_map(|line| [line, "\n"]));
-        }
-        table.extend(lines.last().into_iter().flat_map(|line| [line, "\n"]));
-    }
-    table
 }
 
 /// The kind of each part's defect, from a table with the columns `part` and `defect`.
@@ -208,29 +254,41 @@ fn kinds_by_part(text: &str) -> Option<BTreeMap<String, String>> {
     )
 }
 
-/// How the thresholds decide: good parts let through and bad parts found.
-fn decisions(parts: &[MeasuredPart], manifest: &Manifest) -> String {
-    let mut text = String::from(
-        "| class | threshold | good passed | bad found |\n| --- | --: | --: | --: |\n",
-    );
-    for (class, thresholds) in &manifest.classes {
-        let own = || parts.iter().filter(|part| &part.class == class);
-        let count = |is_anomalous: bool, is_over: bool| {
-            own()
-                .filter(|part| part.is_anomalous() == is_anomalous)
-                .filter(|part| (part.score() >= thresholds.threshold) == is_over)
-                .count()
-        };
-        let (passed, alarms) = (count(false, false), count(false, true));
-        let (found, missed) = (count(true, true), count(true, false));
-        writeln!(
-            text,
-            "| {class} | {:.4} | {passed} of {} | {found} of {} |",
-            thresholds.threshold,
-            passed + alarms,
-            found + missed
-        )
-        .expect("writing to a string cannot fail");
+/// What each class's threshold gets wrong.
+fn decisions(parts: &[ScoredPart], manifest: &Manifest) -> BTreeMap<String, ThresholdErrors> {
+    let decide = |class: &String, threshold: f32| {
+        let own = parts.iter().filter(|part| part.class == *class);
+        let scored: Vec<(f32, bool)> = own
+            .map(|part| (part.score(), part.is_anomalous()))
+            .collect();
+        let errors = ErrorCounts::of(&scored, threshold);
+        ThresholdErrors { threshold, errors }
+    };
+    let classes = manifest.classes.iter();
+    classes
+        .map(|(class, line)| (class.clone(), decide(class, line.threshold)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_name_says_how_the_table_is_written() {
+        let of = |name: &str| TableFormat::of(Path::new(name));
+        assert_eq!(of("out/figures.md"), Some(TableFormat::Markdown));
+        assert_eq!(of("figures.json"), Some(TableFormat::Json));
+        assert_eq!(of("figures.txt"), Some(TableFormat::Text));
+        assert_eq!(of("figures"), None);
     }
-    text
+
+    #[test]
+    fn kinds_are_read_by_the_names_of_their_columns() {
+        let text = "class,part,defect\nbolt,p1,dent\nbolt,p2,\n";
+        let kinds = kinds_by_part(text).unwrap();
+        assert_eq!(kinds["p1"], "dent");
+        assert_eq!(kinds["p2"], "");
+        assert!(kinds_by_part("class,part\n").is_none());
+    }
 }

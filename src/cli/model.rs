@@ -90,15 +90,18 @@ fn describe(manifest: &Manifest) -> String {
         if manifest.classes.is_empty() {
             "none calibrated"
         } else {
-            "threshold  pixel threshold"
+            "threshold  pixel threshold  calibration"
         },
     );
     for (class, thresholds) in &manifest.classes {
+        let rests_on = thresholds.calibration.map(|found| found.describe());
         let values = format!(
-            "{:<11.5}{:.5}",
-            thresholds.threshold, thresholds.pixel_threshold
+            "{:<11.5}{:<17.5}{}",
+            thresholds.threshold,
+            thresholds.pixel_threshold,
+            rests_on.unwrap_or_default()
         );
-        line(&format!("  {class}"), &values);
+        line(&format!("  {class}"), values.trim_end());
     }
     text
 }
@@ -106,12 +109,24 @@ fn describe(manifest: &Manifest) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::bundle::{Calibration, Guarantee, RuleName};
     use crate::model::mvmcad::{Amplification, PriorMode};
     use crate::model::testing::{tiny_config, tiny_manifest};
 
     #[test]
     fn says_what_a_plant_asks_about_a_model() {
-        let manifest = tiny_manifest(tiny_config(PriorMode::Off, Amplification::After));
+        let mut manifest = tiny_manifest(tiny_config(PriorMode::Off, Amplification::After));
+        let mut nut = manifest.classes["bolt"];
+        nut.calibration = Some(Calibration {
+            rule: RuleName::FalseAlarmRate,
+            rate: Some(0.01),
+            quantile: None,
+            margin: None,
+            good_parts: 120,
+            bad_parts: 3,
+            guarantee: Guarantee::Conformal,
+        });
+        manifest.classes.insert("nut".to_owned(), nut);
         let text = describe(&manifest);
         for expected in [
             "model           tiny 1\n",
@@ -119,6 +134,7 @@ mod tests {
             "amplification   after\n",
             "whitening       off\n",
             "  bolt          0.25000    0.50000\n",
+            "  nut           0.25000    0.50000          false alarms <= 0.01 (guaranteed), from 120 good and 3 bad parts\n",
         ] {
             assert!(text.contains(expected), "{expected} in {text}");
         }

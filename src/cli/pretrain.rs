@@ -10,7 +10,7 @@ use super::data::ReadingArguments;
 use super::interrupts::{Interrupts, explain};
 use crate::model::vit::{PositionInterpolation, VitConfig};
 use crate::training::Device;
-use crate::training::encoder_file::save_encoder;
+use crate::training::encoder_file::{EncoderChanges, read_encoder, save_encoder};
 use crate::training::iteration::CheckpointSettings;
 use crate::training::pretraining::{Pretext, PretrainingSettings, pretrain};
 
@@ -32,6 +32,10 @@ pub struct PretrainArguments {
     /// Share of the examples that come from `--images`
     #[arg(long, default_value_t = 0.9)]
     pub images_share: f64,
+    /// Encoder that `pretrain` wrote, to go on from instead of random weights: its patch, width,
+    /// heads, depth and targets are kept, `--side` may differ
+    #[arg(long, value_name = "FILE")]
+    pub init: Option<PathBuf>,
     /// What the encoder is asked about its images
     #[arg(long, value_enum, default_value_t = PretextChoice::Both)]
     pub pretext: PretextChoice,
@@ -153,7 +157,21 @@ impl PretrainArguments {
 /// # Errors
 /// When the images, the settings, the checkpoint or the device are at fault.
 pub fn run(arguments: &PretrainArguments) -> anyhow::Result<()> {
-    let settings = arguments.settings();
+    let mut settings = arguments.settings();
+    let first = match &arguments.init {
+        None => None,
+        Some(path) => {
+            let changes = EncoderChanges {
+                input_side: Some(arguments.side),
+                targets: None,
+            };
+            let encoder = read_encoder(path, &changes).context("cannot use the encoder")?;
+            Some(encoder.at_its_grid().context("cannot use the encoder")?)
+        }
+    };
+    if let Some(first) = &first {
+        settings.encoder = first.config.clone();
+    }
     let given = arguments
         .reading
         .canvases(&arguments.images, arguments.side, arguments.image_memory)
@@ -163,7 +181,7 @@ pub fn run(arguments: &PretrainArguments) -> anyhow::Result<()> {
         given.len()
     );
     let _interrupts = Interrupts::watch(settings.checkpoint.stop.clone())?;
-    let tensors = pretrain(&settings, &given, &Device::Cpu, |_, _| {})
+    let tensors = pretrain(&settings, &given, first.as_ref(), &Device::Cpu, |_, _| {})
         .map_err(explain)
         .context("pretraining failed")?;
     save_encoder(&arguments.output, &settings.encoder, &tensors)

@@ -29,7 +29,7 @@ use crate::whole_file;
 /// Trains a model bundle on good parts.
 #[derive(Args, Clone, Debug)]
 pub struct TrainArguments {
-    /// Good parts
+    /// Good parts; those with a defect are left out
     #[command(flatten)]
     pub data: DataArguments,
     /// Encoder: written by `pretrain`, or published weights (timm, DINOv2, Hugging Face)
@@ -50,11 +50,11 @@ pub struct TrainArguments {
     /// A key of the recipe to change: `section.key=value`; may be given again
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub changes: Vec<String>,
-    /// Folder of labelled parts to judge weights by on the way (`validation.every`), in the same
-    /// layout as the data; of layouts with splits the `test` split
+    /// Labelled parts to judge weights by on the way (`validation.every`), in the same layout as
+    /// the data; their split is `test`
     #[arg(long, value_name = "FOLDER")]
     pub validation: Option<PathBuf>,
-    /// Folder of their masks, where the layout is `folders`; no mask means good
+    /// Folder of their masks, where the layout is `folders`
     #[arg(long, value_name = "FOLDER", requires = "validation")]
     pub validation_masks: Option<PathBuf>,
     /// `cpu`, `cuda:0`, or `auto`
@@ -127,9 +127,9 @@ fn train<T>(
     let manifest = manifest(arguments, &recipe, &encoder)?;
     let preprocessor = manifest.preprocessor().map_err(anyhow::Error::msg)?;
     let mut labelled = labelled(arguments, &recipe, &manifest)?;
-    let data = arguments
+    let good = arguments
         .data
-        .training_parts(preprocessor, arguments.image_memory)
+        .good_parts(preprocessor, arguments.image_memory)
         .context("cannot use the data")?;
     let settings = ReconstructionSettings {
         architecture: manifest.architecture.clone(),
@@ -143,20 +143,14 @@ fn train<T>(
         .with_context(|| format!("cannot make the folder `{}`", folder.display()))?;
     println!(
         "training on {} images of {} parts",
-        data.images.len(),
-        data.images.parts().len()
+        good.images.len(),
+        good.images.parts().len()
     );
     let _watching = watch(settings.checkpoint.stop.clone())?;
-    let trained = reconstruct(&settings, &encoder, &data.images, &device, &mut labelled)
+    let trained = reconstruct(&settings, &encoder, &good.images, &device, &mut labelled)
         .map_err(explain)
         .context("training failed")?;
-    keep(
-        arguments,
-        &manifest,
-        trained,
-        &data.examples,
-        labelled.parts(),
-    )
+    keep(arguments, &manifest, trained, &good.parts, labelled.parts())
 }
 
 fn encoder(arguments: &TrainArguments, recipe: &Recipe) -> anyhow::Result<Encoder> {
@@ -244,7 +238,7 @@ fn keep(
     arguments: &TrainArguments,
     manifest: &Manifest,
     trained: Trained,
-    examples: &[PartFolder],
+    good: &[PartFolder],
     labelled: &[PartFolder],
 ) -> anyhow::Result<()> {
     let Trained {
@@ -261,12 +255,13 @@ fn keep(
     let bundle = Bundle { manifest, tensors };
     let of_interest = labelled.iter().map(|part| {
         let mut views = part.views.iter();
+        // Plain folders label by masks alone.
         let is_bad = views.any(|view| view.is_labelled_defective || view.mask.is_some());
         (part, !is_bad)
     });
     let mut drawn = pictures::choose(of_interest);
     if drawn.is_empty() {
-        drawn = examples.to_vec();
+        drawn = pictures::choose(good.iter().map(|part| (part, true)));
     }
     pictures::draw(&folder.join("maps"), &bundle, &arguments.device, &drawn)
         .context("cannot draw anomaly maps")?;

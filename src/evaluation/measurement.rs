@@ -5,12 +5,9 @@ use std::ops::Range;
 use crate::domain::{AnomalyMap, MapFootprint, RgbImage};
 use crate::model::AnomalyModel;
 use crate::model::preprocess::Preprocessor;
-use crate::scoring::view_score;
+use crate::scoring::{pooled_score, view_score};
 use crate::training::TrainingError;
 use crate::training::dataset::{Mask, PartFolder, ViewFile, read_image, read_mask};
-
-use super::overlap::{LabelledMap, aupro};
-use super::ranking::{RankingFigures, rank};
 
 /// One view with the model's answer and the truth.
 #[derive(Clone, Debug)]
@@ -45,6 +42,72 @@ impl MeasuredPart {
             .iter()
             .map(|view| view.score)
             .fold(f32::NEG_INFINITY, f32::max)
+    }
+
+    /// The mean of the highest hundredth of the pixels of all its views.
+    ///
+    /// # Errors
+    /// When a map holds values that are not finite, or there is none.
+    pub fn pooled_score(&self) -> Result<f32, MeasurementError> {
+        let maps = self.views.iter().map(|view| &view.map);
+        pooled_score(maps).map_err(|fault| self.fault("", fault))
+    }
+
+    /// Whether a view shows a defect.
+    pub fn is_anomalous(&self) -> bool {
+        self.views.iter().any(|view| view.is_anomalous)
+    }
+
+    /// The part without its maps.
+    pub fn scores(&self) -> ScoredPart {
+        let views = self.views.iter().map(|view| ScoredView {
+            view: view.view.clone(),
+            score: view.score,
+            is_anomalous: view.is_anomalous,
+        });
+        ScoredPart {
+            class: self.class.clone(),
+            part: self.part.clone(),
+            views: views.collect(),
+        }
+    }
+
+    pub(super) fn fault(&self, view: &str, fault: impl std::fmt::Display) -> MeasurementError {
+        let image = format!("{}/{}/{view}", self.class, self.part);
+        MeasurementError::Image {
+            image: image.trim_end_matches('/').to_owned(),
+            message: fault.to_string(),
+        }
+    }
+}
+
+/// What is kept of a view once its map has been counted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ScoredView {
+    /// Name of the view.
+    pub view: String,
+    /// Its score.
+    pub score: f32,
+    /// Whether the view shows a defect anywhere.
+    pub is_anomalous: bool,
+}
+
+/// What is kept of a part once its maps have been counted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ScoredPart {
+    /// The class.
+    pub class: String,
+    /// The part.
+    pub part: String,
+    /// Its views.
+    pub views: Vec<ScoredView>,
+}
+
+impl ScoredPart {
+    /// The highest view score.
+    pub fn score(&self) -> f32 {
+        let scores = self.views.iter().map(|view| view.score);
+        scores.fold(f32::NEG_INFINITY, f32::max)
     }
 
     /// Whether a view shows a defect.
@@ -177,50 +240,34 @@ fn covered(start: f64, length: f64, cells: usize, pixels: usize) -> Vec<Range<us
         .collect()
 }
 
-/// The figures of one class or of the mean over classes.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Figures {
-    /// Over views.
-    pub image: Option<RankingFigures>,
-    /// Over parts.
-    pub sample: Option<RankingFigures>,
-    /// Over the pixels of all maps.
-    pub pixel: Option<RankingFigures>,
-    /// Area under the per-region overlap.
-    pub aupro: Option<f64>,
-}
+/// Parts for the tests of this module's neighbours.
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
 
-/// The figures of some parts, pooled.
-pub fn figures<'a>(parts: impl Iterator<Item = &'a MeasuredPart> + Clone) -> Figures {
-    let views = || parts.clone().flat_map(|part| &part.views);
-    let pixels = views().flat_map(|view| {
-        let defect = |index: usize| view.defect.get(index).copied().unwrap_or(false);
-        view.map
-            .values
-            .iter()
-            .enumerate()
-            .map(move |(i, value)| (*value, defect(i)))
-    });
-    let maps: Vec<LabelledMap<'_>> = views()
-        .map(|view| LabelledMap {
-            map: &view.map,
-            defect: &view.defect,
-        })
-        .collect();
-    Figures {
-        image: rank(
-            views()
-                .map(|view| (view.score, view.is_anomalous))
-                .collect(),
-        ),
-        sample: rank(
-            parts
-                .clone()
-                .map(|part| (part.score(), part.is_anomalous()))
-                .collect(),
-        ),
-        pixel: rank(pixels.collect()),
-        aupro: aupro(&maps),
+    /// A part of one view with a map of two pixels: its score, and 0.
+    pub(crate) fn part(class: &str, score: f32, is_anomalous: bool) -> MeasuredPart {
+        let map = AnomalyMap {
+            width: 2,
+            height: 1,
+            values: vec![score, 0.0],
+        };
+        let defect = match is_anomalous {
+            true => vec![true, false],
+            false => Vec::new(),
+        };
+        let view = MeasuredView {
+            view: "top".to_owned(),
+            score,
+            map,
+            defect,
+            is_anomalous,
+        };
+        MeasuredPart {
+            class: class.to_owned(),
+            part: "p".to_owned(),
+            views: vec![view],
+        }
     }
 }
 

@@ -2,96 +2,86 @@
 //!
 //! At each of 200 thresholds: the share of every defect region (8-connected) that lies above it,
 //! averaged over the regions, against the share of good pixels that lie above it. The area is
-//! taken up to 30 % of good pixels, as Dinomaly does: points below the limit, their share of good
-//! pixels divided by the largest, trapezoids between them.
+//! taken up to 30 % of good pixels, as Dinomaly does: points strictly below the limit, their share
+//! of good pixels divided by the largest, trapezoids between them, neither a point at (0, 0) nor
+//! one interpolated at the limit.
 
-use crate::domain::AnomalyMap;
-
-/// Thresholds between the lowest and the highest value.
+/// Thresholds `low + k (high - low) / 200`, from the lowest value on; the highest is none.
 const THRESHOLDS: usize = 200;
 /// The share of good pixels up to which the area is taken.
 const LIMIT: f64 = 0.3;
 
-/// A map with the truth at the same size.
-#[derive(Clone, Copy, Debug)]
-pub struct LabelledMap<'a> {
-    /// The map.
-    pub map: &'a AnomalyMap,
-    /// Whether each of its pixels is part of a defect; empty for a good view.
-    pub defect: &'a [bool],
+/// The curve of overlap against false alarms, made from values that come down from the highest.
+#[derive(Clone, Debug)]
+pub(super) struct OverlapCurve {
+    range: (f32, f32),
+    good_pixels: u64,
+    /// The weight of all regions.
+    whole: f64,
+    /// Thresholds that the values have not come down to.
+    ahead: usize,
+    alarms: u64,
+    found: u128,
+    points: Vec<(f64, f64)>,
 }
 
-/// The area under the per-region overlap of all maps of a class; none without defects.
-pub fn aupro(maps: &[LabelledMap<'_>]) -> Option<f64> {
-    let values = || {
-        maps.iter()
-            .flat_map(|labelled| labelled.map.values.iter().copied())
-    };
-    let low = values().fold(f32::INFINITY, f32::min);
-    let high = values().fold(f32::NEG_INFINITY, f32::max);
-    if low >= high || !low.is_finite() || !high.is_finite() {
-        return None;
-    }
-    let step = (f64::from(high) - f64::from(low)) / THRESHOLDS as f64;
-    // The number of thresholds that a value lies above.
-    let passed = |value: f32| -> usize {
-        let position = (f64::from(value) - f64::from(low)) / step;
-        (position.ceil() as usize).min(THRESHOLDS)
-    };
-    let mut good = vec![0u64; THRESHOLDS + 1];
-    let mut overlap = vec![0f64; THRESHOLDS + 1];
-    let mut regions = 0usize;
-    for labelled in maps {
-        let (labels, areas) = label_regions(labelled);
-        for (value, label) in labelled.map.values.iter().zip(labels) {
-            match label {
-                0 => good[passed(*value)] += 1,
-                label => overlap[passed(*value)] += 1.0 / areas[label - 1] as f64,
-            }
+impl OverlapCurve {
+    /// A curve for values within `range`, of which so many are of good pixels; `whole` is the sum
+    /// of all weights that will be added.
+    pub(super) fn new(range: (f32, f32), good_pixels: u64, whole: f64) -> Self {
+        Self {
+            range,
+            good_pixels,
+            whole,
+            ahead: THRESHOLDS,
+            alarms: 0,
+            found: 0,
+            points: Vec::with_capacity(THRESHOLDS),
         }
-        regions += areas.len();
     }
-    if regions == 0 {
-        return None;
-    }
-    area(&good, &overlap, regions)
-}
 
-/// The area, from histograms over the number of thresholds passed.
-fn area(good: &[u64], overlap: &[f64], regions: usize) -> Option<f64> {
-    let total: u64 = good.iter().sum();
-    let (mut alarms, mut found) = (0u64, 0.0);
-    let mut points = Vec::new();
-    // A pixel is above threshold k when it passed more than k of them.
-    for k in (0..THRESHOLDS).rev() {
-        alarms += good[k + 1];
-        found += overlap[k + 1];
-        let rate = alarms as f64 / total.max(1) as f64;
-        if rate < LIMIT {
-            points.push((rate, found / regions as f64));
+    /// Adds the pixels of the next lower value: how many good ones, and the weight of the others.
+    pub(super) fn add(&mut self, value: f32, good: u64, weight: u128) {
+        while self.ahead > 0 && f64::from(value) <= self.threshold(self.ahead - 1) {
+            self.ahead -= 1;
+            let rate = self.alarms as f64 / self.good_pixels as f64;
+            self.points.push((rate, self.found as f64 / self.whole));
         }
+        self.alarms += good;
+        self.found += weight;
     }
-    let widest = points
-        .last()
-        .map(|point| point.0)
-        .filter(|rate| *rate > 0.0)?;
-    let trapezoids = points
-        .windows(2)
-        .map(|pair| (pair[1].0 - pair[0].0) / widest * 0.5 * (pair[0].1 + pair[1].1));
-    Some(trapezoids.sum())
+
+    fn threshold(&self, k: usize) -> f64 {
+        let (low, high) = (f64::from(self.range.0), f64::from(self.range.1));
+        low + k as f64 * (high - low) / THRESHOLDS as f64
+    }
+
+    /// The area; none without defects, without good pixels, when all values are equal, or when no
+    /// threshold lets through more than none and less than 30 % of the good pixels.
+    pub(super) fn area(&self) -> Option<f64> {
+        if self.range.0 >= self.range.1 || self.good_pixels == 0 || self.whole == 0.0 {
+            return None;
+        }
+        let points = || self.points.iter().take_while(|point| point.0 < LIMIT);
+        let widest = points().last().map(|point| point.0);
+        let widest = widest.filter(|rate| *rate > 0.0)?;
+        let trapezoids = points()
+            .zip(points().skip(1))
+            .map(|(a, b)| (b.0 - a.0) / widest * 0.5 * (a.1 + b.1));
+        Some(trapezoids.sum())
+    }
 }
 
 /// For each pixel 0 or the number of its region, and the regions' areas.
-fn label_regions(labelled: &LabelledMap<'_>) -> (Vec<usize>, Vec<usize>) {
-    let (width, height) = (labelled.map.width, labelled.map.height);
+pub(super) fn label_regions(width: usize, height: usize, defect: &[bool]) -> (Vec<u32>, Vec<u32>) {
     let mut labels = vec![0; width * height];
     let mut areas = Vec::new();
     let mut open = Vec::new();
-    for start in 0..labelled.defect.len().min(labels.len()) {
-        if !labelled.defect[start] || labels[start] != 0 {
+    for start in 0..defect.len() {
+        if !defect[start] || labels[start] != 0 {
             continue;
         }
-        let label = areas.len() + 1;
+        let label = areas.len() as u32 + 1;
         let mut area = 0;
         labels[start] = label;
         open.push(start);
@@ -101,7 +91,7 @@ fn label_regions(labelled: &LabelledMap<'_>) -> (Vec<usize>, Vec<usize>) {
             for ny in y.saturating_sub(1)..(y + 2).min(height) {
                 for nx in x.saturating_sub(1)..(x + 2).min(width) {
                     let next = ny * width + nx;
-                    if labelled.defect[next] && labels[next] == 0 {
+                    if defect[next] && labels[next] == 0 {
                         labels[next] = label;
                         open.push(next);
                     }
@@ -117,66 +107,17 @@ fn label_regions(labelled: &LabelledMap<'_>) -> (Vec<usize>, Vec<usize>) {
 mod tests {
     use super::*;
 
-    fn map(width: usize, values: &[f32]) -> AnomalyMap {
-        AnomalyMap {
-            width,
-            height: values.len() / width,
-            values: values.to_vec(),
-        }
-    }
-
     #[test]
     fn diagonal_neighbours_are_one_region() {
-        let map = map(3, &[0.0; 9]);
         let defect = [true, false, false, false, true, false, false, false, false];
-        let labelled = LabelledMap {
-            map: &map,
-            defect: &defect,
-        };
-        assert_eq!(label_regions(&labelled).1, [2]);
+        assert_eq!(label_regions(3, 3, &defect).1, [2]);
     }
 
     #[test]
-    fn good_views_alone_have_no_overlap() {
-        let map = map(2, &[0.0, 0.1, 0.2, 0.3]);
-        assert_eq!(
-            aupro(&[LabelledMap {
-                map: &map,
-                defect: &[]
-            }]),
-            None
-        );
-    }
-
-    #[test]
-    fn overlap_agrees_with_the_plain_computation() {
-        let golden = include_str!("../../integration-tests/parity/metrics.json");
-        let golden: serde_json::Value = serde_json::from_str(golden).unwrap();
-        for case in golden["overlap"].as_array().unwrap() {
-            let numbers = |value: &serde_json::Value| -> Vec<f32> {
-                value
-                    .as_array()
-                    .unwrap()
-                    .iter()
-                    .map(|v| v.as_f64().unwrap() as f32)
-                    .collect()
-            };
-            let width = case["width"].as_u64().unwrap() as usize;
-            let images: Vec<(AnomalyMap, Vec<bool>)> = case["images"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .map(|image| {
-                    let defect = numbers(&image["mask"]).iter().map(|v| *v > 0.0).collect();
-                    (map(width, &numbers(&image["map"])), defect)
-                })
-                .collect();
-            let labelled: Vec<LabelledMap<'_>> = images
-                .iter()
-                .map(|(map, defect)| LabelledMap { map, defect })
-                .collect();
-            let (found, expected) = (aupro(&labelled).unwrap(), case["aupro"].as_f64().unwrap());
-            assert!((found - expected).abs() < 1e-6, "{found} {expected}");
-        }
+    fn regions_that_do_not_touch_are_counted_apart() {
+        let defect = [true, false, true, true, false, false, true, false, true];
+        let (labels, areas) = label_regions(3, 3, &defect);
+        assert_eq!(areas, [3, 1, 1]);
+        assert_eq!(labels, [1, 0, 2, 1, 0, 0, 1, 0, 3]);
     }
 }

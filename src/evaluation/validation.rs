@@ -1,12 +1,12 @@
 //! Figures of weights on their way, on labelled parts.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use candle_core::Tensor;
 
+use super::figures::{CountedFigures, PartSums, figures, mean};
 use super::measurement::measure;
 use super::ranking::RankingFigures;
-use super::table::tabulate;
 use crate::model::bundle::{Bundle, Manifest};
 use crate::model::candle_model::CandleModel;
 use crate::training::dataset::PartFolder;
@@ -39,13 +39,15 @@ impl LabelledParts {
         let preprocessor = bundle.manifest.preprocessor()?;
         let mut model =
             CandleModel::new(&bundle, &self.device, BATCH).map_err(|error| error.to_string())?;
-        let measured = self
-            .parts
-            .iter()
-            .map(|part| measure(part, &mut model, &preprocessor))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| error.to_string())?;
-        let mean = tabulate(&measured.iter().collect::<Vec<_>>()).mean;
+        let mut classes: BTreeMap<&str, PartSums> = BTreeMap::new();
+        for part in &self.parts {
+            let measured =
+                measure(part, &mut model, &preprocessor).map_err(|error| error.to_string())?;
+            let sums = classes.entry(&part.class).or_default();
+            sums.add(&measured).map_err(|error| error.to_string())?;
+        }
+        let figures: Vec<CountedFigures> = classes.values().map(|sums| figures(&[sums])).collect();
+        let mean = mean(figures.iter()).figures;
         let auroc = |figures: Option<RankingFigures>| figures.map(|figures| figures.auroc);
         Ok(LabelledFigures {
             part_auroc: auroc(mean.sample),

@@ -4,6 +4,8 @@
 //! of it is used until the hash, every tensor's name, shape and type, and every number of
 //! `model.toml` have been checked; an error names the file, what was expected and what was found.
 
+mod thresholds;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,6 +19,8 @@ use super::preprocess::{Normalisation, Preprocessor};
 use super::tensors::TensorFault;
 use crate::domain::ModelIdentity;
 use crate::whole_file;
+
+pub use thresholds::{Calibration, ClassThresholds, Guarantee, RuleName};
 
 /// The version of the layout that this crate reads and writes.
 pub const FORMAT: u32 = 1;
@@ -60,16 +64,6 @@ pub struct WeightsEntry {
     pub file: String,
     /// SHA-256 of the file, in lowercase hexadecimal digits.
     pub sha256: String,
-}
-
-/// Where one class's line is drawn.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ClassThresholds {
-    /// A part with this score or a higher one is `ng`.
-    pub threshold: f32,
-    /// Map pixels with this value or a higher one belong to a defect region.
-    pub pixel_threshold: f32,
 }
 
 /// How weights are stored.
@@ -202,15 +196,9 @@ impl Manifest {
             .map_err(|fault| format!("architecture: {fault}"))?;
         self.preprocessor()?;
         for (class, thresholds) in &self.classes {
-            let ClassThresholds {
-                threshold,
-                pixel_threshold,
-            } = thresholds;
-            if !threshold.is_finite() || !pixel_threshold.is_finite() {
-                return Err(format!(
-                    "classes.{class}: thresholds must be finite, found `{threshold}` and `{pixel_threshold}`"
-                ));
-            }
+            thresholds
+                .validate()
+                .map_err(|fault| format!("classes.{class}: {fault}"))?;
         }
         Ok(())
     }

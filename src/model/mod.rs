@@ -11,7 +11,7 @@ pub mod maps;
 pub mod mvmcad;
 #[cfg(test)]
 mod parity;
-mod position;
+pub(crate) mod position;
 pub mod preprocess;
 pub mod tensors;
 #[cfg(test)]

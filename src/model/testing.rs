@@ -25,7 +25,7 @@ pub(crate) fn tiny_config(prior: PriorMode, amplification: Amplification) -> Mvm
     }
 }
 
-/// The same encoder as in `integration-tests/parity/generate.py`.
+/// The same encoder as in `integration-tests/parity/independent.py`.
 pub(crate) fn tiny_encoder(registers: usize) -> VitConfig {
     VitConfig {
         input_side: 28,
@@ -97,6 +97,7 @@ pub(crate) fn tiny_manifest(architecture: MvmcadConfig) -> Manifest {
     let thresholds = ClassThresholds {
         threshold: 0.25,
         pixel_threshold: 0.5,
+        calibration: None,
     };
     manifest.classes.insert("bolt".to_owned(), thresholds);
     manifest

@@ -18,4 +18,4 @@ pub use judge::{ClassThresholds, Judge, JudgeSettings};
 pub use maps::{MapError, MapSettings, decode_map, encode_map};
 pub use regions::{RegionSettings, find_regions};
 pub use size_limit::{drop_detail, fit_to_limit};
-pub use view_score::{InvalidMap, view_score};
+pub use view_score::{InvalidMap, pooled_score, view_score};

@@ -53,9 +53,24 @@ pub enum InvalidMap {
 /// # Errors
 /// When the map is empty, of the wrong length, or holds values that are not finite.
 pub fn view_score(map: &AnomalyMap) -> Result<f32, InvalidMap> {
-    check(map)?;
-    let count = top_count(map.values.len());
-    let mut values = map.values.clone();
+    pooled_score([map])
+}
+
+/// The mean of the highest hundredth of the pixels of all the maps together, of one pixel at least.
+///
+/// # Errors
+/// When there is no map, or one is empty, of the wrong length, or holds values that are not finite.
+pub fn pooled_score<'a>(maps: impl IntoIterator<Item = &'a AnomalyMap>) -> Result<f32, InvalidMap> {
+    let mut values = Vec::new();
+    for map in maps {
+        check(map)?;
+        values.extend_from_slice(&map.values);
+    }
+    if values.is_empty() {
+        let (width, height) = (0, 0);
+        return Err(InvalidMap::Empty { width, height });
+    }
+    let count = top_count(values.len());
     let first_of_top = values.len() - count;
     values.select_nth_unstable_by(first_of_top, f32::total_cmp);
     let sum: f64 = values[first_of_top..].iter().copied().map(f64::from).sum();
@@ -93,6 +108,16 @@ fn check(map: &AnomalyMap) -> Result<(), InvalidMap> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn the_highest_pixels_of_all_views_are_pooled() {
+        let mut low = row(vec![0.0; 100]);
+        let mut high = row(vec![0.0; 100]);
+        (low.values[3], high.values[5], high.values[6]) = (1.0, 7.0, 5.0);
+        assert_eq!(pooled_score([&low, &high]), Ok(6.0));
+        assert_eq!(pooled_score([&low]), view_score(&low));
+        assert!(pooled_score([]).is_err());
+    }
 
     fn row(values: Vec<f32>) -> AnomalyMap {
         AnomalyMap {

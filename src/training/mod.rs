@@ -21,7 +21,7 @@ pub mod reconstruction;
 pub mod sampling;
 pub mod settings;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::Hasher as _;
 use std::path::{Path, PathBuf};
 
@@ -182,6 +182,16 @@ fn digest<'a>(lists: impl IntoIterator<Item = &'a [f32]>) -> u64 {
         }
     }
     hasher.finish()
+}
+
+/// [`digest`] of named tensors.
+fn tensor_digest(tensors: &HashMap<String, Tensor>) -> candle_core::Result<u64> {
+    let sorted: BTreeMap<&String, &Tensor> = tensors.iter().collect();
+    let values = sorted
+        .values()
+        .map(|tensor| tensor.flatten_all()?.to_dtype(DType::F32)?.to_vec1())
+        .collect::<candle_core::Result<Vec<Vec<f32>>>>()?;
+    Ok(digest(values.iter().map(Vec::as_slice)))
 }
 
 /// A generator for one item of one iteration: independent of every other, and repeatable.

@@ -7,6 +7,7 @@
 use candle_core::{D, Device, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
+use super::encoder_file::Encoder;
 use super::formula::Canvas;
 use super::history::HistoryRow;
 use super::iteration::{CheckpointSettings, Plan, Task};
@@ -14,7 +15,10 @@ use super::optimiser::{OptimiserSettings, Parameters, Schedule};
 use super::parallel::{ShardLoss, StepGradients, shard_gradients};
 use super::pretext::{Example, PretextSettings, example};
 use super::settings::{RunSettings, add_settings};
-use super::{TrainingError, at_least_one, builder, digest, item_rng, parameters, share, values};
+use super::{
+    TrainingError, at_least_one, builder, digest, item_rng, parameters, share, tensor_digest,
+    values,
+};
 use crate::model::Mode;
 use crate::model::tensors::{Initial, TensorSpecs};
 use crate::model::vit::{Vit, VitConfig};
@@ -100,7 +104,7 @@ impl PretrainingSettings {
     }
 
     /// What must be equal for a checkpoint to be taken up.
-    fn run_settings(&self, given: &[Canvas]) -> RunSettings {
+    fn run_settings(&self, given: &[Canvas], first: Option<&Encoder>) -> Result<RunSettings> {
         let images = digest(given.iter().map(|canvas| canvas.values.as_slice()));
         let mut settings = RunSettings::new();
         add_settings(&mut settings, "encoder", &self.encoder);
@@ -119,8 +123,32 @@ impl PretrainingSettings {
             ("seed", self.seed.to_string()),
         ];
         settings.extend(numbers.map(|(key, value)| (key.to_owned(), value)));
-        settings
+        let first = match first {
+            None => "random".to_owned(),
+            Some(first) => format!("{:016x}", tensor_digest(&first.tensors)?),
+        };
+        settings.insert("first_weights".to_owned(), first);
+        Ok(settings)
     }
+}
+
+/// Puts an encoder's weights into the parameters.
+fn take_weights(
+    parameters: &Parameters,
+    settings: &PretrainingSettings,
+    first: &Encoder,
+) -> std::result::Result<(), TrainingError> {
+    if first.config != settings.encoder {
+        let (expected, found) = (&settings.encoder, &first.config);
+        let rule = format!("`init`: expected an encoder of `{expected:?}`, found `{found:?}`");
+        return Err(TrainingError::Setting(rule));
+    }
+    for (name, weights) in &first.tensors {
+        if let Some(variable) = parameters.get(&format!("{ENCODER}{name}")) {
+            variable.set(weights)?;
+        }
+    }
+    Ok(())
 }
 
 /// What is trained beside the encoder, and thrown away afterwards.
@@ -144,7 +172,8 @@ fn head_tensors(encoder: &VitConfig) -> TensorSpecs {
 /// A pretrained encoder's tensors, by the names of [`VitConfig::tensors`].
 pub type EncoderTensors = std::collections::BTreeMap<String, Tensor>;
 
-/// Runs pretraining; `report` is called with the iteration and the running means of the loss, of
+/// Runs pretraining, from random weights or from those of `first`, whose architecture must be the
+/// settings'; `report` is called with the iteration and the running means of the loss, of
 /// the alteration loss and of the pixel loss.
 ///
 /// # Errors
@@ -152,6 +181,7 @@ pub type EncoderTensors = std::collections::BTreeMap<String, Tensor>;
 pub fn pretrain(
     settings: &PretrainingSettings,
     given: &[Canvas],
+    first: Option<&Encoder>,
     device: &Device,
     mut report: impl FnMut(u64, &[f64]),
 ) -> std::result::Result<EncoderTensors, TrainingError> {
@@ -160,6 +190,9 @@ pub fn pretrain(
     specs.extend("encoder", settings.encoder.tensors());
     specs.extend("head", head_tensors(&settings.encoder));
     let parameters = parameters(&specs.initial_variables(settings.seed, device)?);
+    if let Some(first) = first {
+        take_weights(&parameters, settings, first)?;
+    }
     let network = Pretrainer::new(&settings.encoder, &parameters, device)?;
     let plan = Plan {
         optimiser: OptimiserSettings::pretraining(),
@@ -169,7 +202,7 @@ pub fn pretrain(
             warm_up: settings.warm_up,
             iterations: settings.iterations,
         },
-        settings: settings.run_settings(given),
+        settings: settings.run_settings(given, first)?,
         checkpoint: &settings.checkpoint,
         images: settings.batch,
         details: &["altered", "pixels"],

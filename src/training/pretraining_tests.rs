@@ -54,7 +54,7 @@ fn picture() -> Canvas {
 fn run(settings: &PretrainingSettings) -> (EncoderTensors, Vec<Vec<f64>>) {
     let mut reports = Vec::new();
     let report = |_, means: &[f64]| reports.push(means.to_vec());
-    let tensors = pretrain(settings, &[picture()], &Device::Cpu, report).unwrap();
+    let tensors = pretrain(settings, &[picture()], None, &Device::Cpu, report).unwrap();
     (tensors, reports)
 }
 
@@ -80,7 +80,7 @@ fn a_run_that_was_stopped_ends_as_one_that_was_not() {
         stop_after: Some(4),
         ..CheckpointSettings::default()
     };
-    let stopped = pretrain(&parts, &[picture()], &Device::Cpu, |_, _| {}).unwrap_err();
+    let stopped = pretrain(&parts, &[picture()], None, &Device::Cpu, |_, _| {}).unwrap_err();
     assert!(
         stopped.to_string().contains("iteration `4` of `6`"),
         "{stopped}"
@@ -94,7 +94,7 @@ fn a_run_that_was_stopped_ends_as_one_that_was_not() {
     }
     let mut other = picture();
     other.values[0] = 0.5;
-    let error = pretrain(&parts, &[other], &Device::Cpu, |_, _| {}).unwrap_err();
+    let error = pretrain(&parts, &[other], None, &Device::Cpu, |_, _| {}).unwrap_err();
     let error = error.to_string();
     assert!(
         error.contains("`images`: expected `1 with digest"),
@@ -110,7 +110,34 @@ fn settings_that_mean_nothing_are_refused() {
     let mut none = settings(2);
     none.iterations = 0;
     for (settings, name) in [(share, "images_share"), (none, "iterations")] {
-        let error = pretrain(&settings, &[], &Device::Cpu, |_, _| {}).unwrap_err();
+        let error = pretrain(&settings, &[], None, &Device::Cpu, |_, _| {}).unwrap_err();
         assert!(error.to_string().contains(name), "{error}");
     }
+}
+
+#[test]
+fn pretraining_goes_on_from_an_encoder_at_another_side() {
+    let (tensors, _) = run(&settings(60));
+    let first = Encoder {
+        config: VitConfig {
+            input_side: 2 * SIDE,
+            ..settings(1).encoder
+        },
+        tensors: tensors.into_iter().collect(),
+    };
+    let first = first.at_its_grid().unwrap();
+    assert_eq!(first.config.position_side, 2 * SIDE / PATCH);
+    let wider = PretrainingSettings {
+        encoder: first.config.clone(),
+        ..settings(1)
+    };
+    let kept = pretrain(&wider, &[], Some(&first), &Device::Cpu, |_, _| {}).unwrap();
+    // The first step of a warm-up moves nothing: what comes out is what went in.
+    for (name, tensor) in &first.tensors {
+        let values = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(values(&kept[name]), values(tensor), "{name}");
+    }
+
+    let error = pretrain(&settings(1), &[], Some(&first), &Device::Cpu, |_, _| {}).unwrap_err();
+    assert!(error.to_string().contains("`init`"), "{error}");
 }

@@ -233,3 +233,61 @@ fn faults_of_the_description_name_their_key() {
         assert!(error.contains(expected), "{error}");
     }
 }
+
+#[test]
+fn what_a_threshold_rests_on_is_kept_and_old_bundles_need_not_say() {
+    let (folder, mut manifest, _) = saved();
+    let text = fs::read_to_string(folder.path().join(MANIFEST_FILE)).unwrap();
+    assert!(!text.contains("calibration"), "{text}");
+    assert_eq!(read_manifest(folder.path()).unwrap(), manifest);
+    let bolt = manifest.classes.get_mut("bolt").unwrap();
+    bolt.calibration = Some(Calibration {
+        rule: RuleName::MissRate,
+        rate: Some(0.05),
+        quantile: None,
+        margin: Some(0.1),
+        good_parts: 40,
+        bad_parts: 7,
+        guarantee: Guarantee::None,
+    });
+    save_manifest(folder.path(), &manifest).unwrap();
+    assert_eq!(read_manifest(folder.path()).unwrap(), manifest);
+    edit(folder.path(), "bad_parts = 7", "bad_parts = 7\nparts = 1");
+    assert!(error(&folder).contains("unknown field `parts`"));
+}
+
+#[test]
+fn a_guarantee_needs_a_rate_that_can_be() {
+    let (folder, mut manifest, _) = saved();
+    let calibration = Calibration {
+        rule: RuleName::FalseAlarmRate,
+        rate: Some(1.5),
+        quantile: None,
+        margin: None,
+        good_parts: 40,
+        bad_parts: 0,
+        guarantee: Guarantee::Conformal,
+    };
+    for (rate, expected) in [
+        (
+            Some(1.5),
+            "classes.bolt: `calibration.rate` must lie between 0 and 1, found `1.5`",
+        ),
+        (
+            Some(f64::NAN),
+            "classes.bolt: `calibration.rate` must lie between 0 and 1, found `NaN`",
+        ),
+        (
+            None,
+            "classes.bolt: `calibration.guarantee`: a guarantee needs a `rate`",
+        ),
+    ] {
+        let bolt = manifest.classes.get_mut("bolt").unwrap();
+        bolt.calibration = Some(Calibration {
+            rate,
+            ..calibration
+        });
+        assert_eq!(manifest.validate().unwrap_err(), expected);
+        assert!(save_manifest(folder.path(), &manifest).is_err());
+    }
+}
