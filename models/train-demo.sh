@@ -25,7 +25,11 @@ $panoptes pretrain --output "$work/encoder.safetensors" --images "$work/train/im
 # Without a bundle to protect there, the new weights get their usual name.
 rm -f models/demo/model.toml
 $panoptes train --data "$work/train/images" --encoder "$work/encoder.safetensors" \
-    --recipe config/recipes/demo.toml --output models/demo --name demo --model-version 2
+    --recipe config/recipes/demo.toml --output models/demo --name demo --model-version 2 \
+    --checkpoint "$work/train.ckpt"
+# History, curve and pictures are no part of what is shipped.
+rm -rf "$work/training"
+mv models/demo/training "$work/training"
 $panoptes calibrate --model models/demo --data "$work/calibrate/images"
 $panoptes eval --model models/demo --data "$work/test/images" --masks "$work/test/masks" \
     --kinds "$work/test/truth.csv" --table "$work/figures.md"

@@ -254,8 +254,10 @@ fn keep(
     write_curve(&folder.join("loss.svg"), &history)?;
     let bundle = Bundle { manifest, tensors };
     let of_interest = labelled.iter().map(|part| {
-        let is_good = part.views.iter().all(|view| !view.is_labelled_defective);
-        (part, is_good)
+        let mut views = part.views.iter();
+        // Plain folders label by masks alone.
+        let is_bad = views.any(|view| view.is_labelled_defective || view.mask.is_some());
+        (part, !is_bad)
     });
     let mut drawn = pictures::choose(of_interest);
     if drawn.is_empty() {

@@ -145,7 +145,7 @@ impl Plan<'_> {
         Ok(state)
     }
 
-    /// One iteration, with its validation and its row of the history where these are due.
+    /// One iteration.
     fn advance(
         &self,
         state: &mut RunState,
@@ -175,32 +175,45 @@ impl Plan<'_> {
         mix(&mut state.means, &step);
         state.iteration += 1;
         display.advance(&state.means, learning_rate);
-        let done = state.iteration;
-        let is_last = done == self.schedule.iterations;
-        let every = self.validate_every;
-        let validation = match every > 0 && (done.is_multiple_of(every) || is_last) {
+        self.record(state, learning_rate, parameters, task, display)
+    }
+
+    /// Validates and adds a row to the history where these are due.
+    fn record(
+        &self,
+        state: &mut RunState,
+        learning_rate: f64,
+        parameters: &Parameters,
+        task: &mut dyn Task,
+        display: &mut Display,
+    ) -> Result<(), TrainingError> {
+        let is_last = state.iteration == self.schedule.iterations;
+        let is_due = |every: u64| every > 0 && state.iteration.is_multiple_of(every);
+        let validates = self.validate_every > 0 && (is_due(self.validate_every) || is_last);
+        if !(validates || is_last || is_due(ROW_EVERY)) {
+            return Ok(());
+        }
+        let validation = match validates {
             true => Some(task.validate()?),
             false => None,
         };
         if let (true, Some(validation)) = (self.keep_best, validation) {
             keep_if_best(state, validation, parameters)?;
         }
-        if done.is_multiple_of(ROW_EVERY) || is_last || validation.is_some() {
-            let row = HistoryRow {
-                iteration: done,
-                loss: state.means[0],
-                learning_rate,
-                validation,
-            };
-            state.history.rows.push(row);
-            display.row(&row, &state.means);
-            task.report(&row, &state.means);
-        }
+        let row = HistoryRow {
+            iteration: state.iteration,
+            loss: state.means[0],
+            learning_rate,
+            validation,
+        };
+        state.history.rows.push(row);
+        display.row(&row, &state.means);
+        task.report(&row, &state.means);
         Ok(())
     }
 }
 
-/// Remembers the weights if no earlier ones were as good.
+/// Remembers the weights if no earlier ones were better: of equals the later.
 fn keep_if_best(
     state: &mut RunState,
     validation: Validation,
@@ -209,7 +222,7 @@ fn keep_if_best(
     let Some(merit) = validation.merit() else {
         return Ok(());
     };
-    if state.best.as_ref().is_some_and(|best| best.merit >= merit) {
+    if state.best.as_ref().is_some_and(|best| best.merit > merit) {
         return Ok(());
     }
     // Copies: the optimiser changes the parameters in place.

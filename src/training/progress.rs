@@ -99,6 +99,14 @@ impl Display {
     }
 }
 
+/// A bar, on a terminal alone, for the images whose features are computed before training.
+pub(crate) fn encoding_bar(images: usize) -> ProgressBar {
+    let template = "{bar:30} {pos}/{len} images encoded [{elapsed_precise} < {eta_precise}]";
+    let style =
+        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(images as u64).with_style(style)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,6 +10,7 @@ use super::super::encoder_file::Encoder;
 use super::super::iteration::StopRequest;
 use super::super::optimiser::Parameters;
 use super::super::parallel::run_in_order;
+use super::super::progress::encoding_bar;
 use super::super::{TrainingError, builder};
 use super::ReconstructionSettings;
 use super::images::{no_image, stack};
@@ -92,13 +93,18 @@ impl<'a> Features<'a> {
             false => settings.recipe.run.micro_batch,
         };
         let all: Vec<usize> = (0..images.len()).collect();
+        let bar = encoding_bar(images.len());
         let jobs = all
             .chunks(together)
             .map(|chosen| {
-                let network = &network;
-                move || match stop.is_requested() {
-                    true => Ok(None),
-                    false => encode(network, images, chosen, side, builders.device).map(Some),
+                let (network, bar) = (&network, &bar);
+                move || {
+                    if stop.is_requested() {
+                        return Ok(None);
+                    }
+                    let encoded = encode(network, images, chosen, side, builders.device)?;
+                    bar.inc(chosen.len() as u64);
+                    Ok(Some(encoded))
                 }
             })
             .collect();
@@ -106,6 +112,7 @@ impl<'a> Features<'a> {
         for chunk in run_in_order(settings.threads_on(builders.device), jobs)? {
             kept.extend(chunk.ok_or(TrainingError::InterruptedEarly)?);
         }
+        bar.finish_and_clear();
         Ok(Self::Kept(kept))
     }
 

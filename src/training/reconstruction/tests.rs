@@ -399,14 +399,19 @@ fn the_weights_of_the_best_validation_are_kept_over_an_interruption() {
     settings.checkpoint.stop_after = None;
     settings.checkpoint.resume = true;
     let mut watcher = Watcher {
-        answers: vec![0.7, 0.9],
+        answers: vec![0.7, 0.85],
         ..Watcher::default()
     };
     let trained = run(&settings, &mut watcher).unwrap();
     assert_eq!(trained.iteration, 4);
     assert_eq!(bits(&best), bits(&trained.tensors));
-    settings.recipe.validation.weights = Weights::Last;
     settings.checkpoint = CheckpointSettings::default();
+    let mut same = Watcher {
+        answers: vec![0.5; 4],
+        ..Watcher::default()
+    };
+    assert_eq!(run(&settings, &mut same).unwrap().iteration, 8);
+    settings.recipe.validation.weights = Weights::Last;
     let last = run(
         &settings,
         &mut Watcher {
@@ -543,4 +548,19 @@ fn a_checkpoint_of_other_settings_or_data_names_what_differs() {
         "{error}"
     );
     assert!(!error.contains("optimiser"), "{error}");
+}
+
+#[test]
+fn a_single_image_can_be_trained_on() {
+    for prior in [PriorMode::Off, PriorMode::Calibrated] {
+        let mut settings = settings(prior, 3);
+        settings.architecture.whitening = true;
+        let one = TrainingImages::given([("bolt".to_owned(), images()[..1].to_vec())]);
+        let trained = reconstruct(&settings, &encoder(&settings), &one, &Device::Cpu, &mut ());
+        let Trained {
+            tensors, history, ..
+        } = trained.unwrap();
+        assert!(history.rows[0].loss.is_finite());
+        settings.architecture.tensors().check(&tensors).unwrap();
+    }
 }
