@@ -271,24 +271,4 @@ fn decisions(parts: &[ScoredPart], manifest: &Manifest) -> BTreeMap<String, Thre
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_name_says_how_the_table_is_written() {
-        let of = |name: &str| TableFormat::of(Path::new(name));
-        assert_eq!(of("out/figures.md"), Some(TableFormat::Markdown));
-        assert_eq!(of("figures.json"), Some(TableFormat::Json));
-        assert_eq!(of("figures.txt"), Some(TableFormat::Text));
-        assert_eq!(of("figures"), None);
-    }
-
-    #[test]
-    fn kinds_are_read_by_the_names_of_their_columns() {
-        let text = "class,part,defect\nbolt,p1,dent\nbolt,p2,\n";
-        let kinds = kinds_by_part(text).unwrap();
-        assert_eq!(kinds["p1"], "dent");
-        assert_eq!(kinds["p2"], "");
-        assert!(kinds_by_part("class,part\n").is_none());
-    }
-}
+mod tests;
