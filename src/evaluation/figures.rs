@@ -1,7 +1,7 @@
 //! The figures of a class: what is added part by part, kind of defect by kind of defect.
 //!
 //! Maps are counted and let go; what stays are the scores of views and parts and the sums of
-//! [`pixels`](super::pixels), so that a class of any size fits into memory.
+//! [`pixels`], so that a class of any size fits into memory.
 
 use std::collections::BTreeMap;
 
