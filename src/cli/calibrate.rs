@@ -37,7 +37,7 @@ pub struct CalibrateArguments {
     /// The share of bad parts that may be called good, between 0 and 1: guaranteed for parts like
     /// those given, if there are `1 / rate - 1` bad ones of the class
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
-    #[arg(conflicts_with = "quantile", requires = "masks")]
+    #[arg(conflicts_with = "quantile")]
     pub miss_rate: Option<f64>,
     /// Quantile of the good parts' scores, from 0 to 1: the rule where no rate is given
     #[arg(long, default_value_t = 0.99)]

@@ -11,7 +11,7 @@ use safetensors::tensor::{Dtype, TensorView};
 
 use super::data::DataArguments;
 use crate::evaluation::calibration::ErrorCounts;
-use crate::evaluation::figures::{ClassFigures, ClassSums};
+use crate::evaluation::figures::{ClassFigures, by_class};
 use crate::evaluation::measurement::{MeasuredPart, ScoredPart, measure};
 use crate::evaluation::report::{Report, ThresholdErrors};
 use crate::model::bundle::{Bundle, Manifest};
@@ -109,32 +109,29 @@ pub fn run(arguments: &EvalArguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The figures of each class, and the scores of all parts. One class after the other, and no map
-/// longer than its part: memory does not grow with the number of images.
+/// The figures of each class, and the scores of all parts.
 fn measure_classes(
     arguments: &EvalArguments,
     bundle: &Bundle,
-    mut listed: Vec<PartFolder>,
+    listed: Vec<PartFolder>,
     kinds: &BTreeMap<String, String>,
 ) -> anyhow::Result<(BTreeMap<String, ClassFigures>, Vec<ScoredPart>)> {
-    listed.sort_by(|a, b| a.class.cmp(&b.class));
     let mut measurement = Measurement::new(bundle, &arguments.device, listed.len())?;
-    let mut classes = BTreeMap::new();
     let mut parts = Vec::with_capacity(listed.len());
-    for folders in listed.chunk_by(|a, b| a.class == b.class) {
-        let mut sums = ClassSums::default();
-        for folder in folders {
-            let part = measurement.measure(folder)?;
-            if let Some(folder) = &arguments.maps {
-                write_maps(folder, &part)?;
-            }
-            let kind = kinds.get(&part.part).map(String::as_str);
-            let kind = kind.filter(|kind| !kind.is_empty());
-            sums.add(&part, kind).context("measurement failed")?;
-            parts.push(part.scores());
+    let kind = |part: &PartFolder| {
+        kinds
+            .get(&part.part)
+            .filter(|kind| !kind.is_empty())
+            .cloned()
+    };
+    let classes = by_class(listed, kind, |folder| {
+        let part = measurement.measure(folder)?;
+        if let Some(folder) = &arguments.maps {
+            write_maps(folder, &part)?;
         }
-        classes.insert(folders[0].class.clone(), sums.figures());
-    }
+        parts.push(part.scores());
+        anyhow::Ok(part)
+    })?;
     Ok((classes, parts))
 }
 
@@ -271,24 +268,4 @@ fn decisions(parts: &[ScoredPart], manifest: &Manifest) -> BTreeMap<String, Thre
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_name_says_how_the_table_is_written() {
-        let of = |name: &str| TableFormat::of(Path::new(name));
-        assert_eq!(of("out/figures.md"), Some(TableFormat::Markdown));
-        assert_eq!(of("figures.json"), Some(TableFormat::Json));
-        assert_eq!(of("figures.txt"), Some(TableFormat::Text));
-        assert_eq!(of("figures"), None);
-    }
-
-    #[test]
-    fn kinds_are_read_by_the_names_of_their_columns() {
-        let text = "class,part,defect\nbolt,p1,dent\nbolt,p2,\n";
-        let kinds = kinds_by_part(text).unwrap();
-        assert_eq!(kinds["p1"], "dent");
-        assert_eq!(kinds["p2"], "");
-        assert!(kinds_by_part("class,part\n").is_none());
-    }
-}
+mod tests;

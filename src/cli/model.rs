@@ -78,9 +78,15 @@ fn describe(manifest: &Manifest) -> String {
         ),
         ("decoder", format!("{} blocks", architecture.decoder_depth)),
     ];
+    // Long names of classes push all values to the right alike.
+    let names = manifest
+        .classes
+        .keys()
+        .map(|class| class.chars().count() + 3);
+    let width = names.fold(16, usize::max);
     let mut text = String::new();
     let mut line = |name: &str, value: &str| {
-        writeln!(text, "{name:<16}{value}").expect("writing to a string does not fail");
+        writeln!(text, "{name:<width$}{value}").expect("writing to a string does not fail");
     };
     for (name, value) in &lines {
         line(name, value);

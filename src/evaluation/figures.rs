@@ -1,7 +1,7 @@
 //! The figures of a class: what is added part by part, kind of defect by kind of defect.
 //!
 //! Maps are counted and let go; what stays are the scores of views and parts and the sums of
-//! [`pixels`](super::pixels), so that a class of any size fits into memory.
+//! [`pixels`], so that a class of any size fits into memory.
 
 use std::collections::BTreeMap;
 
@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::measurement::{MeasuredPart, MeasurementError};
 use super::pixels::{self, PixelSums};
 use super::ranking::{RankingFigures, rank};
+use crate::training::dataset::PartFolder;
 
 /// The figures of one class or of the mean over classes, each from 0 to 1. A figure that is not
 /// defined, as none is without both good and bad ones, is missing.
@@ -134,6 +135,29 @@ impl ClassSums {
     }
 }
 
+/// The figures of each class, with parts measured one by one and class after class: no map outlives
+/// its part, and no class's sums outlive the class. `kind` says which defect a bad part has, if that
+/// is known.
+///
+/// # Errors
+/// When a part cannot be measured or counted.
+pub fn by_class<E: From<MeasurementError>>(
+    mut listed: Vec<PartFolder>,
+    kind: impl Fn(&PartFolder) -> Option<String>,
+    mut measure: impl FnMut(&PartFolder) -> Result<MeasuredPart, E>,
+) -> Result<BTreeMap<String, ClassFigures>, E> {
+    listed.sort_by(|a, b| a.class.cmp(&b.class));
+    let mut classes = BTreeMap::new();
+    for folders in listed.chunk_by(|a, b| a.class == b.class) {
+        let mut sums = ClassSums::default();
+        for folder in folders {
+            sums.add(&measure(folder)?, kind(folder).as_deref())?;
+        }
+        classes.insert(folders[0].class.clone(), sums.figures());
+    }
+    Ok(classes)
+}
+
 /// The mean of each figure over the classes that have it, and the numbers of all their parts.
 pub fn mean<'a>(all: impl Iterator<Item = &'a CountedFigures> + Clone) -> CountedFigures {
     let ranking = |choose: fn(&Figures) -> Option<RankingFigures>| {
@@ -215,6 +239,26 @@ mod tests {
         assert_eq!(figures.kinds["dent"].figures.sample.unwrap().auroc, 1.0);
         assert_eq!(figures.kinds["scratch"], alone.figures().all);
         assert_eq!(figures.kinds["scratch"].figures.sample.unwrap().auroc, 0.0);
+    }
+
+    #[test]
+    fn classes_may_be_listed_in_any_order() {
+        let folder = |class: &str, part: &str| PartFolder {
+            class: class.to_owned(),
+            part: part.to_owned(),
+            views: Vec::new(),
+        };
+        let listed = [("nut", "1"), ("bolt", "2"), ("nut", "3"), ("bolt", "4")];
+        let listed = listed.map(|(class, part)| folder(class, part)).to_vec();
+        let measure = |folder: &PartFolder| -> Result<MeasuredPart, MeasurementError> {
+            let score: f32 = folder.part.parse().unwrap();
+            Ok(part(&folder.class, score, score > 2.0))
+        };
+        let classes = by_class(listed, |_| Some("dent".to_owned()), measure).unwrap();
+        for class in ["bolt", "nut"] {
+            assert_eq!((classes[class].all.parts, classes[class].all.bad), (2, 1));
+            assert_eq!(classes[class].kinds["dent"], classes[class].all);
+        }
     }
 
     #[test]

@@ -9,6 +9,10 @@
 //! precision (no interpolation), and F1-max, the highest F1 of any threshold. For pixels also AUPRO
 //! up to 30 % false alarms, by Dinomaly's protocol.
 //!
+//! A map pixel counts as defect if any mask pixel that it covers is one. Papers differ here: Dinomaly
+//! shrinks masks with a smoothing filter and picks every so many pixels of all that is not zero then,
+//! others cut at one half. What a model's preparation crops away is in no figure of pixels.
+//!
 //! Figures are numbers from 0 to 1, class by class; the mean is over the classes that have the
 //! figure, each counting the same. They are exact over the given scores (equal to scikit-learn's),
 //! whatever the number of pixels: maps are [counted](pixels) one by one and not kept.

@@ -1,11 +1,11 @@
 //! Figures of weights on their way, on labelled parts.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use candle_core::Tensor;
 
-use super::figures::{CountedFigures, PartSums, figures, mean};
-use super::measurement::measure;
+use super::figures::{by_class, mean};
+use super::measurement::{MeasurementError, measure};
 use super::ranking::RankingFigures;
 use crate::model::bundle::{Bundle, Manifest};
 use crate::model::candle_model::CandleModel;
@@ -39,15 +39,12 @@ impl LabelledParts {
         let preprocessor = bundle.manifest.preprocessor()?;
         let mut model =
             CandleModel::new(&bundle, &self.device, BATCH).map_err(|error| error.to_string())?;
-        let mut classes: BTreeMap<&str, PartSums> = BTreeMap::new();
-        for part in &self.parts {
-            let measured =
-                measure(part, &mut model, &preprocessor).map_err(|error| error.to_string())?;
-            let sums = classes.entry(&part.class).or_default();
-            sums.add(&measured).map_err(|error| error.to_string())?;
-        }
-        let figures: Vec<CountedFigures> = classes.values().map(|sums| figures(&[sums])).collect();
-        let mean = mean(figures.iter()).figures;
+        let measure = |part: &PartFolder| -> Result<_, MeasurementError> {
+            measure(part, &mut model, &preprocessor)
+        };
+        let classes =
+            by_class(self.parts.clone(), |_| None, measure).map_err(|error| error.to_string())?;
+        let mean = mean(classes.values().map(|class| &class.all)).figures;
         let auroc = |figures: Option<RankingFigures>| figures.map(|figures| figures.auroc);
         Ok(LabelledFigures {
             part_auroc: auroc(mean.sample),

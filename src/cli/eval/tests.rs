@@ -1,0 +1,177 @@
+use clap::Parser;
+use image::{ImageBuffer, Luma, Rgb};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::*;
+use crate::cli::calibrate::{self, CalibrateArguments};
+use crate::model::bundle::{Guarantee, Precision, read_manifest};
+use crate::model::mvmcad::{Amplification, PriorMode};
+use crate::model::testing::{lively_weights, tiny_config, tiny_manifest};
+
+#[derive(Parser)]
+struct EvalLine {
+    #[command(flatten)]
+    arguments: EvalArguments,
+}
+
+#[derive(Parser)]
+struct CalibrateLine {
+    #[command(flatten)]
+    arguments: CalibrateArguments,
+}
+
+/// A bundle in `model`, three good and two bad parts of two classes in `images` and `masks`, the
+/// kinds of defect in `truth.csv`.
+fn labelled_folder() -> TempDir {
+    let folder = TempDir::new().unwrap();
+    let config = tiny_config(PriorMode::Off, Amplification::After);
+    let (weights, manifest) = (lively_weights(&config, 1), tiny_manifest(config));
+    Bundle::save(
+        &folder.path().join("model"),
+        &manifest,
+        &weights,
+        Precision::Single,
+    )
+    .unwrap();
+    let mut random = ChaCha8Rng::seed_from_u64(2);
+    let mut truth = String::from("class,part,defect\n");
+    for class in ["nut", "bolt"] {
+        for (part, kind) in [
+            ("a", ""),
+            ("b", "dent"),
+            ("c", ""),
+            ("d", "crack"),
+            ("e", ""),
+        ] {
+            truth.push_str(&format!("{class},{part},{kind}\n"));
+            for view in ["top", "left"] {
+                let place = format!("{class}/{part}/{view}.png");
+                let image = ImageBuffer::from_fn(32, 32, |_, _| Rgb(random.random::<[u8; 3]>()));
+                save(&folder.path().join("images").join(&place), &image);
+                if !kind.is_empty() && view == "top" {
+                    let level = |x: u32, y: u32| Luma([u8::from(x > 9 && y > 20)]);
+                    let mask = ImageBuffer::from_fn(32, 32, level);
+                    save(&folder.path().join("masks").join(&place), &mask);
+                }
+            }
+        }
+    }
+    std::fs::write(folder.path().join("truth.csv"), truth).unwrap();
+    folder
+}
+
+fn save<P>(path: &Path, image: &ImageBuffer<P, Vec<u8>>)
+where
+    P: image::PixelWithColorType<Subpixel = u8>,
+{
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    image.save(path).unwrap();
+}
+
+/// A command line whose `DIR` is the folder.
+fn parse<T: Parser>(folder: &TempDir, line: &str) -> T {
+    let line = line.replace("DIR", folder.path().to_str().unwrap());
+    T::parse_from(std::iter::once("panoptes").chain(line.split(' ')))
+}
+
+fn evaluate(folder: &TempDir) -> Value {
+    let line = "--model DIR/model --data DIR/images --masks DIR/masks --device cpu \
+                --kinds DIR/truth.csv --maps DIR/maps --scores DIR/scores.csv --table DIR/out.json";
+    run(&parse::<EvalLine>(folder, line).arguments).unwrap();
+    let written = std::fs::read(folder.path().join("out.json")).unwrap();
+    serde_json::from_slice(&written).unwrap()
+}
+
+#[test]
+fn a_labelled_folder_becomes_figures_scores_and_maps() {
+    let folder = labelled_folder();
+    let report = evaluate(&folder);
+    assert_eq!(report["mean"]["parts"], 10);
+    for class in ["bolt", "nut"] {
+        let figures = &report["classes"][class];
+        assert_eq!((&figures["parts"], &figures["bad"]), (&5.into(), &2.into()));
+        for level in ["image", "pixel", "sample", "pooled_sample"] {
+            assert!(figures[level]["auroc"].is_f64(), "{class} {level}");
+        }
+        let maps = folder.path().join(format!("maps/{class}/c.safetensors"));
+        let maps = std::fs::read(maps).unwrap();
+        let maps = safetensors::SafeTensors::deserialize(&maps).unwrap();
+        assert_eq!(maps.tensor("left").unwrap().shape(), [20, 20]);
+    }
+    assert_eq!(report["kinds"]["dent"]["parts"], 8);
+    assert_eq!(report["kinds"]["crack"]["bad"], 2);
+    let scores = std::fs::read_to_string(folder.path().join("scores.csv")).unwrap();
+    assert_eq!(scores.lines().count(), 1 + 20);
+    assert_eq!(scores.matches(",top,").count(), 10);
+    assert_eq!(
+        scores.lines().filter(|line| line.ends_with(",1")).count(),
+        4
+    );
+}
+
+#[test]
+fn thresholds_decide_as_they_were_calibrated() {
+    let folder = labelled_folder();
+    let line = "--model DIR/model --data DIR/images --masks DIR/masks --device cpu";
+    let calibrated = |rule: &str| {
+        let line = parse::<CalibrateLine>(&folder, &format!("{line} {rule}"));
+        calibrate::run(&line.arguments).unwrap();
+        let classes = read_manifest(&folder.path().join("model")).unwrap().classes;
+        (
+            classes["bolt"].calibration.unwrap(),
+            evaluate(&folder)["decisions"]["bolt"].clone(),
+        )
+    };
+    let (calibration, decided) = calibrated("--false-alarm-rate 0.25");
+    assert_eq!(calibration.guarantee, Guarantee::Conformal);
+    assert_eq!((calibration.good_parts, calibration.bad_parts), (3, 2));
+    assert_eq!(
+        (&decided["good"], &decided["false_alarms"]),
+        (&3.into(), &0.into())
+    );
+    let (calibration, decided) = calibrated("--miss-rate 0.34");
+    assert_eq!(calibration.guarantee, Guarantee::Conformal);
+    assert_eq!(
+        (&decided["bad"], &decided["missed"]),
+        (&2.into(), &0.into())
+    );
+    let (calibration, decided) = calibrated("--false-alarm-rate 0.01");
+    assert_eq!(calibration.guarantee, Guarantee::None);
+    assert_eq!(decided["false_alarms"], 0);
+}
+
+#[test]
+fn a_miss_rate_without_bad_parts_changes_nothing() {
+    let folder = labelled_folder();
+    let before = read_manifest(&folder.path().join("model")).unwrap();
+    let line = "--model DIR/model --data DIR/images --device cpu --miss-rate 0.1";
+    let line = parse::<CalibrateLine>(&folder, line);
+    let error = calibrate::run(&line.arguments).unwrap_err().to_string();
+    let images = folder.path().join("images").display().to_string();
+    assert_eq!(
+        error,
+        format!("expected bad parts in `{images}`, found none")
+    );
+    assert_eq!(read_manifest(&folder.path().join("model")).unwrap(), before);
+}
+
+#[test]
+fn a_file_name_says_how_the_table_is_written() {
+    let of = |name: &str| TableFormat::of(Path::new(name));
+    assert_eq!(of("out/figures.md"), Some(TableFormat::Markdown));
+    assert_eq!(of("figures.json"), Some(TableFormat::Json));
+    assert_eq!(of("figures.txt"), Some(TableFormat::Text));
+    assert_eq!(of("figures"), None);
+}
+
+#[test]
+fn kinds_are_read_by_the_names_of_their_columns() {
+    let text = "class,part,defect\nbolt,p1,dent\nbolt,p2,\n";
+    let kinds = kinds_by_part(text).unwrap();
+    assert_eq!(kinds["p1"], "dent");
+    assert_eq!(kinds["p2"], "");
+    assert!(kinds_by_part("class,part\n").is_none());
+}
