@@ -1,8 +1,9 @@
 //! Encoder weights as others publish them, brought to our names.
 //!
 //! Known: timm (`vit_*_reg4_dinov2`, DeiT and other plain vision transformers), the original
-//! DINOv2 files, and Hugging Face's `dinov2-with-registers-*`; as `.safetensors` or `.pth`. Every
-//! tensor is accounted for: taken, known to be of no use here, or named in the error.
+//! DINOv2 files, and Hugging Face's `dinov2-with-registers-*`; as `.safetensors` or `.pth`, in the
+//! latter also one level down in a checkpoint (`model`, `state_dict`, `teacher`). Every tensor is
+//! accounted for: taken, known to be of no use here, or named in the error.
 
 use std::collections::HashMap;
 use std::io::Read as _;
@@ -12,6 +13,9 @@ use candle_core::{DType, Device, Tensor};
 
 use super::tensors::TensorFault;
 use super::vit::VitConfig;
+
+/// Where checkpoints of training keep the weights, if not at the top.
+const CHECKPOINT_KEYS: [&str; 3] = ["model", "state_dict", "teacher"];
 
 /// Why encoder weights cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -42,19 +46,30 @@ pub fn load_encoder(
     path: &Path,
     config: &VitConfig,
 ) -> Result<HashMap<String, Tensor>, EncoderWeightsError> {
-    let unreadable = |error: candle_core::Error| EncoderWeightsError::Read {
-        path: path.to_owned(),
-        message: error.to_string(),
-    };
-    let tensors = read_tensors(path).map_err(unreadable)?;
-    let converted = convert_encoder(tensors, config).map_err(|error| match error {
+    let tensors = read_tensors(path).map_err(|error| unreadable(path, &error))?;
+    rename_encoder(path, tensors, config)
+}
+
+/// [`load_encoder`] of the tensors that were read from `path`.
+pub(crate) fn rename_encoder(
+    path: &Path,
+    tensors: HashMap<String, Tensor>,
+    config: &VitConfig,
+) -> Result<HashMap<String, Tensor>, EncoderWeightsError> {
+    convert_encoder(tensors, config).map_err(|error| match error {
         ConvertError::Fault(fault) => EncoderWeightsError::Tensor {
             path: path.to_owned(),
             fault,
         },
-        ConvertError::Candle(error) => unreadable(error),
-    })?;
-    Ok(converted)
+        ConvertError::Candle(error) => unreadable(path, &error),
+    })
+}
+
+fn unreadable(path: &Path, error: &candle_core::Error) -> EncoderWeightsError {
+    EncoderWeightsError::Read {
+        path: path.to_owned(),
+        message: error.to_string(),
+    }
 }
 
 /// Every tensor of a file: PyTorch's, which is a ZIP archive, or safetensors. What it is told by its
@@ -62,10 +77,33 @@ pub fn load_encoder(
 pub(crate) fn read_tensors(path: &Path) -> candle_core::Result<HashMap<String, Tensor>> {
     let mut first = [0; 4];
     std::fs::File::open(path)?.read_exact(&mut first)?;
-    if &first == b"PK\x03\x04" {
-        return Ok(candle_core::pickle::read_all(path)?.into_iter().collect());
+    match first {
+        [b'P', b'K', 3, 4] => read_archive(path),
+        // A pickle's first bytes. Before version 1.6 PyTorch wrote several, one behind the other.
+        [0x80, 1..=5, ..] => candle_core::bail!(
+            "expected safetensors or a PyTorch file of version 1.6 or newer, found an older one; \
+             `torch.save(torch.load(path), path)` brings it up to date"
+        ),
+        _ => candle_core::safetensors::load(path, &Device::Cpu),
     }
-    candle_core::safetensors::load(path, &Device::Cpu)
+}
+
+/// The tensors of a PyTorch archive: at its top, or where a checkpoint keeps them.
+fn read_archive(path: &Path) -> candle_core::Result<HashMap<String, Tensor>> {
+    let mut tensors = candle_core::pickle::read_all(path)?;
+    for key in CHECKPOINT_KEYS {
+        if !tensors.is_empty() {
+            break;
+        }
+        // The error is that there is no such key.
+        tensors = candle_core::pickle::read_all_with_key(path, Some(key)).unwrap_or_default();
+    }
+    if tensors.is_empty() {
+        candle_core::bail!(
+            "expected tensors at the top or under one of {CHECKPOINT_KEYS:?}, found none"
+        );
+    }
+    Ok(tensors.into_iter().collect())
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -113,7 +151,7 @@ fn convert_encoder(
     tensors: HashMap<String, Tensor>,
     config: &VitConfig,
 ) -> Result<HashMap<String, Tensor>, ConvertError> {
-    let naming = match tensors.contains_key("embeddings.cls_token") {
+    let naming = match tensors.keys().any(|name| name.starts_with("embeddings.")) {
         true => Naming::HuggingFace,
         false => Naming::Plain,
     };
@@ -183,7 +221,8 @@ fn convert_embeddings(
     if registers > 0 {
         let name = match naming {
             Naming::HuggingFace => "embeddings.register_tokens",
-            Naming::Plain if source.tensors.contains_key("register_tokens") => "register_tokens",
+            // The original files have a slot for the class token, timm's with registers have none.
+            Naming::Plain if has_class_slot => "register_tokens",
             Naming::Plain => "reg_token",
         };
         converted.insert(

@@ -4,6 +4,8 @@
 //! the tensors.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::Path;
 
 use candle_core::Tensor;
@@ -11,12 +13,14 @@ use candle_core::Tensor;
 use super::TrainingError;
 use super::checkpoint::write_tensors;
 use crate::model::vit::{PositionInterpolation, VitConfig};
-use crate::model::vit_weights::{load_encoder, read_tensors};
+use crate::model::vit_weights::{read_tensors, rename_encoder};
 
 /// Metadata key under which our own files keep the architecture.
 const ARCHITECTURE: &str = "panoptes_encoder";
 /// Width of one attention head in every published encoder that is supported.
 const HEAD_WIDTH: usize = 64;
+/// A longer header than this is none: that of a network of a thousand tensors has 100 kB.
+const LONGEST_HEADER: u64 = 100 << 20;
 
 /// An encoder's architecture and weights.
 #[derive(Clone, Debug)]
@@ -57,9 +61,10 @@ pub fn save_encoder(
 pub fn read_encoder(path: &Path, changes: &EncoderChanges) -> Result<Encoder, TrainingError> {
     let own = own_architecture(path)?;
     let is_own = own.is_some();
+    let mut tensors = read_tensors(path).map_err(|error| fault(path, error))?;
     let mut config = match own {
         Some(config) => config,
-        None => published_architecture(path)?,
+        None => published_architecture(path, &tensors)?,
     };
     if let Some(side) = changes.input_side {
         config.input_side = side;
@@ -68,11 +73,9 @@ pub fn read_encoder(path: &Path, changes: &EncoderChanges) -> Result<Encoder, Tr
         config.targets.clone_from(targets);
     }
     config.validate().map_err(|error| fault(path, error))?;
-    let mut tensors = if is_own {
-        read_tensors(path).map_err(|error| fault(path, error))?
-    } else {
-        load_encoder(path, &config).map_err(|error| fault(path, error))?
-    };
+    if !is_own {
+        tensors = rename_encoder(path, tensors, &config).map_err(|error| fault(path, error))?;
+    }
     let specs = config.tensors();
     tensors.retain(|name, _| specs.iter().any(|(known, _)| known == name));
     specs.check(&tensors).map_err(|error| fault(path, error))?;
@@ -81,21 +84,38 @@ pub fn read_encoder(path: &Path, changes: &EncoderChanges) -> Result<Encoder, Tr
 
 /// The architecture that our own files carry; none for a file of others.
 fn own_architecture(path: &Path) -> Result<Option<VitConfig>, TrainingError> {
-    let bytes = std::fs::read(path).map_err(|error| fault(path, error))?;
-    let Ok((_, header)) = safetensors::SafeTensors::read_metadata(&bytes) else {
+    let header = read_header(path).map_err(|error| fault(path, error))?;
+    // Not JSON: no safetensors, so not ours.
+    let Ok(header) = serde_json::from_slice::<serde_json::Value>(&header) else {
         return Ok(None);
     };
-    let text = header
-        .metadata()
-        .as_ref()
-        .and_then(|metadata| metadata.get(ARCHITECTURE));
+    let text = header["__metadata__"][ARCHITECTURE].as_str();
     text.map(|text| serde_json::from_str(text).map_err(|error| fault(path, error)))
         .transpose()
 }
 
+/// The header of a safetensors file: its length as 8 bytes, then JSON. Of any other file as much as
+/// that reading gives. Weights may have gigabytes, so they are not read for it.
+fn read_header(path: &Path) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let mut length = [0; 8];
+    let mut header = Vec::new();
+    if file.read(&mut length)? == length.len() {
+        let length = u64::from_le_bytes(length).min(LONGEST_HEADER);
+        file.take(length).read_to_end(&mut header)?;
+    }
+    Ok(header)
+}
+
 /// The architecture of a vision transformer with timm's or DINOv2's names, from its shapes.
-fn published_architecture(path: &Path) -> Result<VitConfig, TrainingError> {
-    let shapes = shapes(path)?;
+fn published_architecture(
+    path: &Path,
+    tensors: &HashMap<String, Tensor>,
+) -> Result<VitConfig, TrainingError> {
+    let shapes: HashMap<&str, &[usize]> = tensors
+        .iter()
+        .map(|(name, tensor)| (name.as_str(), tensor.dims()))
+        .collect();
     let find = |names: &[&str]| names.iter().find_map(|name| shapes.get(*name));
     let missing = |name: &str| fault(path, format!("tensor `{name}` is missing"));
     let patch = find(&[
@@ -142,12 +162,6 @@ fn default_targets(depth: usize) -> Vec<usize> {
         12..=23 => (2..10).collect(),
         _ => (4..20).step_by(2).collect(),
     }
-}
-
-fn shapes(path: &Path) -> Result<HashMap<String, Vec<usize>>, TrainingError> {
-    let tensors = read_tensors(path).map_err(|error| fault(path, error))?;
-    let shape = |(name, tensor): (String, Tensor)| (name, tensor.dims().to_vec());
-    Ok(tensors.into_iter().map(shape).collect())
 }
 
 fn fault(path: &Path, error: impl std::fmt::Display) -> TrainingError {
