@@ -5,7 +5,7 @@ SHELL := bash
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test-setup demo test check format clippy rules doc deny fuzz bench
+.PHONY: help setup test-setup demo test parity check format clippy rules doc deny fuzz bench
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -24,6 +24,9 @@ demo: setup ## Watch a simulated line: no Kafka, no data needed
 test: test-setup ## Run all tests, those on a real Kafka included
 	$(CARGO) test --locked --no-fail-fast
 	target/python/bin/python -m unittest discover integration-tests/readers
+
+parity: setup ## Hold the model against timm, transformers, Dinomaly, ToST and INP-Former at full size
+	@scripts/parity
 
 check: format rules clippy test doc deny fuzz ## Run all that CI runs
 

@@ -1,4 +1,7 @@
-//! The network against values computed without it; see `integration-tests/parity/generate.py`.
+//! The parts of the network that no public code has against values computed without it
+//! (`integration-tests/parity/independent.py`), and files of others that do not fit.
+//!
+//! What public code has is held against that code in `integration-tests/parity/main.rs`.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -7,12 +10,15 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 
 use super::maps::MapProjector;
-use super::mvmcad::{Amplification, Mvmcad, MvmcadConfig, PriorMode};
+use super::mvmcad::{
+    Amplification, AmplificationScope, AmplificationSoftmax, AmplificationStrength, Mvmcad,
+    MvmcadConfig, PriorMode, Target,
+};
 use super::preprocess::{Normalisation, Preprocessor};
+use super::tensors::TensorFault;
 use super::testing::{tiny_config, tiny_encoder};
-use super::vit::{PositionInterpolation, Vit, VitConfig};
-use super::vit_weights::{EncoderWeightsError, load_encoder};
-use super::{Mode, tensors::TensorFault};
+use super::vit::VitConfig;
+use super::vit_weights::{EncoderWeightsError, load_encoder, rename_encoder};
 use crate::domain::RgbImage;
 
 fn path(file: &str) -> PathBuf {
@@ -30,116 +36,9 @@ fn golden(file: &str) -> HashMap<String, Tensor> {
     candle_core::safetensors::load(path(file), &Device::Cpu).unwrap()
 }
 
-fn vit(file: &str, config: &VitConfig) -> Vit {
-    let tensors = load_encoder(&path(file), config).unwrap();
-    config.tensors().check(&tensors).unwrap();
-    Vit::new(
-        config,
-        VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu),
-    )
-    .unwrap()
-}
-
-#[track_caller]
-fn assert_close(found: &Tensor, expected: &Tensor, tolerance: f32) {
-    assert_eq!(found.dims(), expected.dims());
-    let difference = (found - expected)
-        .unwrap()
-        .abs()
-        .unwrap()
-        .flatten_all()
-        .unwrap();
-    let largest = difference.max(0).unwrap().to_scalar::<f32>().unwrap();
-    assert!(
-        largest <= tolerance,
-        "expected at most {tolerance}, found {largest}"
-    );
-}
-
-#[track_caller]
-fn assert_tokens(vit: &Vit, expected: &str) {
-    let golden = golden("network.safetensors");
-    let image = golden["image"].unsqueeze(0).unwrap();
-    let images = Tensor::cat(&[&image, &image], 0).unwrap();
-    for mode in [Mode::Inference, Mode::Train] {
-        let outputs = vit.forward(&images, mode).unwrap();
-        for (index, output) in outputs.iter().enumerate() {
-            let expected = golden[expected].get(index).unwrap();
-            for image in 0..2 {
-                assert_close(&output.get(image).unwrap(), &expected, 2e-4);
-            }
-        }
-    }
-}
-
-#[test]
-fn encoder_agrees_with_numpy_without_registers() {
-    assert_tokens(
-        &vit("encoder_timm_plain.safetensors", &tiny_encoder(0)),
-        "tokens.plain",
-    );
-}
-
-#[test]
-fn encoder_agrees_with_numpy_with_registers_under_each_naming() {
-    for naming in ["timm_registers", "original", "hugging_face"] {
-        let file = format!("encoder_{naming}.safetensors");
-        assert_tokens(&vit(&file, &tiny_encoder(4)), "tokens.registers.dinomaly");
-    }
-}
-
-#[test]
-fn encoder_interpolates_positions_with_antialiasing_when_asked() {
-    let mut config = tiny_encoder(4);
-    config.position_interpolation = PositionInterpolation::Antialiased;
-    let vit = vit("encoder_timm_registers.safetensors", &config);
-    assert_tokens(&vit, "tokens.registers.antialiased");
-}
-
-#[test]
-fn encoder_runs_no_block_after_the_last_target() {
-    let mut config = tiny_encoder(4);
-    config.targets = vec![0, 1];
-    let vit = vit("encoder_timm_registers.safetensors", &config);
-    let image = golden("network.safetensors")["image"].unsqueeze(0).unwrap();
-    assert_eq!(vit.forward(&image, Mode::Inference).unwrap().len(), 2);
-    assert_tokens(&vit, "tokens.registers.dinomaly");
-}
-
-#[test]
-fn encoder_weights_that_do_not_fit_are_named() {
-    let fault = |change: fn(&mut VitConfig)| {
-        let mut config = tiny_encoder(4);
-        change(&mut config);
-        match load_encoder(&path("encoder_timm_registers.safetensors"), &config) {
-            Err(EncoderWeightsError::Tensor { fault, .. }) => fault,
-            other => panic!("expected a tensor's fault, found {other:?}"),
-        }
-    };
-    let deeper = fault(|config| {
-        config.depth = 5;
-        config.targets = vec![0, 4];
-    });
-    assert_eq!(
-        deeper.to_string(),
-        "tensor `blocks.4.norm1.weight` is missing: expected shape [16]"
-    );
-    assert!(matches!(
-        fault(|config| { config.depth = 3; config.targets = vec![0, 2]; }),
-        TensorFault::Extra { name, .. } if name.starts_with("blocks.3.")
-    ));
-    let unscaled = fault(|config| config.layer_scale = false);
-    assert!(matches!(unscaled, TensorFault::Extra { name, .. } if name == "blocks.0.ls1.gamma"));
-    let coarse = fault(|config| config.position_side = 6);
-    assert_eq!(
-        coarse.to_string(),
-        "tensor `pos_embed`: expected shape [1, 37, 16], found [1, 25, 16]"
-    );
-}
-
-fn whole_network(config: &MvmcadConfig) -> Mvmcad {
-    let encoder = load_encoder(&path("encoder_timm_plain.safetensors"), &config.encoder).unwrap();
-    let trained = golden("trained.safetensors");
+fn network(config: &MvmcadConfig) -> Mvmcad {
+    let encoder = load_encoder(&path("independent/encoder.safetensors"), &config.encoder).unwrap();
+    let trained = golden("independent/trained.safetensors");
     Mvmcad::new(
         config,
         VarBuilder::from_tensors(encoder, DType::F32, &Device::Cpu),
@@ -148,53 +47,196 @@ fn whole_network(config: &MvmcadConfig) -> Mvmcad {
     .unwrap()
 }
 
+/// The maps of both images, which are two views of one part.
 #[track_caller]
-fn assert_map(prior: PriorMode, amplification: Amplification, expected: &str) {
-    let network = whole_network(&tiny_config(prior, amplification));
-    let golden = golden("network.safetensors");
-    let image = golden["image"].unsqueeze(0).unwrap();
-    let patches = network
-        .patch_anomalies(&image, &[1])
-        .unwrap()
-        .flatten_all()
+fn assert_maps(config: &MvmcadConfig, expected: &str) {
+    let golden = golden("independent/network.safetensors");
+    let patches = network(config)
+        .patch_anomalies(&golden["images"], &[2])
         .unwrap();
-    let map = MapProjector::new(4, 28, 20).project(&patches.to_vec1::<f32>().unwrap());
-    let map = Tensor::from_vec(map.values, (20, 20), &Device::Cpu).unwrap();
-    assert_close(&map, &golden[expected], 2e-5);
+    let patches = patches.flatten_from(1).unwrap().to_vec2::<f32>().unwrap();
+    let projector = MapProjector::new(4, 28, 20);
+    let found = patches
+        .iter()
+        .flat_map(|patches| projector.project(patches).values);
+    let expected = golden[expected].flatten_all().unwrap();
+    let expected = expected.to_vec1::<f32>().unwrap();
+    let differences = found
+        .zip(&expected)
+        .map(|(found, expected)| found - expected);
+    assert_eq!(differences.clone().count(), 2 * 20 * 20);
+    for difference in differences {
+        assert!(difference.abs() <= 2e-5, "difference {difference}");
+    }
 }
 
 #[test]
-fn anomaly_maps_agree_with_numpy_without_prior_and_amplification() {
-    assert_map(PriorMode::Off, Amplification::Off, "map.off.off");
+fn maps_agree_with_numpy_behind_the_literal_prior() {
+    let config = tiny_config(PriorMode::Literal, Amplification::Off);
+    assert_maps(&config, "maps.literal");
 }
 
 #[test]
-fn anomaly_maps_agree_with_numpy_with_amplification_after_the_bottleneck() {
-    assert_map(PriorMode::Off, Amplification::After, "map.off.after");
+fn maps_agree_with_numpy_behind_the_calibrated_prior() {
+    let config = tiny_config(PriorMode::Calibrated, Amplification::After);
+    assert_maps(&config, "maps.calibrated");
 }
 
 #[test]
-fn anomaly_maps_agree_with_numpy_with_amplification_in_its_place() {
-    assert_map(PriorMode::Off, Amplification::Replace, "map.off.replace");
-}
-
-#[test]
-fn anomaly_maps_agree_with_numpy_behind_the_literal_prior() {
-    assert_map(PriorMode::Literal, Amplification::Off, "map.literal.off");
-}
-
-#[test]
-fn anomaly_maps_agree_with_numpy_behind_the_calibrated_prior() {
-    assert_map(
-        PriorMode::Calibrated,
-        Amplification::After,
-        "map.calibrated.after",
+fn maps_agree_with_numpy_in_every_form_of_amplification_and_target() {
+    let form = |change: fn(&mut MvmcadConfig), expected: &str| {
+        let mut config = tiny_config(PriorMode::Off, Amplification::After);
+        change(&mut config);
+        assert_maps(&config, expected);
+    };
+    form(
+        |config| config.amplification_softmax = AmplificationSoftmax::Tokens,
+        "maps.tokens",
     );
+    form(
+        |config| config.amplification_scope = AmplificationScope::Part,
+        "maps.part",
+    );
+    form(
+        |config| config.amplification_strength = AmplificationStrength::Adaptive,
+        "maps.adaptive",
+    );
+    form(|config| config.target = Target::Recentred, "maps.recentred");
+}
+
+/// The golden encoders' architecture: two blocks of 16 channels, four registers.
+fn published() -> VitConfig {
+    VitConfig {
+        depth: 2,
+        targets: vec![0, 1],
+        ..tiny_encoder(4)
+    }
+}
+
+/// Each published naming with its file, the names of its last block and of its position table.
+const NAMINGS: [(&str, &str, &str); 3] = [
+    (
+        "golden/tiny_timm_weights.safetensors",
+        "blocks.1.",
+        "pos_embed",
+    ),
+    ("golden/tiny_original.pth", "blocks.1.", "pos_embed"),
+    (
+        "golden/tiny_hugging_face_weights.safetensors",
+        "encoder.layer.1.",
+        "embeddings.position_embeddings",
+    ),
+];
+
+fn fault(file: &str, config: &VitConfig) -> TensorFault {
+    match load_encoder(&path(file), config) {
+        Err(EncoderWeightsError::Tensor { fault, .. }) => fault,
+        other => panic!("expected a tensor's fault, found {other:?}"),
+    }
+}
+
+#[test]
+fn a_missing_tensor_is_named_as_its_file_names_it() {
+    for (file, last_block, _) in NAMINGS {
+        let deeper = VitConfig {
+            depth: 3,
+            targets: vec![0, 2],
+            ..published()
+        };
+        let expected = last_block.replace('1', "2");
+        let fault = fault(file, &deeper);
+        assert_eq!(
+            fault.to_string(),
+            format!("tensor `{expected}norm1.weight` is missing: expected shape [16]")
+        );
+    }
+}
+
+#[test]
+fn a_tensor_that_has_no_place_is_named_as_its_file_names_it() {
+    for (file, last_block, _) in NAMINGS {
+        let shallower = VitConfig {
+            depth: 1,
+            targets: vec![0],
+            ..published()
+        };
+        let fault = fault(file, &shallower);
+        assert!(
+            matches!(&fault, TensorFault::Extra { name, .. } if name.starts_with(last_block)),
+            "{fault}"
+        );
+    }
+    let unscaled = VitConfig {
+        layer_scale: false,
+        ..published()
+    };
+    let fault = fault(NAMINGS[0].0, &unscaled);
+    assert!(matches!(fault, TensorFault::Extra { name, .. } if name == "blocks.0.ls1.gamma"));
+}
+
+#[test]
+fn a_tensor_of_another_shape_is_named_as_its_file_names_it() {
+    for (file, _, table) in NAMINGS {
+        let other = VitConfig {
+            position_side: 6,
+            ..published()
+        };
+        let TensorFault::Shape { name, found, .. } = fault(file, &other) else {
+            panic!("{file}")
+        };
+        assert_eq!(name, table);
+        assert!(matches!(found[1], 25 | 26), "{found:?}");
+    }
+    let wider = VitConfig {
+        width: 32,
+        ..published()
+    };
+    for (file, ..) in NAMINGS {
+        assert!(matches!(fault(file, &wider), TensorFault::Shape { .. }));
+    }
+}
+
+#[test]
+fn every_single_tensor_of_a_file_is_needed_and_every_stranger_refused() {
+    for (file, ..) in NAMINGS {
+        let whole = super::vit_weights::read_tensors(&path(file)).unwrap();
+        let load = |tensors| rename_encoder(&path(file), tensors, &published());
+        assert!(load(whole.clone()).is_ok());
+        let is_dropped = |name: &str| {
+            name.contains("mask_token")
+                || name.starts_with("norm.")
+                || name.starts_with("layernorm.")
+        };
+        for name in whole.keys().filter(|name| !is_dropped(name)) {
+            let mut tensors = whole.clone();
+            tensors.remove(name);
+            let error = load(tensors).unwrap_err().to_string();
+            let stem = name.rsplit('.').next().unwrap();
+            assert!(error.contains("is missing"), "`{name}`: {error}");
+            assert!(error.contains(stem), "`{name}`: {error}");
+        }
+        let mut tensors = whole.clone();
+        let stranger = Tensor::zeros(7, DType::F32, &Device::Cpu).unwrap();
+        tensors.insert("adapter.weight".to_owned(), stranger);
+        let error = load(tensors).unwrap_err().to_string();
+        assert!(error.contains("`adapter.weight` of shape [7]"), "{error}");
+    }
+}
+
+#[test]
+fn an_old_pytorch_file_and_an_archive_without_tensors_are_told_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("encoder.pth");
+    std::fs::write(&file, b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.").unwrap();
+    let error = load_encoder(&file, &published()).unwrap_err().to_string();
+    assert!(error.contains("version 1.6 or newer"), "{error}");
+    let error = load_encoder(&path("golden/empty.pth"), &published()).unwrap_err();
+    assert!(error.to_string().contains("found none"), "{error}");
 }
 
 #[test]
 fn resize_is_bit_for_bit_that_of_pillow() {
-    for (name, expected) in golden("resize.safetensors") {
+    for (name, expected) in golden("independent/resize.safetensors") {
         let numbers: Vec<usize> = name
             .split('.')
             .map(|number| number.parse().unwrap())

@@ -1,8 +1,9 @@
 //! A decoded image to what the network sees: resized, cropped, normalised.
 //!
-//! The resize is bit for bit that of Pillow's `Image.resize(..., BILINEAR)` (a triangle filter
-//! widened by the scale, rounded to 8 bits between the passes), because published models were
-//! trained behind it. Only pixels that survive the crop are computed. Pure, and cheap to clone.
+//! The resize is bit for bit that of Pillow's `Image.resize(..., BILINEAR)` up to version 12 (a
+//! triangle filter widened by the scale, rounded to 8 bits between the passes, horizontally first),
+//! because published models were trained behind it. Version 13 takes tall images vertically first:
+//! a value may then differ by one. Only pixels that survive the crop are computed. Pure, and cheap to clone.
 
 use super::InputImage;
 use crate::domain::{MapFootprint, RgbImage};

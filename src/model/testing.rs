@@ -25,7 +25,7 @@ pub(crate) fn tiny_config(prior: PriorMode, amplification: Amplification) -> Mvm
     }
 }
 
-/// The same encoder as in `integration-tests/parity/generate.py`.
+/// The same encoder as in `integration-tests/parity/independent.py`.
 pub(crate) fn tiny_encoder(registers: usize) -> VitConfig {
     VitConfig {
         input_side: 28,
