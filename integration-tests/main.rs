@@ -10,6 +10,7 @@ mod demo;
 mod duplicates;
 mod every_part;
 mod kafka;
+mod model_fetch;
 mod operating;
 mod produce_and_tail;
 mod result_formats;

@@ -6,6 +6,7 @@ pub mod config;
 pub mod demo;
 pub mod eval;
 pub mod model;
+pub mod model_fetch;
 pub mod pretrain;
 pub mod produce;
 pub mod run;
@@ -54,16 +55,18 @@ pub enum Command {
     /// Check or show the settings.
     #[command(subcommand)]
     Config(config::ConfigCommand),
-    /// Look into model bundles.
+    /// Look into model bundles, fetch published encoders.
     #[command(subcommand)]
     Model(ModelCommand),
 }
 
-/// What to do with a model bundle.
+/// What to do with models.
 #[derive(Debug, Subcommand)]
 pub enum ModelCommand {
     /// Check a bundle and print what is in it.
     Inspect(model::InspectArguments),
+    /// Get a published DINOv2 encoder from the Hugging Face Hub.
+    Fetch(model_fetch::FetchArguments),
 }
 
 /// Exit code of a wrong configuration or usage; clap's own, too.
@@ -100,6 +103,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Model(ModelCommand::Inspect(arguments)) => model::inspect(&arguments),
+        Command::Model(ModelCommand::Fetch(arguments)) => model_fetch::fetch(&arguments),
     }
 }
 
