@@ -17,6 +17,7 @@ mod result_formats;
 mod security;
 mod shutdown;
 mod support;
+mod threads;
 mod timeouts;
 mod topics;
 mod two_instances;

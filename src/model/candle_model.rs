@@ -377,6 +377,40 @@ mod tests {
         assert!(error.contains("`4` images"), "{error}");
     }
 
+    /// How far the maps move when the weights are rounded to `dtype`: the largest change of a
+    /// value, in units of the root mean square of all.
+    fn change_by_rounding(bundle: &Bundle, dtype: DType) -> f32 {
+        let images = images(bundle, 3);
+        let mut rounded = bundle.clone();
+        for tensor in rounded.tensors.values_mut() {
+            let short = tensor.to_dtype(dtype).unwrap();
+            *tensor = short.to_dtype(DType::F32).unwrap();
+        }
+        let [exact, moved] = [bundle, &rounded].map(|bundle| {
+            let mut model = CandleModel::new(bundle, "cpu", 8).unwrap();
+            let maps = model.anomaly_maps(&images, &[3]).unwrap();
+            maps.into_iter()
+                .flat_map(|map| map.values)
+                .collect::<Vec<f32>>()
+        });
+        let squares: f32 = exact.iter().map(|value| value * value).sum();
+        let changes = exact.iter().zip(&moved).map(|(a, b)| (a - b).abs());
+        changes.fold(0., f32::max) / (squares / exact.len() as f32).sqrt()
+    }
+
+    /// Bundles are stored in f16 by default; bf16 ones are read too. All run in f32.
+    #[test]
+    fn weights_in_half_precision_move_a_map_within_the_stated_tolerance() {
+        let mut part = bundle();
+        part.manifest.architecture.amplification_scope = AmplificationScope::Part;
+        for bundle in [bundle(), part] {
+            let half = change_by_rounding(&bundle, DType::F16);
+            assert!(half > 0. && half < 2e-3, "f16: {half}");
+            let brain = change_by_rounding(&bundle, DType::BF16);
+            assert!(brain > half && brain < 2e-2, "bf16: {brain}");
+        }
+    }
+
     #[test]
     fn no_images_give_no_maps() {
         let mut model = CandleModel::new(&bundle(), "auto", 8).unwrap();
