@@ -7,7 +7,7 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, ValueEnum};
 use hf_hub::api::sync::ApiBuilder;
 use hf_hub::{Repo, RepoType};
@@ -114,10 +114,13 @@ fn download(arguments: &FetchArguments) -> anyhow::Result<PathBuf> {
         .build()
         .context("cannot set up the hub's client")?
         .repo(repository);
-    hub.get(FILE).with_context(|| {
-        format!(
-            "cannot fetch `{url}`; offline, get that file on another machine, place it here under \
-             any name, such as `{name}`, and train with `panoptes train --encoder {name}`",
+    let fetched = hub.get(FILE);
+    // The client's error says its cause itself.
+    fetched.map_err(|error| {
+        anyhow!(
+            "cannot fetch `{url}`: {error}; without a connection get that file on another machine, \
+             place it here under any name, such as `{name}`, and train with \
+             `panoptes train --encoder {name}`",
             url = hub.url(FILE),
             name = size.file_name(),
         )
