@@ -21,7 +21,14 @@ fn the_demo_accounts_for_every_part_and_writes_its_report() {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{printed}{errors}");
     assert!(started.elapsed() < PATIENCE, "took {:?}", started.elapsed());
-    for word in ["decision", "late", "duplicate", "decode", "missing"] {
+    for word in [
+        "decision",
+        "late",
+        "duplicate",
+        "decode",
+        "missing",
+        "parts a second",
+    ] {
         assert!(printed.contains(word), "`{word}` is not in: {printed}");
     }
     let report = std::fs::read_to_string(folder.path().join("report.html")).unwrap();

@@ -90,6 +90,9 @@ pub async fn run(arguments: DemoArguments) -> anyhow::Result<()> {
     running.await.context("the pipeline panicked")??;
 
     table::print(&parts, &account);
+    if let Some(rate) = account.parts_per_second() {
+        println!("\nscored {rate:.1} parts a second, the line's own pace included");
+    }
     let page = report::page(&parts, &account, started.elapsed());
     std::fs::write(&arguments.report, page)
         .with_context(|| format!("failed to write `{}`", arguments.report.display()))?;
