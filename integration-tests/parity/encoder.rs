@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use panoptes::model::Mode;
-use panoptes::model::vit::{Vit, VitConfig};
+use panoptes::model::vit::Vit;
 use panoptes::model::vit_weights::load_encoder;
 use panoptes::training::encoder_file::{EncoderChanges, read_encoder};
 
@@ -39,13 +39,15 @@ fn weights(folder: &Folder, settings: &EncoderSettings) -> HashMap<String, Tenso
     let changes = EncoderChanges {
         input_side: Some(config.input_side),
         targets: None,
+        // The one thing that no file tells.
+        position_interpolation: Some(config.position_interpolation),
     };
     let encoder = read_encoder(&path, &changes).unwrap();
-    // Which way positions are interpolated is the one thing that no file tells.
-    let told = VitConfig {
-        position_interpolation: config.position_interpolation,
-        ..encoder.config
-    };
-    assert_eq!(&told, config, "architecture of `{}`", path.display());
+    assert_eq!(
+        &encoder.config,
+        config,
+        "architecture of `{}`",
+        path.display()
+    );
     encoder.tensors
 }

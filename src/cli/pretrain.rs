@@ -163,7 +163,7 @@ pub fn run(arguments: &PretrainArguments) -> anyhow::Result<()> {
         Some(path) => {
             let changes = EncoderChanges {
                 input_side: Some(arguments.side),
-                targets: None,
+                ..EncoderChanges::default()
             };
             let encoder = read_encoder(path, &changes).context("cannot use the encoder")?;
             Some(encoder.at_its_grid().context("cannot use the encoder")?)

@@ -157,6 +157,7 @@ fn encoder(arguments: &TrainArguments, recipe: &Recipe) -> anyhow::Result<Encode
     let changes = EncoderChanges {
         input_side: recipe.input.side,
         targets: recipe.input.targets.clone(),
+        position_interpolation: recipe.input.position_interpolation,
     };
     Ok(read_encoder(&arguments.encoder, &changes)?)
 }

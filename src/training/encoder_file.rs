@@ -58,6 +58,8 @@ pub struct EncoderChanges {
     pub input_side: Option<usize>,
     /// Other target blocks.
     pub targets: Option<Vec<usize>>,
+    /// Another way to bring its position table to the input's grid.
+    pub position_interpolation: Option<PositionInterpolation>,
 }
 
 /// Writes a pretrained encoder.
@@ -91,6 +93,9 @@ pub fn read_encoder(path: &Path, changes: &EncoderChanges) -> Result<Encoder, Tr
     }
     if let Some(targets) = &changes.targets {
         config.targets.clone_from(targets);
+    }
+    if let Some(interpolation) = changes.position_interpolation {
+        config.position_interpolation = interpolation;
     }
     config.validate().map_err(|error| fault(path, error))?;
     if !is_own {
@@ -240,16 +245,19 @@ mod tests {
     }
 
     #[test]
-    fn fewer_targets_need_fewer_blocks() {
+    fn changes_of_the_architecture_are_taken_and_fewer_targets_need_fewer_blocks() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("encoder.safetensors");
         let tensors = config().tensors().initial_values(1, &Device::Cpu).unwrap();
         save_encoder(&path, &config(), &tensors.into_iter().collect()).unwrap();
         let changes = EncoderChanges {
             targets: Some(vec![0, 1]),
+            position_interpolation: Some(PositionInterpolation::Antialiased),
             ..EncoderChanges::default()
         };
         let read = read_encoder(&path, &changes).unwrap();
+        let expected = PositionInterpolation::Antialiased;
+        assert_eq!(read.config.position_interpolation, expected);
         assert!(
             read.tensors
                 .keys()

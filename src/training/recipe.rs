@@ -14,7 +14,7 @@ use super::optimiser::{OptimiserSettings, Schedule};
 use super::sampling::Sampling;
 use super::{TrainingError, at_least_one, share};
 use crate::model::mvmcad::{MvmcadConfig, PriorMode};
-use crate::model::vit::VitConfig;
+use crate::model::vit::{PositionInterpolation, VitConfig};
 
 /// Everything that decides what a run makes of its data.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -52,6 +52,10 @@ pub struct InputRecipe {
     /// Target blocks of the encoder, counted from 0; the encoder's own if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub targets: Option<Vec<usize>>,
+    /// How a position table of another grid is brought to the input's; the encoder's own way if
+    /// not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub position_interpolation: Option<PositionInterpolation>,
 }
 
 /// `[loss]`
@@ -459,8 +463,10 @@ mod tests {
             resize,
             map_side,
             targets,
+            position_interpolation,
         } = &recipe.input;
-        assert!(side.is_some() && resize.is_some() && map_side.is_some() && targets.is_some());
+        assert!(side.is_some() && resize.is_some() && map_side.is_some());
+        assert!(targets.is_some() && position_interpolation.is_some());
         let named = |table: &Table| table.keys().cloned().collect::<Vec<_>>();
         let written: Table = text.parse().unwrap();
         let mut all = Table::try_from(&recipe).unwrap();
