@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Runs every variant of variants.toml on every set with every seed, and prints the tables. See README.md."""
 import argparse
+import hashlib
 import json
 import os
 import pathlib
@@ -23,7 +24,7 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--encoder")
     parser.add_argument("--panoptes", default=str(ROOT / "target/release/panoptes"))
-    parser.add_argument("--sets", default="synthetic,imbalanced")
+    parser.add_argument("--sets", default="synthetic,imbalanced", help="`spindle` needs its --folder")
     parser.add_argument("--variants", default=",".join(PLAN["variants"]))
     parser.add_argument("--seeds", default=",".join(map(str, PLAN["budget"]["seeds"])))
     parser.add_argument("--folder", action="append", default=[], metavar="NAME=FOLDER")
@@ -36,6 +37,14 @@ def done():
     if not RESULTS.exists():
         return []
     return [json.loads(line) for line in RESULTS.read_text().splitlines()]
+
+
+def experiment(options, set_name, variant):
+    """What must be equal for two runs to be seeds of one experiment."""
+    code = (HERE / "dinomaly_anchor.py").read_bytes() if variant == "anchor" else b""
+    encoder = pathlib.Path(options.encoder).read_bytes()
+    plan = [PLAN["budget"] | {"seeds": []}, PLAN["sets"][set_name], PLAN["variants"][variant]]
+    return hashlib.sha256(json.dumps(plan).encode() + code + encoder).hexdigest()[:16]
 
 
 def quietly(command, log, **environment):
@@ -70,9 +79,10 @@ def prepared(options, name):
     plan = PLAN["sets"][name]
     if "parts_per_class" not in plan:
         sys.exit(f"set `{name}`: expected its folder as `--folder {name}=FOLDER`")
-    folder = WORK / name
-    if folder.exists():
+    folder, stamp = WORK / name, json.dumps(plan)
+    if folder.exists() and (folder / "plan.json").read_text() == stamp:
         return folder
+    shutil.rmtree(folder, ignore_errors=True)
     unfinished = WORK / f"{name}.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
@@ -82,6 +92,7 @@ def prepared(options, name):
         for part in sorted(images.iterdir())[counts[index % len(counts)] :]:
             shutil.rmtree(part)
     render(options, unfinished / "test", plan["side"], plan["test_parts_per_class"], TEST_SEED, 0.5)
+    (unfinished / "plan.json").write_text(stamp)
     unfinished.rename(folder)
     return folder
 
@@ -137,14 +148,18 @@ def measure(options, set_name, variant, seed):
     shutil.rmtree(run / "maps")
     shutil.rmtree(run / "model", ignore_errors=True)
     seconds = round(time.monotonic() - began)
-    return {"set": set_name, "variant": variant, "seed": seed, "seconds": seconds, "figures": found}
+    key = {"experiment": experiment(options, set_name, variant), "set": set_name, "variant": variant, "seed": seed}
+    return key | {"seconds": seconds, "figures": found}
 
 
 def table(results, set_name):
     """Mean of the seeds, and half the distance between the highest and the lowest."""
-    rows = {}
+    rows, newest = {}, {}
     for result in results:
         if result["set"] == set_name:
+            newest[result["variant"]] = result["experiment"]
+    for result in results:
+        if result["set"] == set_name and result["experiment"] == newest[result["variant"]]:
             rows.setdefault(result["variant"], []).append(result["figures"])
     if not rows:
         return ""
@@ -169,10 +184,10 @@ def main():
         for seed in map(int, options.seeds.split(",")):
             for variant in options.variants.split(","):
                 for set_name in options.sets.split(","):
-                    key = (set_name, variant, seed)
-                    if any((run["set"], run["variant"], run["seed"]) == key for run in done()):
+                    is_done = (experiment(options, set_name, variant), seed)
+                    if any((run["experiment"], run["seed"]) == is_done for run in done()):
                         continue
-                    result = measure(options, *key)
+                    result = measure(options, set_name, variant, seed)
                     with RESULTS.open("a") as file:
                         file.write(json.dumps(result) + "\n")
                     print(json.dumps(result), flush=True)

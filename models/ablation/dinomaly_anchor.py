@@ -15,7 +15,6 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from timm.layers import resample_abs_pos_embed
 from torch import nn
 
 sys.path.insert(0, os.environ["DINOMALY_DIR"])
@@ -44,11 +43,24 @@ def arguments():
     return parser.parse_args()
 
 
+def positions(table, grid):
+    """The table at another grid as Dinomaly's own encoders do it (and ours by default)."""
+    own, patches = table[:, :1], table[:, 1:]
+    old = int(patches.shape[1] ** 0.5)
+    if old != grid:
+        patches = patches.reshape(1, old, old, -1).permute(0, 3, 1, 2)
+        scale = (grid + 0.1) / old
+        patches = nn.functional.interpolate(patches, scale_factor=(scale, scale), mode="bicubic", antialias=False)
+        assert patches.shape[-2:] == (grid, grid)
+        patches = patches.permute(0, 2, 3, 1).flatten(1, 2)
+    return torch.cat([own, patches], 1)
+
+
 def encoder(path, side):
     model = timm.create_model("deit_tiny_patch16_224", pretrained=False, img_size=side)
     weights = {name: value.float() for name, value in load_file(path).items()}
     grid = side // PATCH
-    weights["pos_embed"] = resample_abs_pos_embed(weights["pos_embed"], [grid, grid])
+    weights["pos_embed"] = positions(weights["pos_embed"], grid)
     missing = model.load_state_dict(weights, strict=False).missing_keys
     assert all(name.startswith("head") for name in missing), missing
 
