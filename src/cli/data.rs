@@ -98,7 +98,8 @@ impl DataArguments {
         let views = || parts.iter().flat_map(|part| &part.views);
         ensure!(
             self.masks.is_some() || views().any(|view| view.is_labelled_defective),
-            "expected defective parts in `{}`, found none: name their masks with `--masks`",
+            "expected defective parts in `{}`, found none: where the layout is `folders`, their masks \
+             must be named",
             self.data.display()
         );
         Ok(parts)
@@ -313,7 +314,12 @@ mod tests {
         let (images, masks) = (folder.path().join("images"), folder.path().join("masks"));
         write(&images.join("bolt/p1/top.png"), 1);
         let error = flags(&images, &[]).labelled_parts(Split::Test);
-        assert!(error.unwrap_err().to_string().contains("`--masks`"));
+        assert!(
+            error
+                .unwrap_err()
+                .to_string()
+                .contains("their masks must be named")
+        );
         write(&masks.join("bolt/p1/top.png"), 1);
         let masks = masks.to_str().unwrap();
         let parts = flags(&images, &["--masks", masks]).labelled_parts(Split::Test);

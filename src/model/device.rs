@@ -18,14 +18,17 @@ pub enum DeviceError {
     },
 }
 
-/// Opens `cpu`, `cuda:N`, or with `auto` the first CUDA device if there is one, else the CPU.
+/// Opens `cpu`, `cuda:N`, or with `auto` the first CUDA device where the program was built for CUDA,
+/// else the CPU.
 ///
 /// # Errors
-/// When the name is unknown or the device is not there.
+/// When the name is unknown or the device is not there: a program that was built for a GPU does not
+/// work for days on the CPU because a driver is broken.
 pub fn open_device(name: &str) -> Result<Device, DeviceError> {
     match name {
         "cpu" => return Ok(Device::Cpu),
-        "auto" => return Ok(open_cuda("cuda:0", 0).unwrap_or(Device::Cpu)),
+        "auto" if candle_core::utils::cuda_is_available() => return open_cuda("cuda:0", 0),
+        "auto" => return Ok(Device::Cpu),
         _ => {}
     }
     let unknown = || DeviceError::Unknown(name.to_owned());

@@ -1,6 +1,7 @@
 //! Folders of images, `<class>/<part>/<view>.jpg`, with masks at the same relative paths below a
 //! root of their own, in any lossless format. `panoptes synth` writes such a set.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::layout::{Listing, no_parts};
@@ -12,7 +13,8 @@ use crate::training::TrainingError;
 ///
 /// # Errors
 /// When a folder cannot be read, there is no image at all, or masks are given and none belongs to
-/// an image: a mistyped folder must not turn defective parts into good ones.
+/// an image, or one of a part's masks to none of its images: a mistyped name must not turn
+/// defective parts into good ones.
 pub fn list_parts(root: &Path, masks: Option<&Path>) -> Result<Vec<PartFolder>, TrainingError> {
     let listing = list(root, masks)?;
     match listing.parts.is_empty() {
@@ -38,8 +40,41 @@ pub(super) fn list(root: &Path, masks: Option<&Path>) -> Result<Listing, Trainin
                 "expected masks at the relative paths of the images, found none",
             ))
         }
-        _ => Ok(listing),
+        Some(masks) => {
+            listing
+                .warnings
+                .extend(masks_without_parts(root, masks, &listing.parts)?);
+            Ok(listing)
+        }
+        None => Ok(listing),
     }
+}
+
+/// Tells of parts that have masks and no images: a part of another name, or a set that is larger
+/// than the one that is read.
+fn masks_without_parts(
+    root: &Path,
+    masks: &Path,
+    parts: &[PartFolder],
+) -> Result<Option<String>, TrainingError> {
+    let known: BTreeSet<(&str, &str)> = parts
+        .iter()
+        .map(|part| (part.class.as_str(), part.part.as_str()))
+        .collect();
+    let mut unknown = Vec::new();
+    for class in find_classes(masks)? {
+        for part in class.parts {
+            if !known.contains(&(class.class.as_str(), part.part.as_str())) {
+                unknown.push(format!("{}/{}", class.class, part.part));
+            }
+        }
+    }
+    Ok(unknown.first().map(|first| {
+        let (count, masks, root) = (unknown.len(), masks.display(), root.display());
+        format!(
+            "`{masks}` has masks of `{count}` parts without images in `{root}`, first `{first}`"
+        )
+    }))
 }
 
 fn with_masks(found: PartImages, masks: Option<&Path>) -> Result<PartFolder, TrainingError> {
@@ -48,6 +83,14 @@ fn with_masks(found: PartImages, masks: Option<&Path>) -> Result<PartFolder, Tra
         Some(folder) => find_masks(&folder)?,
         None => Vec::new(),
     };
+    let has_image = |mask: &&ImageFile| found.images.iter().any(|image| image.view == mask.view);
+    if let Some(stray) = masks.iter().find(|mask| !has_image(mask)) {
+        // Taken for no mask at all, it would turn a defective view into a good one.
+        let (class, part, view) = (&found.class, &found.part, &stray.view);
+        let message =
+            format!("expected an image of view `{view}` of part `{class}/{part}`, found none");
+        return Err(fault(&stray.path, message));
+    }
     let views = found.images.into_iter().map(|image| ViewFile {
         mask: masks
             .iter()
@@ -113,5 +156,15 @@ mod tests {
         write(&masks.join("bolt/p1/top.jpg"), 255);
         let error = list_parts(&images, Some(&masks)).unwrap_err().to_string();
         assert!(error.contains("lossless"), "{error}");
+        std::fs::remove_file(masks.join("bolt/p1/top.jpg")).unwrap();
+        write(&masks.join("bolt/p1/top.png"), 255);
+        let warnings = list(&images, Some(&masks)).unwrap().warnings;
+        assert!(warnings[0].contains("`1` parts") && warnings[0].contains("nut/p1"));
+        write(&masks.join("bolt/p1/top_mask.png"), 255);
+        let error = list_parts(&images, Some(&masks)).unwrap_err().to_string();
+        assert!(
+            error.contains("top_mask.png") && error.contains("bolt/p1"),
+            "{error}"
+        );
     }
 }

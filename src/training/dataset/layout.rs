@@ -176,6 +176,11 @@ impl DataSource {
                 (None, Layout::Folders) => self.nothing_fits(),
                 _ => no_parts(layout, listing.split),
             };
+            let reasons = listing
+                .warnings
+                .iter()
+                .map(|warning| format!("; {warning}"));
+            let message = message + &reasons.collect::<String>();
             return Err(fault(&self.root, message));
         }
         check_names(&self.root, &listing.parts)?;
