@@ -61,7 +61,8 @@ def random_ranking(count, levels):
 def area(points):
     """Points (false-alarm rate, overlap) from the highest threshold to the lowest."""
     points = numpy.array([point for point in points if point[0] < 0.3])
-    if len(points) == 0 or not points[-1, 0] > 0 or not numpy.isfinite(points).all():
+    # One false-alarm rate alone spans no area.
+    if len(points) == 0 or not numpy.isfinite(points).all() or points[0, 0] == points[-1, 0]:
         return None
     return float(trapezoid(points[:, 0] / points[-1, 0], points[:, 1]))
 
