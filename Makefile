@@ -5,7 +5,7 @@ SHELL := bash
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test-setup demo test parity check format clippy rules doc deny fuzz bench
+.PHONY: help setup test-setup parity-setup demo test parity check format clippy rules doc deny fuzz bench
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -18,6 +18,9 @@ test-setup:
 	@scripts/kafka-fetch
 	@scripts/python-fetch
 
+parity-setup:
+	@scripts/setup parity
+
 demo: setup ## Watch a simulated line: no Kafka, no data needed
 	$(CARGO) run --release --locked -- demo
 
@@ -25,7 +28,7 @@ test: test-setup ## Run all tests, those on a real Kafka included
 	$(CARGO) test --locked --no-fail-fast
 	target/python/bin/python -m unittest discover integration-tests/readers
 
-parity: setup ## Hold the model against timm, transformers, Dinomaly, ToST and INP-Former at full size
+parity: parity-setup ## Hold the model against timm, transformers, Dinomaly, ToST and INP-Former at full size
 	@scripts/parity
 
 check: format rules clippy test doc deny fuzz ## Run all that CI runs

@@ -1,5 +1,6 @@
-//! Time and memory of the pixel figures on a set of any size: smooth maps of 256 x 256 pixels are
-//! made on the fly and counted, 30 classes one after the other, as `panoptes eval` does.
+//! Time and memory of the figures on a set of any size: smooth maps of 256 x 256 pixels are made on
+//! the fly and counted, 30 classes one after the other, good parts apart from bad ones, as `panoptes
+//! eval` does. Parts have one view.
 //!
 //! `cargo bench --bench metrics -- --images 114585` is a set of Real-IAD's size. Making the maps is
 //! timed apart from counting them. The peak of memory (VmHWM) is what Linux says of this process.
@@ -7,7 +8,8 @@
 use std::time::{Duration, Instant};
 
 use panoptes::domain::AnomalyMap;
-use panoptes::evaluation::pixels::PixelSums;
+use panoptes::evaluation::figures::ClassSums;
+use panoptes::evaluation::measurement::{MeasuredPart, MeasuredView};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -52,22 +54,23 @@ fn main() -> Result<(), String> {
     let mut random = ChaCha8Rng::seed_from_u64(1);
     let (mut making, mut counting, mut reading) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
     for class in 0..classes {
-        let mut sums = PixelSums::default();
+        let mut sums = ClassSums::default();
         // The images that are left, spread over the classes that are left.
         for image in 0..images * (class + 1) / classes - images * class / classes {
             let start = Instant::now();
             let is_bad = image % 9 < 4;
             let (map, defect) = smooth_map(&mut random, is_bad);
+            let part = part(map, defect, is_bad);
             making += start.elapsed();
             let start = Instant::now();
-            let counted = sums.add(&map, &defect);
+            let counted = sums.add(&part, None);
             counted.map_err(|fault| fault.to_string())?;
             counting += start.elapsed();
         }
         let start = Instant::now();
-        let figures = sums.figures();
+        let figures = sums.figures().all.figures;
         reading += start.elapsed();
-        let auroc = figures.ranking.map(|ranking| ranking.auroc);
+        let auroc = figures.pixel.map(|ranking| ranking.auroc);
         println!(
             "class {class}: AUROC {:.4}, AUPRO {:.4}, peak {} MiB",
             auroc.unwrap_or(f64::NAN),
@@ -87,6 +90,21 @@ fn main() -> Result<(), String> {
         peak_mebibytes()
     );
     Ok(())
+}
+
+fn part(map: AnomalyMap, defect: Vec<bool>, is_anomalous: bool) -> MeasuredPart {
+    let view = MeasuredView {
+        view: "top".to_owned(),
+        score: map.values.iter().copied().fold(0.0, f32::max),
+        map,
+        defect,
+        is_anomalous,
+    };
+    MeasuredPart {
+        class: "class".to_owned(),
+        part: "part".to_owned(),
+        views: vec![view],
+    }
 }
 
 /// A grid of random distances, skewed as those of good images are, drawn out to the map's size; a

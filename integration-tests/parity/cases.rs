@@ -105,6 +105,8 @@ pub(crate) struct ResizeGoal {
 /// Where the cases lie.
 pub(crate) struct Folder {
     pub(crate) path: PathBuf,
+    /// Whether `PARITY_CASES` names it.
+    pub(crate) is_named: bool,
 }
 
 impl Folder {
@@ -113,8 +115,11 @@ impl Folder {
             env!("CARGO_MANIFEST_DIR"),
             "/integration-tests/parity/golden"
         );
-        let path = std::env::var_os("PARITY_CASES").map_or_else(|| kept.into(), PathBuf::from);
-        Self { path }
+        let named = std::env::var_os("PARITY_CASES");
+        Self {
+            is_named: named.is_some(),
+            path: named.map_or_else(|| kept.into(), PathBuf::from),
+        }
     }
 
     pub(crate) fn cases(&self) -> Vec<Case> {

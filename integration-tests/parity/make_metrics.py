@@ -1,4 +1,4 @@
-"""Writes metrics.json: what others' code makes of small random and degenerate scores and maps.
+"""Writes metrics.json, or the file that is named: what others' code makes of small random and degenerate scores and maps.
 
 AUROC, AP and F1 are scikit-learn's, with F1 guarded by 1e-7 as Dinomaly does. AUPRO is computed twice,
 and both must agree: by a plain reading of Dinomaly's protocol, and from adeval's port of MVTec's
@@ -7,13 +7,14 @@ interpolated point. So only its parts are used: its regions and their overlap ab
 pixels, and its trapezoids, at Dinomaly's 200 thresholds, without the points at 0.3 or above, and with the
 false-alarm rates divided by the largest.
 
-Needs what requirements.txt pins. Numbers are rounded so that f32 holds them and the file stays small; a
-figure that is not defined is null.
+Needs what requirements.txt pins. Numbers are rounded so that f32 holds them and the file stays small,
+figures to 12 digits so that it is the same file on any processor; a figure that is not defined is null.
 """
 
 import json
 import math
 import pathlib
+import sys
 import warnings
 
 import numpy
@@ -33,15 +34,19 @@ def short(values):
     return [float(str(value)) for value in numpy.float32(values).ravel()]
 
 
+def figure(value):
+    return None if value is None else round(float(value), 12)
+
+
 def ranking_figures(labels, scores):
     if labels.min() == labels.max():
         return {"auroc": None, "average_precision": None, "best_f1": None}
     precision, recall, _ = precision_recall_curve(labels, scores)
     f1 = 2 * precision * recall / (precision + recall + 1e-7)
     return {
-        "auroc": float(roc_auc_score(labels, scores)),
-        "average_precision": float(average_precision_score(labels, scores)),
-        "best_f1": float(f1[:-1].max()),
+        "auroc": figure(roc_auc_score(labels, scores)),
+        "average_precision": figure(average_precision_score(labels, scores)),
+        "best_f1": figure(f1[:-1].max()),
     }
 
 
@@ -61,7 +66,8 @@ def random_ranking(count, levels):
 def area(points):
     """Points (false-alarm rate, overlap) from the highest threshold to the lowest."""
     points = numpy.array([point for point in points if point[0] < 0.3])
-    if len(points) == 0 or not points[-1, 0] > 0 or not numpy.isfinite(points).all():
+    # One false-alarm rate alone spans no area.
+    if len(points) == 0 or not numpy.isfinite(points).all() or points[0, 0] == points[-1, 0]:
         return None
     return float(trapezoid(points[:, 0] / points[-1, 0], points[:, 1]))
 
@@ -101,7 +107,7 @@ def overlap(name, maps, masks, digits=4):
     plain, theirs = plain_aupro(maps, masks), adeval_aupro(maps, masks)
     assert plain == theirs or abs(plain - theirs) < 1e-12, (name, plain, theirs)
     images = [{"map": short(m), "mask": mask.ravel().tolist()} for m, mask in zip(maps, masks)]
-    case = {"name": name, "width": maps.shape[2], "images": images, "aupro": theirs}
+    case = {"name": name, "width": maps.shape[2], "images": images, "aupro": figure(theirs)}
     return case | ranking_figures(masks.ravel(), maps.ravel())
 
 
@@ -158,5 +164,5 @@ golden = {
     "overlap": [random_overlap(3, 9, 11, 4), random_overlap(2, 12, 8, 4), random_overlap(3, 8, 8, 1)]
     + degenerate(),
 }
-path = pathlib.Path(__file__).with_name("metrics.json")
+path = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).with_name("metrics.json"))
 path.write_text(json.dumps(golden, separators=(",", ":")) + "\n")

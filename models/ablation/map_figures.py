@@ -26,7 +26,7 @@ def view_score(anomaly_map):
 
 
 def aupro(maps, masks):
-    """`[views, height, width]` each; nan without a region or without a point below the limit."""
+    """`[views, height, width]` each; nan without a region or without two false-alarm rates below the limit."""
     low, high = maps.min(), maps.max()
     if low == high:
         return float("nan")
@@ -47,7 +47,7 @@ def aupro(maps, masks):
     alarms = np.cumsum(good[::-1])[:-1] / good.sum()
     found = np.cumsum(overlap[::-1])[:-1] / regions
     below = alarms < LIMIT
-    if below.sum() < 2 or alarms[below].max() <= 0:
+    if len(np.unique(alarms[below])) < 2:
         return float("nan")
     return float(np.trapezoid(found[below], alarms[below] / alarms[below].max()))
 

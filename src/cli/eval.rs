@@ -45,8 +45,8 @@ pub struct EvalArguments {
     /// `--format`
     #[arg(long, value_name = "FILE")]
     pub table: Option<PathBuf>,
-    /// Table with columns `part` and `defect`, as `synth` writes it: also print the figures of
-    /// each kind of defect against all good parts
+    /// Table with columns `part` and `defect`, and `class` where classes share part names, as
+    /// `synth` writes it: also print the figures of each kind of defect against all good parts
     #[arg(long, value_name = "FILE")]
     pub kinds: Option<PathBuf>,
 }
@@ -114,17 +114,12 @@ fn measure_classes(
     arguments: &EvalArguments,
     bundle: &Bundle,
     listed: Vec<PartFolder>,
-    kinds: &BTreeMap<String, String>,
+    kinds: &Kinds,
 ) -> anyhow::Result<(BTreeMap<String, ClassFigures>, Vec<ScoredPart>)> {
     let mut measurement = Measurement::new(bundle, &arguments.device, listed.len())?;
     let mut parts = Vec::with_capacity(listed.len());
-    let kind = |part: &PartFolder| {
-        kinds
-            .get(&part.part)
-            .filter(|kind| !kind.is_empty())
-            .cloned()
-    };
-    let classes = by_class(listed, kind, |folder| {
+    let kind_of = |part: &PartFolder| kinds.of(&part.class, &part.part).map(str::to_owned);
+    let classes = by_class(listed, kind_of, |folder| {
         let part = measurement.measure(folder)?;
         if let Some(folder) = &arguments.maps {
             write_maps(folder, &part)?;
@@ -225,30 +220,49 @@ fn scores(parts: &[ScoredPart]) -> String {
     text
 }
 
-/// The kind of each part's defect, from a table with the columns `part` and `defect`.
-fn read_kinds(truth: &Path) -> anyhow::Result<BTreeMap<String, String>> {
-    let text = std::fs::read_to_string(truth)
-        .with_context(|| format!("cannot read `{}`", truth.display()))?;
-    kinds_by_part(&text)
-        .with_context(|| format!("`{}` has no columns `part` and `defect`", truth.display()))
+/// Which kind of defect each part has.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Kinds {
+    /// By class and part; all under the class none, if the table does not tell classes apart.
+    by_part: BTreeMap<(Option<String>, String), String>,
+    has_classes: bool,
 }
 
-fn kinds_by_part(text: &str) -> Option<BTreeMap<String, String>> {
-    let mut lines = text.lines();
-    let header: Vec<&str> = lines.next()?.split(',').collect();
-    let part = header.iter().position(|name| *name == "part")?;
-    let defect = header.iter().position(|name| *name == "defect")?;
-    Some(
-        lines
-            .filter_map(|line| {
-                let fields: Vec<&str> = line.split(',').collect();
-                Some((
-                    fields.get(part)?.to_string(),
-                    fields.get(defect)?.to_string(),
-                ))
-            })
-            .collect(),
-    )
+impl Kinds {
+    /// Reads a table with the columns `part` and `defect`, and maybe `class`; none without them.
+    fn parse(text: &str) -> Option<Self> {
+        let mut lines = text.lines();
+        let header: Vec<&str> = lines.next()?.split(',').collect();
+        let column = |wanted: &str| header.iter().position(|name| *name == wanted);
+        let (part, defect, class) = (column("part")?, column("defect")?, column("class"));
+        let by_part = lines.filter_map(|line| {
+            let fields: Vec<&str> = line.split(',').collect();
+            let field = |column: usize| fields.get(column).map(|field| (*field).to_owned());
+            let class = match class {
+                Some(class) => Some(field(class)?),
+                None => None,
+            };
+            Some(((class, field(part)?), field(defect)?))
+        });
+        Some(Self {
+            by_part: by_part.collect(),
+            has_classes: class.is_some(),
+        })
+    }
+
+    /// The kind of a part's defect, if it has one and the table says which.
+    fn of(&self, class: &str, part: &str) -> Option<&str> {
+        let class = self.has_classes.then(|| class.to_owned());
+        let kind = self.by_part.get(&(class, part.to_owned()))?;
+        (!kind.is_empty()).then_some(kind)
+    }
+}
+
+fn read_kinds(truth: &Path) -> anyhow::Result<Kinds> {
+    let text = std::fs::read_to_string(truth)
+        .with_context(|| format!("cannot read `{}`", truth.display()))?;
+    Kinds::parse(&text)
+        .with_context(|| format!("`{}` has no columns `part` and `defect`", truth.display()))
 }
 
 /// What each class's threshold gets wrong.

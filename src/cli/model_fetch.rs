@@ -1,20 +1,22 @@
 //! `panoptes model fetch`: a published encoder from the Hugging Face Hub, checked before use.
 //!
-//! The hub's cache, endpoint, token and proxy are those of its other clients (`HF_HOME`,
-//! `HF_ENDPOINT`, `HTTPS_PROXY`). Without a connection it says how to place the file by hand.
+//! The hub's cache, endpoint, token and proxy are those of its other clients: `HF_HOME`,
+//! `HF_ENDPOINT`, `HF_TOKEN` (else the file `token` in `HF_HOME`) and `HTTPS_PROXY`. Without a
+//! connection it says how to place the file by hand.
 
+use std::env;
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, ValueEnum};
 use hf_hub::api::sync::ApiBuilder;
 use hf_hub::{Repo, RepoType};
-use sha2::{Digest as _, Sha256};
 
+use crate::model::bundle::sha256;
 use crate::model::vit::VitConfig;
 use crate::training::encoder_file::{EncoderChanges, read_encoder};
+use crate::whole_file;
 
 /// The file of a repository that is fetched.
 const FILE: &str = "model.safetensors";
@@ -81,11 +83,12 @@ impl EncoderSize {
 pub fn fetch(arguments: &FetchArguments) -> anyhow::Result<()> {
     let cached = download(arguments)?;
     let config = check(&cached, arguments.size)?;
+    let bytes = fs::read(&cached).with_context(|| format!("cannot read `{}`", cached.display()))?;
     let path = match &arguments.output {
         None => cached,
-        Some(folder) => copy(&cached, folder, &arguments.size.file_name())?,
+        Some(folder) => save(&bytes, folder, &arguments.size.file_name())?,
     };
-    let hash = sha256(&path).with_context(|| format!("cannot read `{}`", path.display()))?;
+    let hash = sha256(&bytes);
     let VitConfig {
         patch,
         width,
@@ -110,7 +113,12 @@ fn download(arguments: &FetchArguments) -> anyhow::Result<PathBuf> {
         RepoType::Model,
         revision.clone(),
     );
-    let hub = ApiBuilder::from_env()
+    let mut client = ApiBuilder::from_env();
+    // The crate itself reads the token's file alone.
+    if let Some(token) = env::var("HF_TOKEN").ok().filter(|token| !token.is_empty()) {
+        client = client.with_token(Some(token));
+    }
+    let hub = client
         .build()
         .context("cannot set up the hub's client")?
         .repo(repository);
@@ -144,24 +152,10 @@ fn check(path: &Path, size: EncoderSize) -> anyhow::Result<VitConfig> {
     Ok(config)
 }
 
-/// Copies beside the goal and renames, so that nobody reads half of it.
-fn copy(from: &Path, folder: &Path, name: &str) -> anyhow::Result<PathBuf> {
+fn save(bytes: &[u8], folder: &Path, name: &str) -> anyhow::Result<PathBuf> {
     let path = folder.join(name);
-    let beside = path.with_extension("partial");
     fs::create_dir_all(folder)
-        .and_then(|()| fs::copy(from, &beside))
-        .and_then(|_| fs::rename(&beside, &path))
+        .and_then(|()| whole_file::replace(&path, bytes))
         .with_context(|| format!("cannot write `{}`", path.display()))?;
     Ok(path)
-}
-
-fn sha256(path: &Path) -> std::io::Result<String> {
-    let mut hasher = Sha256::new();
-    std::io::copy(&mut fs::File::open(path)?, &mut hasher)?;
-    hasher.flush()?;
-    Ok(hasher
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect())
 }

@@ -36,12 +36,14 @@ pub struct MeasuredPart {
 }
 
 impl MeasuredPart {
-    /// The highest view score.
+    /// [`ScoredPart::score`].
     pub fn score(&self) -> f32 {
-        self.views
-            .iter()
-            .map(|view| view.score)
-            .fold(f32::NEG_INFINITY, f32::max)
+        self.scores().score()
+    }
+
+    /// [`ScoredPart::is_anomalous`].
+    pub fn is_anomalous(&self) -> bool {
+        self.scores().is_anomalous()
     }
 
     /// The mean of the highest hundredth of the pixels of all its views.
@@ -51,11 +53,6 @@ impl MeasuredPart {
     pub fn pooled_score(&self) -> Result<f32, MeasurementError> {
         let maps = self.views.iter().map(|view| &view.map);
         pooled_score(maps).map_err(|fault| self.fault("", fault))
-    }
-
-    /// Whether a view shows a defect.
-    pub fn is_anomalous(&self) -> bool {
-        self.views.iter().any(|view| view.is_anomalous)
     }
 
     /// The part without its maps.

@@ -56,15 +56,19 @@ impl OverlapCurve {
         low + k as f64 * (high - low) / THRESHOLDS as f64
     }
 
-    /// The area; none without defects, without good pixels, when all values are equal, or when no
-    /// threshold lets through more than none and less than 30 % of the good pixels.
+    /// The area; none without defects, without good pixels, when all values are equal, or when the
+    /// thresholds let through fewer than two different shares of good pixels below 30 %: a point
+    /// alone has no area.
     pub(super) fn area(&self) -> Option<f64> {
         if self.range.0 >= self.range.1 || self.good_pixels == 0 || self.whole == 0.0 {
             return None;
         }
         let points = || self.points.iter().take_while(|point| point.0 < LIMIT);
-        let widest = points().last().map(|point| point.0);
-        let widest = widest.filter(|rate| *rate > 0.0)?;
+        let narrowest = points().next()?.0;
+        let widest = points().last()?.0;
+        if narrowest >= widest {
+            return None;
+        }
         let trapezoids = points()
             .zip(points().skip(1))
             .map(|(a, b)| (b.0 - a.0) / widest * 0.5 * (a.1 + b.1));

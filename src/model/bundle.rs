@@ -249,7 +249,8 @@ impl Bundle {
     ///
     /// `model.toml` names its weights, and weights in use are never overwritten: new ones get a
     /// name of their own, then `model.toml` is replaced, then the old ones are removed. So a crash
-    /// or a full disk leaves the old bundle or the new one, never a mixture.
+    /// or a full disk leaves the old bundle or the new one, never a mixture. A `model.toml` that
+    /// this version cannot read may name any weights: what lies there stays.
     ///
     /// # Errors
     /// When the description or a tensor is not fit for loading, or a file cannot be written.
@@ -280,7 +281,8 @@ impl Bundle {
         })?;
         let old = read_manifest(folder).ok().map(|manifest| manifest.weights);
         let mut manifest = manifest.clone();
-        manifest.weights = new_weights(old.as_ref(), sha256(&bytes));
+        let is_unknown = old.is_none() && manifest_path.exists();
+        manifest.weights = new_weights(old.as_ref(), is_unknown, sha256(&bytes));
         fs::create_dir_all(folder).map_err(|source| BundleError::File {
             path: folder.to_owned(),
             source,
@@ -295,13 +297,15 @@ impl Bundle {
     }
 }
 
-/// The entry of weights with this hash, beside the old ones if those are others.
-fn new_weights(old: Option<&WeightsEntry>, sha256: String) -> WeightsEntry {
-    let file = match old {
-        Some(old) if old.file == WEIGHTS_FILE && old.sha256 != sha256 => {
-            format!("model-{}.safetensors", &sha256[..12])
-        }
-        _ => WEIGHTS_FILE.to_owned(),
+/// The entry of weights with this hash, beside the old ones if those are others or may be.
+fn new_weights(old: Option<&WeightsEntry>, is_unknown: bool, sha256: String) -> WeightsEntry {
+    let is_taken = match old {
+        Some(old) => old.file == WEIGHTS_FILE && old.sha256 != sha256,
+        None => is_unknown,
+    };
+    let file = match is_taken {
+        true => format!("model-{}.safetensors", &sha256[..12]),
+        false => WEIGHTS_FILE.to_owned(),
     };
     WeightsEntry { file, sha256 }
 }
@@ -406,7 +410,8 @@ fn serialise(tensors: &HashMap<String, Tensor>, precision: Precision) -> Result<
     safetensors::serialize(stored, None).map_err(|error| error.to_string())
 }
 
-fn sha256(bytes: &[u8]) -> String {
+/// The SHA-256 of a file's bytes, as bundles write it: lowercase hexadecimal digits.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes)
         .iter()
         .map(|byte| format!("{byte:02x}"))

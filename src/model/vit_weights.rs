@@ -72,13 +72,15 @@ fn unreadable(path: &Path, error: &candle_core::Error) -> EncoderWeightsError {
     }
 }
 
-/// Every tensor of a file: PyTorch's, which is a ZIP archive, or safetensors. What it is told by its
-/// first bytes, since people name weights as they like.
+/// Every tensor of a file: PyTorch's, which is a ZIP archive, or safetensors. What it is, is told by
+/// its first bytes, since people name weights as they like.
 pub(crate) fn read_tensors(path: &Path) -> candle_core::Result<HashMap<String, Tensor>> {
-    let mut first = [0; 4];
-    std::fs::File::open(path)?.read_exact(&mut first)?;
-    match first {
-        [b'P', b'K', 3, 4] => read_archive(path),
+    let mut first = Vec::with_capacity(9);
+    std::fs::File::open(path)?.take(9).read_to_end(&mut first)?;
+    match first.as_slice() {
+        // Safetensors: eight bytes of the header's length, which may be any, and the header.
+        [_, _, _, _, _, _, _, _, b'{'] => candle_core::safetensors::load(path, &Device::Cpu),
+        [b'P', b'K', 3, 4, ..] => read_archive(path),
         // A pickle's first bytes. Before version 1.6 PyTorch wrote several, one behind the other.
         [0x80, 1..=5, ..] => candle_core::bail!(
             "expected safetensors or a PyTorch file of version 1.6 or newer, found an older one; \
@@ -309,4 +311,24 @@ fn is_of_no_use(name: &str, config: &VitConfig) -> bool {
         .or_else(|| name.strip_prefix("encoder.layer."));
     let index = block.and_then(|rest| rest.split('.').next()?.parse::<usize>().ok());
     index.is_some_and(|index| (config.used_depth()..config.depth).contains(&index))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_whose_length_begins_as_a_pickle_is_still_safetensors() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for second in 1..=5 {
+            let length = u64::from_le_bytes([0x80, second, 0, 0, 0, 0, 0, 0]) as usize;
+            let header = r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
+            let mut bytes = (length as u64).to_le_bytes().to_vec();
+            bytes.extend(format!("{header:length$}").bytes());
+            bytes.extend(2.5f32.to_le_bytes());
+            std::fs::write(file.path(), bytes).unwrap();
+            let tensors = read_tensors(file.path()).unwrap();
+            assert_eq!(tensors["a"].to_vec1::<f32>().unwrap(), [2.5]);
+        }
+    }
 }

@@ -38,12 +38,12 @@ fn labelled_folder() -> TempDir {
     .unwrap();
     let mut random = ChaCha8Rng::seed_from_u64(2);
     let mut truth = String::from("class,part,defect\n");
-    for class in ["nut", "bolt"] {
+    for (class, kinds) in [("nut", ["dent", "crack"]), ("bolt", ["crack", "scratch"])] {
         for (part, kind) in [
             ("a", ""),
-            ("b", "dent"),
+            ("b", kinds[0]),
             ("c", ""),
-            ("d", "crack"),
+            ("d", kinds[1]),
             ("e", ""),
         ] {
             truth.push_str(&format!("{class},{part},{kind}\n"));
@@ -101,8 +101,15 @@ fn a_labelled_folder_becomes_figures_scores_and_maps() {
         let maps = safetensors::SafeTensors::deserialize(&maps).unwrap();
         assert_eq!(maps.tensor("left").unwrap().shape(), [20, 20]);
     }
-    assert_eq!(report["kinds"]["dent"]["parts"], 8);
-    assert_eq!(report["kinds"]["crack"]["bad"], 2);
+    // Equal part names of the classes have other kinds.
+    for (kind, parts, bad) in [("dent", 4, 1), ("crack", 8, 2), ("scratch", 4, 1)] {
+        let figures = &report["kinds"][kind];
+        assert_eq!(
+            (&figures["parts"], &figures["bad"]),
+            (&parts.into(), &bad.into()),
+            "{kind}"
+        );
+    }
     let scores = std::fs::read_to_string(folder.path().join("scores.csv")).unwrap();
     assert_eq!(scores.lines().count(), 1 + 20);
     assert_eq!(scores.matches(",top,").count(), 10);
@@ -169,9 +176,14 @@ fn a_file_name_says_how_the_table_is_written() {
 
 #[test]
 fn kinds_are_read_by_the_names_of_their_columns() {
-    let text = "class,part,defect\nbolt,p1,dent\nbolt,p2,\n";
-    let kinds = kinds_by_part(text).unwrap();
-    assert_eq!(kinds["p1"], "dent");
-    assert_eq!(kinds["p2"], "");
-    assert!(kinds_by_part("class,part\n").is_none());
+    let kinds = Kinds::parse("defect,part\ndent,p1\n,p2\n").unwrap();
+    for class in ["bolt", "nut"] {
+        assert_eq!(kinds.of(class, "p1"), Some("dent"));
+        assert_eq!(kinds.of(class, "p2"), None);
+    }
+    let kinds = Kinds::parse("class,part,defect\nbolt,p1,dent\nnut,p1,crack\n").unwrap();
+    assert_eq!(kinds.of("bolt", "p1"), Some("dent"));
+    assert_eq!(kinds.of("nut", "p1"), Some("crack"));
+    assert_eq!(kinds.of("gear", "p1"), None);
+    assert_eq!(Kinds::parse("class,part\n"), None);
 }

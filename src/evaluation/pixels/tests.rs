@@ -60,12 +60,12 @@ fn plain_aupro(images: &[Labelled]) -> Option<f64> {
         points.push((alarms / good, overlap));
     }
     points.retain(|point| point.0 < 0.3);
-    let widest = points.last()?.0;
+    let (narrowest, widest) = (points.first()?.0, points.last()?.0);
     let pairs = points.windows(2);
     let area: f64 = pairs
         .map(|pair| (pair[1].0 - pair[0].0) / widest * (pair[0].1 + pair[1].1) / 2.0)
         .sum();
-    (high > low && area.is_finite() && widest > 0.0).then_some(area)
+    (high > low && area.is_finite() && widest > narrowest).then_some(area)
 }
 
 fn numbers(value: &Value) -> Vec<f32> {
@@ -125,6 +125,10 @@ fn good_views_alone_and_equal_values_have_no_overlap() {
     let figures = sums(&[equal]).figures();
     assert_eq!(figures.ranking.unwrap().auroc, 0.5);
     assert_eq!(figures.aupro, None);
+    // Two values: every threshold lets through the same fifth of the good pixels.
+    let two = map(2, &[1.0, 1.0, 0.0, 0.0, 0.0, 0.0]);
+    let two = (two, vec![true, false, false, false, false, false]);
+    assert_eq!(sums(&[two]).figures().aupro, None);
     let single = (map(1, &[0.5]), vec![true]);
     assert_eq!(sums(&[single]).figures(), PixelFigures::default());
     assert_eq!(sums(&[]).figures(), PixelFigures::default());

@@ -99,6 +99,23 @@ fn weights_in_use_stay_until_the_description_names_others() {
 }
 
 #[test]
+fn weights_of_a_description_that_cannot_be_read_stay() {
+    let (folder, manifest, _) = saved();
+    let other = lively_weights(&manifest.architecture, 2);
+    edit(folder.path(), "format = 1", "format = 2");
+    let blocked = folder.path().join("model.toml.unfinished");
+    fs::create_dir(&blocked).unwrap();
+    Bundle::save(folder.path(), &manifest, &other, Precision::Single).unwrap_err();
+    edit(folder.path(), "format = 2", "format = 1");
+    assert_eq!(Bundle::load(folder.path()).unwrap().manifest, manifest);
+    edit(folder.path(), "format = 1", "format = 2");
+    fs::remove_dir(&blocked).unwrap();
+    let replaced = Bundle::save(folder.path(), &manifest, &other, Precision::Single).unwrap();
+    assert_ne!(replaced.weights.file, manifest.weights.file);
+    assert_eq!(Bundle::load(folder.path()).unwrap().manifest, replaced);
+}
+
+#[test]
 fn one_changed_byte_of_the_weights_is_found() {
     let (folder, manifest, _) = saved();
     let path = folder.path().join(WEIGHTS_FILE);
