@@ -55,6 +55,7 @@ fn arguments(root: &Path, more: &[&str]) -> TrainArguments {
     words.extend(["--output", &output, "--masks", &masks, "--device", "cpu"]);
     for change in [
         "run.iterations=30",
+        "optimiser.warm_up=5",
         "run.batch=4",
         "network.decoder_depth=2",
     ] {

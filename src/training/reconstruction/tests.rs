@@ -41,7 +41,7 @@ fn settings(prior: PriorMode, iterations: u64) -> ReconstructionSettings {
     recipe.run.iterations = iterations;
     recipe.run.batch = 6;
     recipe.run.seed = 3;
-    recipe.optimiser.warm_up = 4;
+    recipe.optimiser.warm_up = 4.min(iterations - 1);
     ReconstructionSettings {
         architecture: architecture(prior),
         recipe,
