@@ -60,7 +60,7 @@ pub struct TrainArguments {
     /// `cpu`, `cuda:0`, or `auto`
     #[arg(long, default_value = "auto")]
     pub device: String,
-    /// Threads that share the batch on the CPU
+    /// Threads that share the batch on the CPU; a GPU is fed by one whatever is asked
     #[arg(long, default_value_t = 2)]
     pub threads: usize,
     /// Memory for the encoder's features; where they do not fit, they are computed in each iteration

@@ -32,7 +32,7 @@ pub struct ReconstructionSettings {
     pub architecture: MvmcadConfig,
     /// What decides the result.
     pub recipe: Recipe,
-    /// Threads that share the batch on the CPU; other devices are fed by one.
+    /// Threads that share the batch on the CPU; other devices are fed by the caller's alone.
     pub threads: usize,
     /// Memory for the encoder's features on the device, in bytes; where they do not fit, each
     /// iteration computes its own anew.
@@ -101,13 +101,6 @@ impl ReconstructionSettings {
         match self.architecture.prior {
             PriorMode::Off => self.recipe.run.micro_batch,
             _ => usize::MAX,
-        }
-    }
-
-    fn threads_on(&self, device: &Device) -> usize {
-        match device.is_cpu() {
-            true => self.threads,
-            false => 1,
         }
     }
 

@@ -109,7 +109,7 @@ impl<'a> Features<'a> {
             })
             .collect();
         let mut kept = Vec::with_capacity(images.len());
-        for chunk in run_in_order(settings.threads_on(builders.device), jobs)? {
+        for chunk in run_in_order(builders.device, settings.threads, jobs)? {
             kept.extend(chunk.ok_or(TrainingError::InterruptedEarly)?);
         }
         bar.finish_and_clear();
