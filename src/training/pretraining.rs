@@ -204,7 +204,7 @@ pub fn pretrain(
         },
         settings: settings.run_settings(given, first)?,
         checkpoint: &settings.checkpoint,
-        images: settings.batch,
+        images: settings.batch as f64,
         details: &["altered", "pixels"],
         validate_every: 0,
         keep_best: false,
