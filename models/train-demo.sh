@@ -20,6 +20,8 @@ $panoptes synth --out "$work/test" --parts-per-class 28 --seed 90000 --defective
 # One thread for each half of a batch: more of them only wait for each other. Freed tensors are kept
 # for the next iteration instead of given back to the system.
 export RAYON_NUM_THREADS=1 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184
+# Checkpoints of an earlier run that was stopped are no part of this one.
+rm -f "$work/encoder.ckpt" "$work/train.ckpt"
 $panoptes pretrain --output "$work/encoder.safetensors" --images "$work/train/images" \
     --images-share 0.92 --iterations 12000 --checkpoint "$work/encoder.ckpt" --checkpoint-every 500
 # Without a bundle to protect there, the new weights get their usual name.

@@ -14,7 +14,8 @@ pub(super) struct Interrupts {
 }
 
 impl Interrupts {
-    /// The first signal asks to stop, a second one ends the process at once.
+    /// The first signal asks to stop; one after such a request, whoever made it, ends the process
+    /// at once.
     ///
     /// # Errors
     /// When the system gives no thread or no signals.
@@ -54,7 +55,7 @@ async fn obey(stop: StopRequest, mut terminate: Signal, mut interrupt: Signal) {
             _ = interrupt.recv() => {}
         }
         if stop.is_requested() {
-            eprintln!("second signal: leaving at once");
+            eprintln!("leaving at once");
             std::process::exit(1);
         }
         stop.request();

@@ -2,6 +2,7 @@
 //! person reads.
 
 pub mod calibrate;
+mod checkpoints;
 pub mod config;
 pub mod data;
 pub mod demo;

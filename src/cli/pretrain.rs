@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 
+use super::checkpoints;
 use super::data::ReadingArguments;
 use super::interrupts::{Interrupts, explain};
 use crate::model::vit::{PositionInterpolation, VitConfig};
@@ -86,7 +87,7 @@ pub struct PretrainArguments {
 /// Where and how often a run keeps its state.
 #[derive(Args, Clone, Debug)]
 pub struct CheckpointArguments {
-    /// File to keep checkpoints in
+    /// File to keep checkpoints in; it stays there at the end
     #[arg(id = "checkpoint_file", long = "checkpoint", value_name = "FILE")]
     pub file: Option<PathBuf>,
     /// Iterations between checkpoints
@@ -158,6 +159,7 @@ impl PretrainArguments {
 /// When the images, the settings, the checkpoint or the device are at fault.
 pub fn run(arguments: &PretrainArguments) -> anyhow::Result<()> {
     let mut settings = arguments.settings();
+    checkpoints::check(&settings.checkpoint)?;
     let first = match &arguments.init {
         None => None,
         Some(path) => {
@@ -184,8 +186,52 @@ pub fn run(arguments: &PretrainArguments) -> anyhow::Result<()> {
     let tensors = pretrain(&settings, &given, first.as_ref(), &Device::Cpu, |_, _| {})
         .map_err(explain)
         .context("pretraining failed")?;
+    // What is left is quickly done: a signal from here on ends the process.
+    settings.checkpoint.stop.request();
     save_encoder(&arguments.output, &settings.encoder, &tensors)
         .context("cannot keep the encoder")?;
     println!("wrote {}", arguments.output.display());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    #[test]
+    fn a_checkpoint_is_neither_overwritten_nor_made_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("run.safetensors");
+        let (name, output) = (file.display().to_string(), folder.path().join("encoder"));
+        let output = output.display().to_string();
+        let error = |more: &[&str]| {
+            let words = [
+                "panoptes",
+                "pretrain",
+                "--output",
+                &output,
+                "--checkpoint",
+                &name,
+            ];
+            match Cli::parse_from([&words, more].concat()).command {
+                Command::Pretrain(arguments) => run(&arguments).unwrap_err().to_string(),
+                other => panic!("expected `pretrain`, found {other:?}"),
+            }
+        };
+        let missing = error(&["--resume"]);
+        assert!(
+            missing.contains("no checkpoint") && missing.contains(&name),
+            "{missing}"
+        );
+        std::fs::write(&file, "hours of work").unwrap();
+        let there = error(&[]);
+        assert!(
+            there.contains("`--resume`") && there.contains(&name),
+            "{there}"
+        );
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "hours of work");
+    }
 }

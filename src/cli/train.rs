@@ -9,12 +9,14 @@ use anyhow::Context as _;
 use bytesize::ByteSize;
 use clap::Args;
 
+use super::checkpoints;
 use super::data::{DataArguments, ReadingArguments};
 use super::interrupts::{Interrupts, explain};
 use crate::domain::ModelIdentity;
 use crate::evaluation::validation::LabelledParts;
 use crate::model::bundle::{Bundle, Manifest, Precision};
 use crate::model::device::open_device;
+use crate::model::mvmcad::MvmcadConfig;
 use crate::model::preprocess::Normalisation;
 use crate::training::dataset::{PartFolder, Split};
 use crate::training::encoder_file::{Encoder, EncoderChanges, read_encoder};
@@ -60,7 +62,7 @@ pub struct TrainArguments {
     /// `cpu`, `cuda:0`, or `auto`
     #[arg(long, default_value = "auto")]
     pub device: String,
-    /// Threads that share the batch on the CPU
+    /// Threads that share the batch on the CPU; a GPU is fed by one whatever is asked
     #[arg(long, default_value_t = 2)]
     pub threads: usize,
     /// Memory for the encoder's features; where they do not fit, they are computed in each iteration
@@ -87,23 +89,19 @@ impl TrainArguments {
         self.checkpoint.clone().unwrap_or_else(default)
     }
 
-    /// # Errors
-    /// When there is a checkpoint that nothing was said about: hours of work are not overwritten.
-    fn checkpoint_settings(&self) -> anyhow::Result<CheckpointSettings> {
-        let file = self.checkpoint_file();
-        if file.exists() && !self.resume {
-            anyhow::bail!(
-                "there is the checkpoint `{}` of an unfinished run: go on from it with \
-                 `--resume`, or remove it",
-                file.display()
-            );
+    fn settings(&self, recipe: Recipe, architecture: MvmcadConfig) -> ReconstructionSettings {
+        ReconstructionSettings {
+            architecture,
+            recipe,
+            threads: self.threads,
+            cache_bytes: self.feature_cache.as_u64(),
+            checkpoint: CheckpointSettings {
+                file: Some(self.checkpoint_file()),
+                every: self.checkpoint_every,
+                resume: self.resume,
+                ..CheckpointSettings::default()
+            },
         }
-        Ok(CheckpointSettings {
-            file: Some(file),
-            every: self.checkpoint_every,
-            resume: self.resume,
-            ..CheckpointSettings::default()
-        })
     }
 }
 
@@ -122,22 +120,18 @@ fn train<T>(
 ) -> anyhow::Result<()> {
     let recipe = Recipe::read(arguments.recipe.as_deref(), &arguments.changes)?;
     let device = open_device(&arguments.device)?;
-    let checkpoint = arguments.checkpoint_settings()?;
     let encoder = encoder(arguments, &recipe).context("cannot use the encoder")?;
     let manifest = manifest(arguments, &recipe, &encoder)?;
     let preprocessor = manifest.preprocessor().map_err(anyhow::Error::msg)?;
-    let mut labelled = labelled(arguments, &recipe, &manifest)?;
+    let settings = arguments.settings(recipe, manifest.architecture.clone());
+    // All that can be said without reading thousands of images.
+    settings.validate(&device)?;
+    checkpoints::check(&settings.checkpoint)?;
+    let mut labelled = labelled(arguments, &settings.recipe, &manifest)?;
     let good = arguments
         .data
         .good_parts(preprocessor, arguments.image_memory)
         .context("cannot use the data")?;
-    let settings = ReconstructionSettings {
-        architecture: manifest.architecture.clone(),
-        recipe,
-        threads: arguments.threads,
-        cache_bytes: arguments.feature_cache.as_u64(),
-        checkpoint,
-    };
     let folder = arguments.output.join("training");
     std::fs::create_dir_all(&folder)
         .with_context(|| format!("cannot make the folder `{}`", folder.display()))?;
@@ -150,6 +144,9 @@ fn train<T>(
     let trained = reconstruct(&settings, &encoder, &good.images, &device, &mut labelled)
         .map_err(explain)
         .context("training failed")?;
+    // The checkpoint is whole and the bundle is replaced safely: a signal from here on ends the
+    // process.
+    settings.checkpoint.stop.request();
     keep(arguments, &manifest, trained, &good.parts, labelled.parts())
 }
 
@@ -195,6 +192,13 @@ impl Labelled {
 impl Observer for Labelled {
     fn judges(&self) -> bool {
         self.0.is_some()
+    }
+
+    fn labelled_parts(&self) -> String {
+        match &self.0 {
+            Some(labelled) => labelled.identity(),
+            None => "none".to_owned(),
+        }
     }
 
     fn judge(&mut self, tensors: Tensors) -> Result<LabelledFigures, String> {

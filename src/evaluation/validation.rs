@@ -1,8 +1,11 @@
 //! Figures of weights on their way, on labelled parts.
 
 use std::collections::HashMap;
+use std::hash::{Hash as _, Hasher as _};
+use std::path::{PathBuf, absolute};
 
 use candle_core::Tensor;
+use twox_hash::XxHash3_64;
 
 use super::figures::{by_class, mean};
 use super::measurement::{MeasurementError, measure};
@@ -27,6 +30,23 @@ pub struct LabelledParts {
 }
 
 impl LabelledParts {
+    /// Which parts these are, as text: their number and a digest of names, files and labels. The
+    /// images are not read for it.
+    pub fn identity(&self) -> String {
+        let mut hasher = XxHash3_64::with_seed(0);
+        for part in &self.parts {
+            (&part.class, &part.part, part.views.len()).hash(&mut hasher);
+            for view in &part.views {
+                (&view.view, view.is_labelled_defective).hash(&mut hasher);
+                // Where the command is started from does not matter.
+                let whole = |path: &PathBuf| absolute(path).unwrap_or_else(|_| path.clone());
+                (whole(&view.image), view.mask.as_ref().map(whole)).hash(&mut hasher);
+            }
+        }
+        let count = self.parts.len();
+        format!("{count} with digest {:016x}", hasher.finish())
+    }
+
     /// The figures of these weights, the mean over classes.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use std::path::Path;
 use candle_core::Tensor;
 
 use super::TrainingError;
-use super::checkpoint::write_tensors;
+use super::checkpoint::{CheckpointError, write_tensors};
 use crate::model::position::resize_table;
 use crate::model::vit::{PositionInterpolation, VitConfig};
 use crate::model::vit_weights::{read_tensors, rename_encoder};
@@ -73,7 +73,17 @@ pub fn save_encoder(
 ) -> Result<(), TrainingError> {
     let architecture = serde_json::to_string(config).map_err(|error| fault(path, error))?;
     let metadata = HashMap::from([(ARCHITECTURE.to_owned(), architecture)]);
-    Ok(write_tensors(path, tensors, metadata)?)
+    write_tensors(path, tensors, metadata).map_err(|error| {
+        let message = match error {
+            CheckpointError::File { source, .. } => source.to_string(),
+            CheckpointError::Format { message, .. } => message,
+            other => other.to_string(),
+        };
+        TrainingError::Encoder {
+            path: path.to_owned(),
+            message,
+        }
+    })
 }
 
 /// Reads an encoder: our own, or one with the names of timm, DINOv2 or Hugging Face.
@@ -227,6 +237,16 @@ mod tests {
         let read = read_encoder(&path, &EncoderChanges::default()).unwrap();
         assert_eq!(read.config, config());
         assert_eq!(read.tensors.len(), sorted.len());
+    }
+
+    #[test]
+    fn an_encoder_that_cannot_be_written_is_named_as_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("taken");
+        std::fs::create_dir_all(path.join("x")).unwrap();
+        let error = save_encoder(&path, &config(), &BTreeMap::new()).unwrap_err();
+        let start = format!("encoder `{}`: ", path.display());
+        assert!(error.to_string().starts_with(&start), "{error}");
     }
 
     #[test]

@@ -73,8 +73,8 @@ pub(crate) struct Plan<'a> {
     /// Everything that must be equal for a checkpoint to be taken up.
     pub(crate) settings: RunSettings,
     pub(crate) checkpoint: &'a CheckpointSettings,
-    /// Images an iteration.
-    pub(crate) images: usize,
+    /// Images an iteration, on average.
+    pub(crate) images: f64,
     /// Names of what a step reports beside its loss.
     pub(crate) details: &'static [&'static str],
     /// Iterations between validations; 0 for none.

@@ -103,6 +103,14 @@ pub enum TrainingError {
     /// Weights could not be judged on labelled parts.
     #[error("validation: {0}")]
     Validation(String),
+    /// An encoder could not be written.
+    #[error("encoder `{path}`: {message}", path = path.display())]
+    Encoder {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        message: String,
+    },
     /// A checkpoint could not be written or taken up.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),

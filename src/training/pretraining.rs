@@ -64,7 +64,7 @@ pub struct PretrainingSettings {
     pub warm_up: u64,
     /// Seed of everything random.
     pub seed: u64,
-    /// Threads that share the batch.
+    /// Threads that share the batch on the CPU; other devices are fed by the caller's alone.
     pub threads: usize,
     /// Checkpoints.
     pub checkpoint: CheckpointSettings,
@@ -204,7 +204,7 @@ pub fn pretrain(
         },
         settings: settings.run_settings(given, first)?,
         checkpoint: &settings.checkpoint,
-        images: settings.batch,
+        images: settings.batch as f64,
         details: &["altered", "pixels"],
         validate_every: 0,
         keep_best: false,
@@ -236,7 +236,8 @@ impl Task for Pretraining<'_> {
         let shards = shards(settings, self.given, iteration, |examples| {
             network.loss(&examples, settings, device)
         });
-        Ok(shard_gradients(self.parameters, settings.threads, shards)?)
+        let threads = settings.threads;
+        Ok(shard_gradients(self.parameters, device, threads, shards)?)
     }
 
     fn report(&mut self, row: &HistoryRow, means: &[f64]) {

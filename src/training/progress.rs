@@ -16,8 +16,8 @@ const PLAIN_EVERY: Duration = Duration::from_secs(10);
 /// Shows a run on stderr.
 pub(crate) struct Display {
     bar: ProgressBar,
-    /// Images an iteration.
-    images: usize,
+    /// Images an iteration, on average.
+    images: f64,
     /// Names of what is averaged beside the loss.
     details: &'static [&'static str],
     is_terminal: bool,
@@ -28,7 +28,7 @@ impl Display {
     pub(crate) fn new(
         iterations: u64,
         done: u64,
-        images: usize,
+        images: f64,
         details: &'static [&'static str],
     ) -> Self {
         let template = "{bar:30} {pos}/{len} [{elapsed_precise} < {eta_precise}] {msg}";
@@ -89,7 +89,7 @@ impl Display {
         for (name, mean) in self.details.iter().zip(means.iter().skip(1)) {
             write!(text, ", {name} {mean:.4}").expect("writing to a string cannot fail");
         }
-        let rate = self.bar.per_sec() * self.images as f64;
+        let rate = self.bar.per_sec() * self.images;
         write!(
             text,
             ", learning rate {learning_rate:.2e}, {rate:.1} images/s"
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn loss_details_and_rates_are_told() {
-        let display = Display::new(100, 0, 16, &["altered"]);
+        let display = Display::new(100, 0, 16.0, &["altered"]);
         let text = display.message(&[0.25, 0.5], 2e-3);
         let expected = "loss 0.2500, altered 0.5000, learning rate 2.00e-3, ";
         assert!(

@@ -140,6 +140,53 @@ impl Default for OptimiserRecipe {
     }
 }
 
+impl OptimiserRecipe {
+    fn validate(&self, iterations: u64) -> Result<(), TrainingError> {
+        let is_positive = |value: f64| value > 0.0 && value.is_finite();
+        let is_not_negative = |value: f64| value >= 0.0 && value.is_finite();
+        let is_decay = |value: f64| (0.0..1.0).contains(&value);
+        let positive = "must be above 0 and finite";
+        let not_negative = "must be at least 0 and finite";
+        let decay = "must be at least 0 and below 1";
+        let rate = self.learning_rate;
+        let last = self.last_learning_rate;
+        let (weight, limit) = (self.weight_decay, self.step_limit);
+        let norm = self.gradient_norm;
+        for (key, value, is_kept, rule) in [
+            ("learning_rate", rate, is_positive(rate), positive),
+            (
+                "last_learning_rate",
+                last,
+                is_not_negative(last),
+                not_negative,
+            ),
+            ("beta1", self.beta1, is_decay(self.beta1), decay),
+            ("beta2", self.beta2, is_decay(self.beta2), decay),
+            (
+                "weight_decay",
+                weight,
+                is_not_negative(weight),
+                not_negative,
+            ),
+            ("epsilon", self.epsilon, is_positive(self.epsilon), positive),
+            ("step_limit", limit, is_positive(limit), positive),
+            ("gradient_norm", norm, is_positive(norm), positive),
+        ] {
+            if !is_kept {
+                let text = format!("`optimiser.{key}` {rule}, found `{value}`");
+                return Err(TrainingError::Setting(text));
+            }
+        }
+        if self.warm_up >= iterations {
+            return Err(TrainingError::Setting(format!(
+                "`optimiser.warm_up` must be below `run.iterations` `{iterations}`, found `{}`",
+                self.warm_up
+            )));
+        }
+        Ok(())
+    }
+}
+
 /// `[run]`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -295,6 +342,7 @@ impl Recipe {
         at_least_one("run.batch", self.run.batch as u64)?;
         at_least_one("run.micro_batch", self.run.micro_batch as u64)?;
         at_least_one("run.iterations", self.run.iterations)?;
+        self.optimiser.validate(self.run.iterations)?;
         if let Objective::Focal { easy_share } = self.loss.objective {
             share("loss.objective.easy_share", easy_share)?;
         }
@@ -432,6 +480,34 @@ mod tests {
         let architecture = recipe.architecture(&tiny_encoder(0)).unwrap();
         let error = recipe.validate(&architecture).unwrap_err().to_string();
         assert!(error.contains("data.altered_share"), "{error}");
+    }
+
+    #[test]
+    fn a_number_of_the_optimiser_out_of_its_range_is_named_with_its_rule() {
+        let architecture = MvmcadConfig::new(tiny_encoder(0));
+        for (key, value, rule) in [
+            ("learning_rate", "0", "above 0"),
+            ("learning_rate", "nan", "above 0"),
+            ("last_learning_rate", "-1", "at least 0"),
+            ("beta1", "1", "below 1"),
+            ("beta2", "-0.5", "at least 0 and below 1"),
+            ("weight_decay", "inf", "at least 0 and finite"),
+            ("epsilon", "0", "above 0"),
+            ("step_limit", "-2", "above 0"),
+            ("gradient_norm", "inf", "above 0 and finite"),
+            ("warm_up", "50000", "below `run.iterations` `50000`"),
+        ] {
+            let recipe = changed(&[&format!("optimiser.{key}={value}")]).unwrap();
+            let error = recipe.validate(&architecture).unwrap_err().to_string();
+            let start = format!("setting `optimiser.{key}` must be ");
+            let end = format!(", found `{value}`");
+            assert!(error.starts_with(&start) && error.contains(rule), "{error}");
+            assert!(error.to_lowercase().ends_with(&end), "{error}");
+        }
+        let least = ["last_learning_rate", "beta1", "weight_decay", "warm_up"];
+        let least = least.map(|key| format!("optimiser.{key}=0"));
+        let recipe = changed(&least.each_ref().map(String::as_str)).unwrap();
+        recipe.validate(&architecture).unwrap();
     }
 
     #[test]

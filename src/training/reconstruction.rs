@@ -8,7 +8,7 @@ mod images;
 mod task;
 mod units;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use candle_core::{DType, Device, Result, Tensor};
 
@@ -22,7 +22,7 @@ use super::iteration::{CheckpointSettings, Plan};
 use super::recipe::{Recipe, Weights};
 use super::sampling::Order;
 use super::settings::{RunSettings, add_settings};
-use super::{TrainingError, at_least_one, digest, parameters};
+use super::{TrainingError, at_least_one, parameters, tensor_digest};
 use crate::model::mvmcad::{MvmcadConfig, PriorMode};
 
 /// Settings of a training run.
@@ -32,7 +32,7 @@ pub struct ReconstructionSettings {
     pub architecture: MvmcadConfig,
     /// What decides the result.
     pub recipe: Recipe,
-    /// Threads that share the batch on the CPU; other devices are fed by one.
+    /// Threads that share the batch on the CPU; other devices are fed by the caller's alone.
     pub threads: usize,
     /// Memory for the encoder's features on the device, in bytes; where they do not fit, each
     /// iteration computes its own anew.
@@ -54,6 +54,11 @@ pub trait Observer {
     /// Whether there are labelled parts to judge weights by.
     fn judges(&self) -> bool {
         false
+    }
+
+    /// Which labelled parts these are, as text: a run is only gone on with by the same.
+    fn labelled_parts(&self) -> String {
+        "none".to_owned()
     }
 
     /// Figures of weights on labelled parts.
@@ -80,12 +85,15 @@ pub struct Trained {
 }
 
 impl ReconstructionSettings {
-    fn validate(&self, images: usize, device: &Device) -> std::result::Result<(), TrainingError> {
+    /// Checks all settings against each other and against the device; needs no data.
+    ///
+    /// # Errors
+    /// Names the key that breaks a rule.
+    pub fn validate(&self, device: &Device) -> std::result::Result<(), TrainingError> {
         self.architecture
             .validate()
             .map_err(TrainingError::Setting)?;
         at_least_one("threads", self.threads as u64)?;
-        at_least_one("images", images as u64)?;
         let precision = self.recipe.run.precision.dtype();
         if precision != DType::F32 && device.is_cpu() {
             return Err(TrainingError::Setting(format!(
@@ -104,13 +112,6 @@ impl ReconstructionSettings {
         }
     }
 
-    fn threads_on(&self, device: &Device) -> usize {
-        match device.is_cpu() {
-            true => self.threads,
-            false => 1,
-        }
-    }
-
     /// What the features of so many images take: two groups of tokens in f32.
     fn feature_bytes(&self, images: usize) -> u64 {
         let encoder = &self.architecture.encoder;
@@ -118,7 +119,12 @@ impl ReconstructionSettings {
     }
 
     /// Everything that decides what becomes of the run.
-    fn run_settings(&self, encoder: &Encoder, images: &TrainingImages) -> Result<RunSettings> {
+    fn run_settings(
+        &self,
+        encoder: &Encoder,
+        images: &TrainingImages,
+        labelled: String,
+    ) -> Result<RunSettings> {
         let Recipe {
             loss,
             data,
@@ -134,24 +140,24 @@ impl ReconstructionSettings {
         add_settings(&mut settings, "optimiser", optimiser);
         add_settings(&mut settings, "run", run);
         add_settings(&mut settings, "validation", validation);
-        let weights = format!("digest {:016x}", encoder_digest(encoder)?);
+        let weights = format!("digest {:016x}", tensor_digest(&encoder.tensors)?);
         settings.insert("encoder weights".to_owned(), weights);
         let (count, digest) = (images.len(), images.digest());
         let text = format!("{count} with digest {digest:016x}");
         settings.insert("images".to_owned(), text);
+        settings.insert("labelled parts".to_owned(), labelled);
         Ok(settings)
     }
 
-    fn plan(&self, settings: RunSettings) -> Plan<'_> {
-        let Recipe {
-            run, validation, ..
-        } = &self.recipe;
+    /// `images` is the mean number of images an iteration.
+    fn plan(&self, settings: RunSettings, images: f64) -> Plan<'_> {
+        let validation = &self.recipe.validation;
         Plan {
             optimiser: self.recipe.optimiser(),
             schedule: self.recipe.schedule(),
             settings,
             checkpoint: &self.checkpoint,
-            images: run.batch,
+            images,
             details: &[],
             validate_every: validation.every,
             keep_best: validation.weights == Weights::Best,
@@ -171,7 +177,8 @@ pub fn reconstruct(
     device: &Device,
     observer: &mut dyn Observer,
 ) -> std::result::Result<Trained, TrainingError> {
-    settings.validate(images.len(), device)?;
+    settings.validate(device)?;
+    at_least_one("images", images.len() as u64)?;
     if settings.checkpoint.stop.is_requested() {
         return Err(TrainingError::InterruptedEarly);
     }
@@ -185,8 +192,12 @@ pub fn reconstruct(
         fit_whitening(settings, images, &trained_on, &builders)?;
     }
     let classes: Vec<usize> = units.iter().map(|unit| unit.class).collect();
+    let images_a_unit = trained_on.len() as f64 / units.len() as f64;
+    let batch = units_a_batch(run.batch, images_a_unit);
+    let run_settings = settings.run_settings(encoder, images, observer.labelled_parts())?;
+    let plan = settings.plan(run_settings, batch as f64 * images_a_unit);
     let mut task = Reconstruction {
-        batch: (run.batch * units.len()).div_ceil(trained_on.len()),
+        batch,
         order: Order::new(settings.recipe.data.sampling, &classes, run.seed),
         ground: Ground {
             settings,
@@ -200,10 +211,7 @@ pub fn reconstruct(
         held_out,
         observer,
     };
-    let run_settings = settings.run_settings(encoder, images)?;
-    let finished = settings
-        .plan(run_settings)
-        .run(&parameters, device, &mut task)?;
+    let finished = plan.run(&parameters, device, &mut task)?;
     let mut iteration = run.iterations;
     if let Some(best) = finished.best {
         iteration = best.iteration;
@@ -245,13 +253,9 @@ fn divide(
     Ok((trained, held))
 }
 
-fn encoder_digest(encoder: &Encoder) -> Result<u64> {
-    let sorted: BTreeMap<&String, &Tensor> = encoder.tensors.iter().collect();
-    let weights = sorted
-        .values()
-        .map(|tensor| tensor.flatten_all()?.to_dtype(DType::F32)?.to_vec1())
-        .collect::<Result<Vec<Vec<f32>>>>()?;
-    Ok(digest(weights.iter().map(Vec::as_slice)))
+/// The number of units whose images are nearest to `images`, at least one.
+fn units_a_batch(images: usize, images_a_unit: f64) -> usize {
+    ((images as f64 / images_a_unit).round() as usize).max(1)
 }
 
 #[cfg(test)]

@@ -55,6 +55,7 @@ fn arguments(root: &Path, more: &[&str]) -> TrainArguments {
     words.extend(["--output", &output, "--masks", &masks, "--device", "cpu"]);
     for change in [
         "run.iterations=30",
+        "optimiser.warm_up=5",
         "run.batch=4",
         "network.decoder_depth=2",
     ] {
@@ -123,7 +124,7 @@ fn an_unfinished_run_is_gone_on_with_and_not_overwritten() {
     };
     let missing = error(&with(&["--resume"]));
     assert!(
-        missing.contains(&checkpoint) && missing.contains("No such file"),
+        missing.contains(&checkpoint) && missing.contains("no checkpoint"),
         "{missing}"
     );
     // A folder where the bundle's weights go: all is done but they cannot be kept.
@@ -158,4 +159,66 @@ fn labelled_parts_that_nothing_would_look_at_are_refused() {
     let more = ["--validation", &images, "--validation-masks", &masks];
     let error = train(&arguments(root, &more), unwatched).unwrap_err();
     assert!(error.to_string().contains("`validation.every`"), "{error}");
+}
+
+#[test]
+fn settings_at_fault_are_told_before_an_image_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    write_data(root);
+    std::fs::write(root.join("images/bolt/p0/left.png"), "no image").unwrap();
+    let masks = root.join("masks").display().to_string();
+    let images = root.join("images").display().to_string();
+    let error = |more: &[&str]| {
+        let error = train(&arguments(root, more), unwatched).unwrap_err();
+        format!("{error:#}")
+    };
+    let validation = ["--validation", &images, "--validation-masks", &masks];
+    for more in [&[][..], &validation] {
+        for (words, key) in [
+            (["--set", "optimiser.beta1=2"], "`optimiser.beta1`"),
+            (["--set", "run.precision=f16"], "`run.precision`"),
+            (["--threads", "0"], "`threads`"),
+        ] {
+            let words = [more, &["--set", "validation.every=10"], &words].concat();
+            let error = error(&words);
+            assert!(error.contains(key), "{error}");
+        }
+    }
+    let missing = error(&["--resume"]);
+    assert!(missing.contains("no checkpoint"), "{missing}");
+    assert!(error(&[]).contains("left.png"));
+}
+
+#[test]
+fn a_run_is_not_gone_on_with_by_other_labelled_parts() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    write_data(root);
+    let masks = root.join("masks").display().to_string();
+    let images = root.join("images").display().to_string();
+    let validates = [
+        "--set",
+        "validation.every=10",
+        "--set",
+        "validation.share=0.4",
+    ];
+    // A folder where the bundle's weights go: all is done but they cannot be kept.
+    std::fs::create_dir_all(root.join("bundle/model.safetensors/x")).unwrap();
+    train(&arguments(root, &validates), unwatched).unwrap_err();
+    let labelled = [
+        "--validation",
+        &images,
+        "--validation-masks",
+        &masks,
+        "--resume",
+    ];
+    let words = [&validates[..], &labelled].concat();
+    let error = train(&arguments(root, &words), unwatched).unwrap_err();
+    let error = format!("{error:#}");
+    assert!(
+        error.contains("`labelled parts`: expected `6 with digest"),
+        "{error}"
+    );
+    assert!(error.ends_with("found `none`"), "{error}");
 }

@@ -125,6 +125,7 @@ impl TrainingImages {
         for file in &files {
             hasher.write_u64(file.digest);
         }
+        hash_parts(&mut hasher, &parts);
         let held = match crops.len() == files.len() {
             true => Held::Kept(crops, preprocessor),
             false => Held::Files(files, preprocessor),
@@ -150,8 +151,11 @@ impl TrainingImages {
                 images: first..images.len(),
             });
         }
+        let mut hasher = XxHash3_64::with_seed(0);
+        hasher.write_u64(digest(images.iter().map(|image| image.values.as_slice())));
+        hash_parts(&mut hasher, &ranges);
         Self {
-            digest: digest(images.iter().map(|image| image.values.as_slice())),
+            digest: hasher.finish(),
             parts: ranges,
             held: Held::Given(images),
         }
@@ -190,7 +194,8 @@ impl TrainingImages {
         matches!(self.held, Held::Files(..))
     }
 
-    /// A digest of all images, the same whether they are kept or read.
+    /// A digest of all images and of which of them are a part of which class; the same whether they
+    /// are kept or read.
     pub fn digest(&self) -> u64 {
         self.digest
     }
@@ -222,6 +227,17 @@ impl TrainingImages {
             Held::Given(_) => chosen.iter().map(|&index| self.image(index)).collect(),
             _ => chosen.par_iter().map(|&index| self.image(index)).collect(),
         }
+    }
+}
+
+/// The same images grouped otherwise are other data.
+fn hash_parts(hasher: &mut XxHash3_64, parts: &[TrainingPart]) {
+    for part in parts {
+        hasher.write(part.class.as_bytes());
+        // No UTF-8 text has this byte.
+        hasher.write_u8(0xff);
+        hasher.write_u64(part.images.start as u64);
+        hasher.write_u64(part.images.end as u64);
     }
 }
 
@@ -326,5 +342,24 @@ mod tests {
         assert!(error.contains("p2/top.png"), "{error}");
         assert!(error.contains("found others"), "{error}");
         assert!(first.image(1).is_ok());
+    }
+
+    #[test]
+    fn the_same_images_in_other_classes_or_parts_are_other_data() {
+        let digest = |names: [&str; 3]| {
+            let folder = tempfile::tempdir().unwrap();
+            for (level, name) in names.iter().enumerate() {
+                let path = folder.path().join(format!("images/{name}.png"));
+                write_level(&path, 40 * (level as u8 + 1));
+            }
+            read(folder.path(), 6, 0).digest()
+        };
+        let first = digest(["bolt/p1/left", "bolt/p1/top", "bolt/p2/top"]);
+        let renamed = digest(["bolt/q1/left", "bolt/q1/top", "bolt/q2/top"]);
+        assert_eq!(first, renamed);
+        let divided = digest(["bolt/p1/left", "bolt/p2/left", "bolt/p2/top"]);
+        assert_ne!(first, divided);
+        let sorted_otherwise = digest(["bolt/p1/left", "bolt/p1/top", "gear/p2/top"]);
+        assert_ne!(first, sorted_otherwise);
     }
 }

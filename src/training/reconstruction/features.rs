@@ -109,7 +109,7 @@ impl<'a> Features<'a> {
             })
             .collect();
         let mut kept = Vec::with_capacity(images.len());
-        for chunk in run_in_order(settings.threads_on(builders.device), jobs)? {
+        for chunk in run_in_order(builders.device, settings.threads, jobs)? {
             kept.extend(chunk.ok_or(TrainingError::InterruptedEarly)?);
         }
         bar.finish_and_clear();
@@ -161,18 +161,24 @@ fn encode(
 }
 
 /// Sets the whitening from the features of evenly chosen images.
+///
+/// # Errors
+/// As [`Features::new`].
 pub(super) fn fit_whitening(
     settings: &ReconstructionSettings,
     images: &TrainingImages,
     trained_on: &[usize],
     builders: &Builders<'_>,
-) -> Result<()> {
+) -> std::result::Result<(), TrainingError> {
     let encoder = &settings.architecture.encoder;
     let network = builders.network(&settings.architecture)?;
     let mut statistics = FeatureStatistics::new(encoder.width, encoder.leading_tokens());
     let stride = trained_on.len().div_ceil(WHITENING_IMAGES).max(1);
     for &index in trained_on.iter().step_by(stride) {
-        let image = images.image(index).map_err(no_image)?;
+        if settings.checkpoint.stop.is_requested() {
+            return Err(TrainingError::InterruptedEarly);
+        }
+        let image = images.image(index)?;
         let batch = stack(&[image], encoder.input_side, builders.device)?;
         statistics.add(&network.encode_raw(&batch, Mode::Inference)?)?;
     }

@@ -73,10 +73,10 @@ impl Task for Reconstruction<'_> {
             .collect();
         // A prior's running statistics must move in the order of the shards.
         let threads = match settings.architecture.prior {
-            PriorMode::Off => settings.threads_on(builders.device),
+            PriorMode::Off => settings.threads,
             _ => 1,
         };
-        let step = shard_gradients(builders.parameters, threads, jobs)?;
+        let step = shard_gradients(builders.parameters, builders.device, threads, jobs)?;
         if step.loss.is_finite() {
             return Ok(step);
         }
@@ -179,7 +179,7 @@ impl Ground<'_> {
                 }
             })
             .collect();
-        let means = run_in_order(settings.threads_on(builders.device), jobs)?;
+        let means = run_in_order(builders.device, settings.threads, jobs)?;
         let images: usize = means.iter().map(|(_, images)| images).sum();
         let sum: f64 = means
             .iter()

@@ -41,7 +41,7 @@ fn settings(prior: PriorMode, iterations: u64) -> ReconstructionSettings {
     recipe.run.iterations = iterations;
     recipe.run.batch = 6;
     recipe.run.seed = 3;
-    recipe.optimiser.warm_up = 4;
+    recipe.optimiser.warm_up = 4.min(iterations - 1);
     ReconstructionSettings {
         architecture: architecture(prior),
         recipe,
@@ -502,6 +502,10 @@ fn a_run_that_mixes_views_draws_whole_parts_and_resumes() {
     let mut settings = settings(PriorMode::Off, 9);
     settings.architecture.amplification_scope = AmplificationScope::Part;
     settings.recipe.data.sampling = Sampling::ClassBalanced;
+    // Six images are nearest to two of the four parts of ten images.
+    assert_eq!(units_a_batch(6, 2.5), 2);
+    assert_eq!(units_a_batch(7, 2.5), 3);
+    assert_eq!(units_a_batch(1, 5.0), 1);
     let units = units(parts().parts(), true);
     let views: Vec<usize> = units.iter().map(|unit| unit.images.len()).collect();
     assert_eq!(views, [3, 3, 3, 1]);
