@@ -15,7 +15,7 @@ import tomllib
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 WORK = ROOT / "target/ablation"
-RESULTS = WORK / "results.jsonl"
+RESULTS = HERE / "results.jsonl"
 PLAN = tomllib.loads((HERE / "variants.toml").read_text())
 TRAIN_SEED, TEST_SEED = 300_000, 400_000
 
@@ -153,7 +153,7 @@ def measure(options, set_name, variant, seed):
 
 
 def table(results, set_name):
-    """Mean of the seeds, and half the distance between the highest and the lowest."""
+    """Mean of the seeds and, with more than one, half the distance between the highest and the lowest."""
     rows, newest = {}, {}
     for result in results:
         if result["set"] == set_name:
@@ -170,7 +170,8 @@ def table(results, set_name):
         cells = []
         for name in names:
             values = [run[name] for run in runs]
-            cells.append(f"{statistics.mean(values):.3f} ± {(max(values) - min(values)) / 2:.3f}")
+            spread = f" ± {(max(values) - min(values)) / 2:.3f}" if len(values) > 1 else ""
+            cells.append(f"{statistics.mean(values):.3f}{spread}")
         lines.append(f"| {variant} | {len(runs)} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
