@@ -13,9 +13,11 @@ panoptes=$work/build/release/panoptes
 # Seeds 1000.. train, 70000.. calibrate, 90000.. measure; none of them is shared. `crack` and `burr`
 # are held out: no choice was made by them.
 rm -rf "$work/train" "$work/calibrate" "$work/test"
-$panoptes synth --out "$work/train" --parts-per-class 100 --seed 1000
-$panoptes synth --out "$work/calibrate" --parts-per-class 40 --seed 70000
-$panoptes synth --out "$work/test" --parts-per-class 28 --seed 90000 --defective-share 0.5 --kinds all
+classes=bolt,gear,bushing,bracket,cap,bearing # those that the demo shows
+$panoptes synth --out "$work/train" --classes $classes --parts-per-class 100 --seed 1000
+$panoptes synth --out "$work/calibrate" --classes $classes --parts-per-class 40 --seed 70000
+$panoptes synth --out "$work/test" --classes $classes --parts-per-class 28 --seed 90000 \
+    --defective-share 0.5 --kinds all
 
 # One thread for each half of a batch: more of them only wait for each other. Freed tensors are kept
 # for the next iteration instead of given back to the system.
