@@ -7,9 +7,9 @@
 //! see [`Amplification`] and [`AmplificationSoftmax`].
 //!
 //! Two things go beyond the paper. Across views ([`AmplificationScope::Part`]) the tokens of all
-//! views of a part are mixed and weighed together; linear attention takes the softmax attention's
-//! place, so that the cost grows with the number of views and not with its square. And the strength
-//! may follow the tokens ([`AmplificationStrength::Adaptive`]).
+//! views of a part are mixed and weighed together; always by linear attention, so that the cost
+//! grows with the number of views and not with its square. And the strength may follow the tokens
+//! ([`AmplificationStrength::Adaptive`]).
 
 use candle_core::{D, Module, Result, Tensor};
 use candle_nn::VarBuilder;
@@ -51,6 +51,17 @@ pub enum AmplificationSoftmax {
     Tokens,
 }
 
+/// How tokens are mixed before they are weighed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AmplificationAttention {
+    /// Softmax attention.
+    #[default]
+    Softmax,
+    /// Linear attention, as the decoder has it; across views there is no other.
+    Linear,
+}
+
 /// Whose tokens are mixed and weighed together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -78,6 +89,7 @@ pub enum AmplificationStrength {
 pub(crate) struct AmplificationForm {
     pub(crate) place: Amplification,
     pub(crate) softmax: AmplificationSoftmax,
+    pub(crate) attention: AmplificationAttention,
     pub(crate) scope: AmplificationScope,
     pub(crate) strength: AmplificationStrength,
 }
@@ -175,9 +187,9 @@ impl AmplificationLayer {
 
     fn amplify(&self, tokens: &Tensor, mode: Mode) -> Result<Tensor> {
         let heads = Heads::split(&self.qkv.forward(tokens)?, self.heads)?;
-        let attended = match self.form.scope {
-            AmplificationScope::View => heads.attend(mode)?,
-            AmplificationScope::Part => linear_attention(&heads)?,
+        let attended = match (self.form.attention, self.form.scope) {
+            (AmplificationAttention::Softmax, AmplificationScope::View) => heads.attend(mode)?,
+            _ => linear_attention(&heads)?,
         };
         let features = split_heads(&self.mix.forward(&attended)?, self.heads)?;
         let squares = features.sqr()?;

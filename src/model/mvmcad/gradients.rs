@@ -9,8 +9,8 @@ use super::super::Mode;
 use super::super::testing::{lively_weights, network, random_images, tiny_config};
 use super::super::vit::Vit;
 use super::{
-    Amplification, AmplificationScope, AmplificationSoftmax, AmplificationStrength, GroupFeatures,
-    Mvmcad, MvmcadConfig, PriorMode, Target,
+    Amplification, AmplificationAttention, AmplificationScope, AmplificationSoftmax,
+    AmplificationStrength, GroupFeatures, Mvmcad, MvmcadConfig, PriorMode, Target,
 };
 use crate::training::objective::Objective;
 
@@ -138,6 +138,9 @@ fn every_trained_tensor_has_the_right_gradient_in_every_form_of_amplification() 
     let after = Amplification::After;
     form(after, |config| {
         config.amplification_softmax = AmplificationSoftmax::Tokens;
+    });
+    form(after, |config| {
+        config.amplification_attention = AmplificationAttention::Linear;
     });
     form(after, |config| {
         config.amplification_scope = AmplificationScope::Part;

@@ -21,7 +21,8 @@ use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
 pub use self::amplification::{
-    Amplification, AmplificationScope, AmplificationSoftmax, AmplificationStrength,
+    Amplification, AmplificationAttention, AmplificationScope, AmplificationSoftmax,
+    AmplificationStrength,
 };
 use self::amplification::{AmplificationForm, AmplificationLayer};
 use self::bottleneck::{Bottleneck, Dropout};
@@ -59,6 +60,9 @@ pub struct MvmcadConfig {
     /// What the amplification's weights sum up to one over.
     #[serde(default)]
     pub amplification_softmax: AmplificationSoftmax,
+    /// How the amplification mixes tokens.
+    #[serde(default)]
+    pub amplification_attention: AmplificationAttention,
     /// Whether views are amplified one by one or all those of a part together.
     #[serde(default)]
     pub amplification_scope: AmplificationScope,
@@ -107,6 +111,7 @@ impl MvmcadConfig {
             prior: PriorMode::default(),
             amplification: Amplification::default(),
             amplification_softmax: AmplificationSoftmax::default(),
+            amplification_attention: AmplificationAttention::default(),
             amplification_scope: AmplificationScope::default(),
             amplification_strength: AmplificationStrength::default(),
             target: Target::default(),
@@ -129,6 +134,7 @@ impl MvmcadConfig {
         AmplificationForm {
             place: self.amplification,
             softmax: self.amplification_softmax,
+            attention: self.amplification_attention,
             scope: self.amplification_scope,
             strength: self.amplification_strength,
         }
@@ -221,6 +227,15 @@ impl GroupFeatures {
         let [first, second] =
             [0, 1].map(|group| cosine_distance(&self.encoder[group], &self.decoder[group]));
         Ok([first?, second?])
+    }
+
+    /// The mean of both groups' distances: the anomaly of each patch, `[batch, patches]`.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn anomalies(&self) -> Result<Tensor> {
+        let [first, second] = self.distances()?;
+        (first + second)? * 0.5
     }
 }
 
@@ -393,9 +408,8 @@ impl Mvmcad {
     /// As [`Self::forward_groups`].
     pub fn patch_anomalies(&self, images: &Tensor, views: &[usize]) -> Result<Tensor> {
         let features = self.forward_groups(images, views, Mode::Inference)?;
-        let [first, second] = features.distances()?;
         let grid = self.config.encoder.grid();
-        ((first + second)? * 0.5)?.reshape(((), grid, grid))
+        features.anomalies()?.reshape(((), grid, grid))
     }
 
     /// What the decoder is to rebuild of one group, cut off from the gradient.

@@ -97,7 +97,8 @@ impl FeatureStatistics {
 
     /// The whitening as named tensors: `shallow.weight`, `shallow.bias`, `deep.weight`, ... To each
     /// direction's variance `noise_share` of the mean variance is added: directions far below it
-    /// count as noise, and with a share of 1 or more little is left but the centring.
+    /// count as noise, and with a share far above 1 nothing is left but the centring. A direction of
+    /// mean variance comes out with variance 1 whatever the share.
     ///
     /// # Errors
     /// When nothing was added, or the device fails.
@@ -115,10 +116,11 @@ impl FeatureStatistics {
             let covariance = &self.products[index] / self.count - &mean * mean.transpose();
             let width = mean.nrows();
             let noise = noise_share * covariance.trace() / width as f64;
+            let gain = (1. + noise_share).sqrt();
             let eigen = SymmetricEigen::new(covariance);
             let scales = eigen
                 .eigenvalues
-                .map(|variance| 1. / (variance.max(0.) + noise).sqrt().max(f64::MIN_POSITIVE));
+                .map(|variance| gain / (variance.max(0.) + noise).sqrt().max(f64::MIN_POSITIVE));
             let weight = &eigen.eigenvectors
                 * DMatrix::from_diagonal(&scales)
                 * eigen.eigenvectors.transpose();
@@ -183,6 +185,31 @@ mod tests {
         let weights =
             VarBuilder::from_tensors(tensors.into_iter().collect(), DType::F32, &Device::Cpu);
         Whitening::new(true, WIDTH, weights).unwrap().unwrap()
+    }
+
+    #[test]
+    fn with_much_noise_patches_are_centred_and_keep_their_proportions() {
+        let groups = features(1);
+        let tensors = statistics(&groups).whitening(1e4, &Device::Cpu).unwrap();
+        let weight = tensors[0].1.to_vec2::<f32>().unwrap();
+        let scale = weight[0][0];
+        for (row, values) in weight.iter().enumerate() {
+            for (column, value) in values.iter().enumerate() {
+                let expected = if row == column { scale } else { 0. };
+                assert!((value - expected).abs() < 1e-3 * scale, "{weight:?}");
+            }
+        }
+        let weights =
+            VarBuilder::from_tensors(tensors.into_iter().collect(), DType::F32, &Device::Cpu);
+        let centring = Whitening::new(true, WIDTH, weights).unwrap().unwrap();
+        let after = statistics(&centring.forward(&groups).unwrap());
+        let mean = &after.sums[0] / after.count;
+        let covariance = &after.products[0] / after.count;
+        assert!(mean.iter().all(|mean| mean.abs() < 1e-3), "{mean}");
+        assert!(
+            (covariance.trace() / WIDTH as f64 - 1.).abs() < 1e-2,
+            "{covariance}"
+        );
     }
 
     #[test]
