@@ -200,6 +200,7 @@ mod tests {
                     width: 1.0,
                     height: 1.0,
                 },
+                subject: None,
             })
             .collect()
     }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::Args;
 
-use crate::model::bundle::{Bundle, Manifest};
+use crate::model::bundle::Bundle;
 
 /// Shows what a model bundle holds, after checking it as `run` would.
 #[derive(Args, Clone, Debug)]
@@ -21,11 +21,12 @@ pub struct InspectArguments {
 /// When the bundle fails a check.
 pub fn inspect(arguments: &InspectArguments) -> anyhow::Result<()> {
     let bundle = Bundle::load(&arguments.path).context("cannot use the model bundle")?;
-    print!("{}", describe(&bundle.manifest));
+    print!("{}", describe(&bundle));
     Ok(())
 }
 
-fn describe(manifest: &Manifest) -> String {
+fn describe(bundle: &Bundle) -> String {
+    let manifest = &bundle.manifest;
     let architecture = &manifest.architecture;
     let encoder = &architecture.encoder;
     let input = encoder.input_side;
@@ -53,7 +54,7 @@ fn describe(manifest: &Manifest) -> String {
                 manifest.normalisation.resize
             ),
         ),
-        ("maps", format!("{0} x {0}", manifest.map_side)),
+        ("maps", maps(bundle)),
         (
             "encoder",
             format!(
@@ -112,8 +113,20 @@ fn describe(manifest: &Manifest) -> String {
     text
 }
 
+fn maps(bundle: &Bundle) -> String {
+    let side = bundle.manifest.map_side;
+    match bundle.expected_maps() {
+        0 => format!("{side} x {side}"),
+        views => format!("{side} x {side}, less the expected maps of {views} views"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
+    use candle_core::{DType, Device, Tensor};
+
     use super::*;
     use crate::model::bundle::{Calibration, Guarantee, RuleName};
     use crate::model::mvmcad::{Amplification, PriorMode};
@@ -133,7 +146,22 @@ mod tests {
             guarantee: Guarantee::Conformal,
         });
         manifest.classes.insert("nut".to_owned(), nut);
-        let text = describe(&manifest);
+        let mut bundle = Bundle {
+            manifest,
+            tensors: HashMap::new(),
+        };
+        let maps = |bundle: &Bundle| {
+            let text = describe(bundle);
+            let line = text.lines().find(|line| line.starts_with("maps ")).unwrap();
+            line.to_owned()
+        };
+        assert_eq!(maps(&bundle), "maps            20 x 20");
+        let expected = Tensor::zeros((4, 4), DType::F32, &Device::Cpu).unwrap();
+        let name = "expected.bolt/top".to_owned();
+        bundle.tensors.insert(name, expected);
+        let with = "maps            20 x 20, less the expected maps of 1 views";
+        assert_eq!(maps(&bundle), with);
+        let text = describe(&bundle);
         for expected in [
             "model           tiny 1\n",
             "images          resized to 32 x 32, centre 28 x 28\n",

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use crate::domain::{AnomalyMap, MapFootprint, RgbImage};
-use crate::model::AnomalyModel;
 use crate::model::preprocess::Preprocessor;
+use crate::model::{AnomalyModel, Subject};
 use crate::scoring::{pooled_score, view_score};
 use crate::training::TrainingError;
 use crate::training::dataset::{Mask, PartFolder, ViewFile, read_image, read_mask};
@@ -147,7 +147,12 @@ pub fn measure(
         let image = read_image(&view.image)?;
         masks.push(view_mask(view, &image)?);
         let prepared = preprocessor.prepare(&image);
-        images.push(prepared.map_err(|error| fault(view, error))?);
+        let mut prepared = prepared.map_err(|error| fault(view, error))?;
+        prepared.subject = Some(Subject {
+            class: part.class.as_str().into(),
+            view: view.view.as_str().into(),
+        });
+        images.push(prepared);
     }
     let maps = model.anomaly_maps(&images, &[images.len()])?;
     let mut views = Vec::with_capacity(maps.len());

@@ -14,9 +14,10 @@ use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::expected::is_expected_map;
 use super::mvmcad::MvmcadConfig;
 use super::preprocess::{Normalisation, Preprocessor};
-use super::tensors::TensorFault;
+use super::tensors::{Initial, TensorFault, TensorSpecs};
 use crate::domain::ModelIdentity;
 use crate::whole_file;
 
@@ -81,7 +82,8 @@ pub enum Precision {
 pub struct Bundle {
     /// What `model.toml` says.
     pub manifest: Manifest,
-    /// Every tensor of the architecture in f32, names as in [`MvmcadConfig::tensors`].
+    /// Every tensor of the architecture in f32, names as in [`MvmcadConfig::tensors`], and the
+    /// [expected maps](super::expected) if the model has any.
     pub tensors: HashMap<String, Tensor>,
 }
 
@@ -205,6 +207,12 @@ impl Manifest {
 }
 
 impl Bundle {
+    /// How many views of classes have an [expected map](super::expected).
+    pub fn expected_maps(&self) -> usize {
+        let names = self.tensors.keys();
+        names.filter(|name| is_expected_map(name)).count()
+    }
+
     /// Reads and checks the bundle in `folder`.
     ///
     /// # Errors
@@ -231,7 +239,7 @@ impl Bundle {
         };
         let stored = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
             .map_err(|error| unreadable(error.to_string()))?;
-        let specs = manifest.architecture.tensors();
+        let specs = specs(&manifest.architecture, &stored);
         specs.check(&stored).map_err(|fault| BundleError::Tensor {
             path: path.clone(),
             fault,
@@ -267,9 +275,7 @@ impl Bundle {
             fault,
         };
         manifest.validate().map_err(unfit)?;
-        manifest
-            .architecture
-            .tensors()
+        specs(&manifest.architecture, tensors)
             .check(tensors)
             .map_err(|fault| BundleError::Tensor {
                 path: path.clone(),
@@ -295,6 +301,16 @@ impl Bundle {
         }
         Ok(manifest)
     }
+}
+
+/// The tensors of the architecture, and the expected maps of whatever classes and views there are.
+fn specs(architecture: &MvmcadConfig, tensors: &HashMap<String, Tensor>) -> TensorSpecs {
+    let grid = architecture.encoder.grid();
+    let mut specs = architecture.tensors();
+    for name in tensors.keys().filter(|name| is_expected_map(name)) {
+        specs.add(name, &[grid, grid], Initial::Constant(0.0));
+    }
+    specs
 }
 
 /// The entry of weights with this hash, beside the old ones if those are others or may be.

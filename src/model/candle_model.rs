@@ -12,6 +12,7 @@ use candle_nn::VarBuilder;
 
 use super::bundle::{Bundle, Manifest};
 use super::device::{DeviceError, open_device};
+use super::expected::ExpectedMaps;
 use super::maps::MapProjector;
 use super::mvmcad::Mvmcad;
 use super::{AnomalyModel, InputImage, ModelError};
@@ -22,6 +23,7 @@ use crate::domain::{AnomalyMap, ModelIdentity};
 pub struct CandleModel {
     identity: ModelIdentity,
     network: Mvmcad,
+    expected: ExpectedMaps,
     projector: MapProjector,
     device: Device,
     max_batch: usize,
@@ -58,11 +60,13 @@ impl CandleModel {
     /// When the device is unknown or not there, or refuses the weights.
     pub fn new(bundle: &Bundle, device: &str, max_batch: usize) -> Result<Self, PlacementError> {
         let placed = open_device(device)?;
-        let network = place(bundle, &placed).map_err(|error| PlacementError::Refused {
+        let refused = |error: candle_core::Error| PlacementError::Refused {
             model: bundle.manifest.name.clone(),
             device: device.to_owned(),
             message: error.to_string(),
-        })?;
+        };
+        let network = place(bundle, &placed).map_err(refused)?;
+        let expected = ExpectedMaps::of(&bundle.tensors).map_err(refused)?;
         let Manifest {
             architecture,
             map_side,
@@ -72,6 +76,7 @@ impl CandleModel {
         Ok(Self {
             identity: bundle.manifest.identity(),
             network,
+            expected,
             projector: MapProjector::new(encoder.grid(), encoder.input_side, *map_side),
             device: placed,
             max_batch: max_batch.max(1),
@@ -102,11 +107,12 @@ impl CandleModel {
             .network
             .patch_anomalies(&batch, views)?
             .flatten_from(1)?;
-        let patches = patches.to_vec2::<f32>()?;
-        Ok(patches
-            .iter()
-            .map(|patches| self.projector.project(patches))
-            .collect())
+        let mut patches = patches.to_vec2::<f32>()?;
+        let maps = patches.iter_mut().zip(images).map(|(patches, image)| {
+            self.expected.subtract(image.subject.as_ref(), patches);
+            self.projector.project(patches)
+        });
+        Ok(maps.collect())
     }
 
     /// Runs unit by unit, an image or a part each, the units shared out to the workers.
@@ -243,6 +249,7 @@ fn device_error(images: usize, error: &candle_core::Error) -> ModelError {
 mod tests {
     use super::*;
     use crate::domain::RgbImage;
+    use crate::model::Subject;
     use crate::model::mvmcad::{Amplification, AmplificationScope, PriorMode};
     use crate::model::testing::{lively_weights, tiny_config, tiny_manifest};
     use crate::model::vit::VitConfig;
@@ -381,6 +388,29 @@ mod tests {
             let brain = change_by_rounding(&bundle, DType::BF16);
             assert!(brain > half && brain < 2e-2, "bf16: {brain}");
         }
+    }
+
+    #[test]
+    fn what_is_expected_of_its_class_and_view_is_taken_from_a_map() {
+        let mut bundle = bundle();
+        let subject = Subject {
+            class: "bolt".into(),
+            view: "top".into(),
+        };
+        let mut model = CandleModel::new(&bundle, "cpu", 8).unwrap();
+        let mut images = images(&bundle, 2);
+        images[1].values = images[0].values.clone();
+        images[1].subject = Some(subject.clone());
+        let without = model.anomaly_maps(&images, &[2]).unwrap();
+        assert_eq!(without[0], without[1]);
+        let expected = Tensor::full(-0.25f32, (4, 4), &Device::Cpu).unwrap();
+        bundle.tensors.insert(subject.tensor_name(), expected);
+        let mut model = CandleModel::new(&bundle, "cpu", 8).unwrap();
+        let with = model.anomaly_maps(&images, &[2]).unwrap();
+        assert_eq!(with[0], without[0]);
+        let centre = 10 * with[1].width + 10;
+        let moved = with[1].values[centre] - without[1].values[centre];
+        assert!((moved - 0.25).abs() < 1e-5, "{moved}");
     }
 
     #[test]

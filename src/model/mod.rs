@@ -5,6 +5,7 @@
 pub mod bundle;
 pub mod candle_model;
 pub mod device;
+pub mod expected;
 pub(crate) mod kernels;
 mod layers;
 pub mod maps;
@@ -19,6 +20,7 @@ pub(crate) mod testing;
 pub mod vit;
 pub mod vit_weights;
 
+pub use self::expected::Subject;
 pub use self::layers::Mode;
 
 use crate::domain::{AnomalyMap, MapFootprint, ModelIdentity};
@@ -30,6 +32,8 @@ pub struct InputImage {
     pub values: Vec<f32>,
     /// What of the original image the model sees.
     pub footprint: MapFootprint,
+    /// What it shows, if that is known.
+    pub subject: Option<Subject>,
 }
 
 /// Scores images; owned by one thread.

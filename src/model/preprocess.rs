@@ -129,7 +129,11 @@ impl Preprocessor {
                 *value = levels[usize::from(pixel[channel])];
             }
         }
-        InputImage { values, footprint }
+        InputImage {
+            values,
+            footprint,
+            subject: None,
+        }
     }
 
     /// The 8-bit image just before normalisation, `input_side` square.

@@ -12,10 +12,10 @@ use tokio::sync::mpsc;
 use super::in_flight::InFlightToken;
 use crate::batcher::Batch;
 use crate::decode::{ImageLimits, decode_pixels};
-use crate::domain::{Group, MapFootprint, Reject, RejectReason, ScoringOrder, View};
+use crate::domain::{ClassName, Group, MapFootprint, Reject, RejectReason, ScoringOrder, View};
 use crate::inference::InferenceBatch;
-use crate::model::InputImage;
 use crate::model::preprocess::Preprocessor;
+use crate::model::{InputImage, Subject};
 use crate::telemetry::{self, Stage};
 
 /// A closed group on its way to its result.
@@ -84,7 +84,10 @@ fn prepare(
                 .group
                 .views
                 .par_iter()
-                .map(|view| prepare_view(view, preprocessor, limits))
+                .map(|view| {
+                    let class = pending.group.class.as_ref();
+                    prepare_view(view, class, preprocessor, limits)
+                })
                 .collect(),
         };
         let mut views = Vec::with_capacity(prepared.len());
@@ -105,6 +108,7 @@ fn prepare(
 
 fn prepare_view(
     view: &View,
+    class: Option<&ClassName>,
     preprocessor: &Preprocessor,
     limits: ImageLimits,
 ) -> (PreparedView, Option<InputImage>) {
@@ -115,11 +119,15 @@ fn prepare_view(
     };
     telemetry::stage_took(Stage::Decode, started.elapsed());
     let started = Instant::now();
-    let image = match preprocessor.prepare(&pixels) {
+    let mut image = match preprocessor.prepare(&pixels) {
         Ok(image) => image,
         Err(error) => return failed(view, RejectReason::Decode, error.to_string()),
     };
     telemetry::stage_took(Stage::Preprocess, started.elapsed());
+    image.subject = class.map(|class| Subject {
+        class: class.clone(),
+        view: view.view.clone(),
+    });
     (PreparedView::Submitted(image.footprint), Some(image))
 }
 

@@ -26,6 +26,8 @@ pub struct Recipe {
     pub network: Table,
     /// What is minimised.
     pub loss: LossRecipe,
+    /// What becomes of anomaly maps.
+    pub maps: MapsRecipe,
     /// How images are drawn.
     pub data: DataRecipe,
     /// How weights are changed.
@@ -73,6 +75,23 @@ impl Default for LossRecipe {
         Self {
             objective: Objective::Focal { easy_share: 0.1 },
             ramp: 1000,
+        }
+    }
+}
+
+/// `[maps]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MapsRecipe {
+    /// Whether maps lose what the maps of good parts of their class and view show on average
+    /// ([`expected`](crate::model::expected)).
+    pub subtract_expected: bool,
+}
+
+impl Default for MapsRecipe {
+    fn default() -> Self {
+        Self {
+            subtract_expected: true,
         }
     }
 }

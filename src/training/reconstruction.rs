@@ -41,7 +41,8 @@ pub struct ReconstructionSettings {
     pub checkpoint: CheckpointSettings,
 }
 
-/// Every tensor of a network, by the names of [`MvmcadConfig::tensors`].
+/// Every tensor of a network, by the names of [`MvmcadConfig::tensors`], and its
+/// [expected maps](crate::model::expected) if it has any.
 pub type Tensors = HashMap<String, Tensor>;
 
 /// Who watches a run. `()` does not.
@@ -127,6 +128,7 @@ impl ReconstructionSettings {
     ) -> Result<RunSettings> {
         let Recipe {
             loss,
+            maps,
             data,
             optimiser,
             run,
@@ -136,6 +138,7 @@ impl ReconstructionSettings {
         let mut settings = RunSettings::new();
         add_settings(&mut settings, "network", &self.architecture);
         add_settings(&mut settings, "loss", loss);
+        add_settings(&mut settings, "maps", maps);
         add_settings(&mut settings, "data", data);
         add_settings(&mut settings, "optimiser", optimiser);
         add_settings(&mut settings, "run", run);
@@ -221,8 +224,12 @@ pub fn reconstruct(
             }
         }
     }
+    let mut tensors = all_tensors(&parameters, encoder);
+    if settings.recipe.maps.subtract_expected {
+        tensors.extend(task.ground.expected_maps(&task.units)?);
+    }
     Ok(Trained {
-        tensors: all_tensors(&parameters, encoder),
+        tensors,
         iteration,
         history: finished.history,
     })

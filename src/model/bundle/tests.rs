@@ -51,6 +51,20 @@ fn a_saved_bundle_is_loaded_as_it_was() {
 }
 
 #[test]
+fn expected_maps_of_any_classes_are_kept_if_they_have_the_grid_of_the_patches() {
+    let (folder, manifest, mut tensors) = saved();
+    let map = Tensor::full(0.5f32, (4, 4), &Device::Cpu).unwrap();
+    tensors.insert("expected.bolt/top".to_owned(), map);
+    Bundle::save(folder.path(), &manifest, &tensors, Precision::Half).unwrap();
+    assert_eq!(Bundle::load(folder.path()).unwrap().expected_maps(), 1);
+    let wrong = Tensor::full(0.5f32, (4, 5), &Device::Cpu).unwrap();
+    tensors.insert("expected.bolt/top".to_owned(), wrong);
+    let error = Bundle::save(folder.path(), &manifest, &tensors, Precision::Half).unwrap_err();
+    let expected = "tensor `expected.bolt/top`: expected shape [4, 4], found [4, 5]";
+    assert!(error.to_string().contains(expected), "{error}");
+}
+
+#[test]
 fn half_precision_halves_the_file_and_is_loaded_in_single() {
     let (folder, manifest, tensors) = saved();
     let single = fs::metadata(folder.path().join(WEIGHTS_FILE))

@@ -18,8 +18,8 @@ use super::fault;
 use super::files::{decode, digest_bytes, read_bytes};
 use super::survey::{Survey, Unreadable, survey};
 use crate::domain::{MapFootprint, RgbImage};
-use crate::model::InputImage;
 use crate::model::preprocess::Preprocessor;
+use crate::model::{InputImage, Subject};
 use crate::training::{TrainingError, digest};
 
 /// One good part to train on.
@@ -29,6 +29,8 @@ pub struct TrainingPart {
     pub class: String,
     /// Its name.
     pub part: String,
+    /// The names of its views, in the order of the images.
+    pub views: Vec<String>,
     /// Which of the images are its views.
     pub images: Range<usize>,
 }
@@ -108,7 +110,9 @@ impl TrainingImages {
                 continue;
             }
             let first = files.len();
+            let mut names = Vec::with_capacity(surveyed.views.len());
             for (file, view) in surveyed.part.views.into_iter().zip(surveyed.views) {
+                names.push(file.view);
                 let (path, digest) = (file.image, view.digest);
                 files.push(File { path, digest });
                 crops.extend(view.kept);
@@ -116,6 +120,7 @@ impl TrainingImages {
             parts.push(TrainingPart {
                 class: surveyed.part.class,
                 part: surveyed.part.part,
+                views: names,
                 images: first..files.len(),
             });
         }
@@ -137,17 +142,20 @@ impl TrainingImages {
         }
     }
 
-    /// Images that are prepared already: of each part its class and its views; it is named by its
-    /// number.
+    /// Images that are prepared already: of each part its class and its views; parts and views are
+    /// named by their numbers.
     pub fn given(parts: impl IntoIterator<Item = (String, Vec<InputImage>)>) -> Self {
         let mut ranges = Vec::new();
         let mut images = Vec::new();
         for (number, (class, views)) in parts.into_iter().enumerate() {
             let first = images.len();
+            let names = (0..views.len()).map(|view| view.to_string());
+            let names = names.collect();
             images.extend(views);
             ranges.push(TrainingPart {
                 class,
                 part: number.to_string(),
+                views: names,
                 images: first..images.len(),
             });
         }
@@ -180,13 +188,17 @@ impl TrainingImages {
         &self.parts
     }
 
-    /// The class of the part that an image belongs to.
+    /// What an image shows.
     ///
     /// # Panics
     /// When there is no such image.
-    pub fn class_of(&self, image: usize) -> &str {
+    pub fn subject(&self, image: usize) -> Subject {
         let part = self.parts.partition_point(|part| part.images.end <= image);
-        &self.parts[part].class
+        let part = &self.parts[part];
+        Subject {
+            class: part.class.as_str().into(),
+            view: part.views[image - part.images.start].as_str().into(),
+        }
     }
 
     /// Whether images are read from their files each time.
@@ -236,6 +248,10 @@ fn hash_parts(hasher: &mut XxHash3_64, parts: &[TrainingPart]) {
         hasher.write(part.class.as_bytes());
         // No UTF-8 text has this byte.
         hasher.write_u8(0xff);
+        for view in &part.views {
+            hasher.write(view.as_bytes());
+            hasher.write_u8(0xff);
+        }
         hasher.write_u64(part.images.start as u64);
         hasher.write_u64(part.images.end as u64);
     }
@@ -312,8 +328,10 @@ mod tests {
         let images = read(folder.path(), 6, u64::MAX);
         let ranges: Vec<_> = images.parts().iter().map(|p| p.images.clone()).collect();
         assert_eq!(ranges, [0..2, 2..3, 3..4]);
-        let classes: Vec<&str> = (0..4).map(|index| images.class_of(index)).collect();
-        assert_eq!(classes, ["bolt", "bolt", "bolt", "gear"]);
+        let names = (0..4).map(|index| images.subject(index).tensor_name());
+        let expected = ["bolt/left", "bolt/top", "bolt/top", "gear/top"];
+        let expected = expected.map(|name| format!("expected.{name}"));
+        assert!(names.eq(expected));
     }
 
     #[test]

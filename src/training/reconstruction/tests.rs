@@ -8,7 +8,7 @@ use super::units::shards;
 use super::*;
 use crate::domain::MapFootprint;
 use crate::model::InputImage;
-use crate::model::mvmcad::{AmplificationScope, PriorMode};
+use crate::model::mvmcad::{AmplificationScope, Mvmcad, PriorMode};
 use crate::model::vit::{PositionInterpolation, VitConfig};
 use crate::training::formula::draw;
 use crate::training::recipe::EncoderPrecision;
@@ -37,6 +37,7 @@ fn architecture(prior: PriorMode) -> MvmcadConfig {
 
 fn settings(prior: PriorMode, iterations: u64) -> ReconstructionSettings {
     let mut recipe = Recipe::default();
+    recipe.maps.subtract_expected = false;
     recipe.loss.ramp = iterations;
     recipe.run.iterations = iterations;
     recipe.run.batch = 6;
@@ -67,6 +68,7 @@ fn images() -> Vec<InputImage> {
                 width: 32.0,
                 height: 32.0,
             },
+            subject: None,
         })
         .collect()
 }
@@ -193,6 +195,40 @@ fn every_trained_tensor_moves_and_the_encoder_does_not() {
     let encoder = encoder(&settings);
     for (name, before) in bits(&encoder.tensors) {
         assert_eq!(bits(&tensors)[format!("encoder.{name}").as_str()], before);
+    }
+}
+
+#[test]
+fn the_expected_maps_are_the_anomalies_of_good_parts() {
+    let mut settings = settings(PriorMode::Off, 6);
+    let (without, _) = train(&settings);
+    settings.recipe.maps.subtract_expected = true;
+    let (with, _) = train(&settings);
+    assert_eq!(with.len(), without.len() + 6, "two classes of three views");
+    let weights = candle_nn::VarBuilder::from_tensors(with.clone(), DType::F32, &Device::Cpu);
+    let network = Mvmcad::new(&settings.architecture, weights.pp("encoder"), weights).unwrap();
+    // Of the class `gear` there are a part of three views and one of a single view.
+    let images = images();
+    let anomalies = |chosen: &[usize]| -> Vec<f32> {
+        let chosen: Vec<&InputImage> = chosen.iter().map(|&index| &images[index]).collect();
+        let images = super::images::stack(&chosen, SIDE, &Device::Cpu).unwrap();
+        let maps = network.patch_anomalies(&images, &[chosen.len()]).unwrap();
+        maps.mean(0)
+            .unwrap()
+            .flatten_all()
+            .unwrap()
+            .to_vec1()
+            .unwrap()
+    };
+    let views = [&[3, 9][..], &[4], &[5]].map(anomalies);
+    let mean = views.iter().flatten().sum::<f32>() / 48.0;
+    for (view, (count, anomalies)) in [2.0, 1.0, 1.0].into_iter().zip(&views).enumerate() {
+        let expected = &with[&format!("expected.gear/{view}")];
+        let expected = expected.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        for (expected, anomaly) in expected.iter().zip(anomalies) {
+            let wanted = (anomaly - mean) * count / (count + 1.0);
+            assert!((expected - wanted).abs() < 1e-5, "{expected} {wanted}");
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What is drawn as one and what goes through the network together; which parts are held out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use rand::seq::SliceRandom as _;
@@ -78,6 +78,24 @@ pub(super) fn shards<'a>(units: impl IntoIterator<Item = &'a Unit>, limit: usize
     shards
 }
 
+/// The units of at most `limit` parts of each class, evenly chosen.
+pub(super) fn of_few_parts(units: &[Unit], limit: usize) -> Vec<&Unit> {
+    let mut of_class: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for unit in units {
+        let parts = of_class.entry(unit.class).or_default();
+        if parts.last() != Some(&unit.part) {
+            parts.push(unit.part);
+        }
+    }
+    let mut chosen = BTreeSet::new();
+    for parts in of_class.into_values() {
+        let count = parts.len().min(limit);
+        chosen.extend((0..count).map(|index| parts[index * parts.len() / count]));
+    }
+    let is_chosen = |unit: &&Unit| chosen.contains(&unit.part);
+    units.iter().filter(is_chosen).collect()
+}
+
 /// Which parts are held out from training: of each class the nearest number to `share`, but at
 /// least one of five or more, and never all.
 pub(super) fn held_out(parts: &[TrainingPart], share: f64, seed: u64) -> Vec<bool> {
@@ -113,6 +131,7 @@ mod tests {
                 parts.push(TrainingPart {
                     class: class.to_owned(),
                     part: format!("p{first}"),
+                    views: vec!["left".to_owned(), "top".to_owned()],
                     images: first..first + 2,
                 });
             }
@@ -137,6 +156,15 @@ mod tests {
         let held = held_out(&parts, 1.0, 1);
         assert_eq!(held.iter().filter(|&&held| held).count(), 1);
         assert!(!held[2]);
+    }
+
+    #[test]
+    fn few_parts_are_chosen_evenly_with_all_their_units() {
+        let parts = parts(&[("gear", 6), ("bolt", 1)]);
+        let units = units(&parts, false);
+        let chosen = of_few_parts(&units, 3);
+        let parts: Vec<usize> = chosen.iter().map(|unit| unit.part).collect();
+        assert_eq!(parts, [0, 0, 2, 2, 4, 4, 6, 6]);
     }
 
     #[test]
