@@ -1,5 +1,6 @@
 //! The flags that say where a data set is, shared by every command that reads one.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, ensure};
@@ -9,9 +10,8 @@ use clap::{Args, ValueEnum};
 use crate::model::preprocess::Preprocessor;
 use crate::training::TrainingError;
 use crate::training::dataset::{
-    DataSource, Layout, Listing, PartFolder, Split, Survey, TrainingImages, Unreadable,
-    across_splits, findings, good_canvases, small_classes, survey, survey_canvases,
-    survey_for_training, tell,
+    DataSource, Layout, Listing, PartFolder, Split, Survey, TrainingImages, Unreadable, findings,
+    good_canvases, small_classes, survey, survey_canvases, survey_for_training, tell, twins_in,
 };
 use crate::training::formula::Canvas;
 
@@ -105,7 +105,8 @@ impl DataArguments {
         Ok(parts)
     }
 
-    /// The parts without a defect and their images, as many of them as fit kept in `memory`.
+    /// The parts without a defect and their images, as many of them as fit kept in `memory`. Warns
+    /// of images that are also in the other split or in `labelled`, the parts to judge weights by.
     ///
     /// # Errors
     /// As [`checked_parts`](Self::checked_parts), and when there is no good part.
@@ -113,6 +114,7 @@ impl DataArguments {
         &self,
         preprocessor: Preprocessor,
         memory: ByteSize,
+        labelled: &[PartFolder],
     ) -> anyhow::Result<GoodParts> {
         let (source, listing) = self.list(Split::Train)?;
         let survey = survey_for_training(
@@ -126,12 +128,8 @@ impl DataArguments {
         for warning in small_classes(&survey) {
             warn(&warning);
         }
-        let others = source.list_other(&listing);
-        match others.and_then(|others| across_splits(&survey, &others)) {
-            Ok(warning) => warning.iter().for_each(|text| warn(text)),
-            Err(error) => warn(&format!(
-                "images that are in the other split, too, were not looked for: {error}"
-            )),
+        for warning in measured_twins(&source, &listing, &survey, labelled) {
+            warn(&warning);
         }
         let good = survey.parts.iter().filter(|part| !part.is_anomalous());
         let parts: Vec<PartFolder> = good.map(|part| part.part.clone()).collect();
@@ -229,6 +227,38 @@ impl ReadingArguments {
     }
 }
 
+/// Warnings about images to train on that are also in the set's other split or in `labelled`. Where
+/// these are the other split, they are looked at once.
+fn measured_twins<T>(
+    source: &DataSource,
+    listing: &Listing,
+    survey: &Survey<T>,
+    labelled: &[PartFolder],
+) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let others = source.list_other(listing).unwrap_or_else(|error| {
+        warnings.push(format!(
+            "the other split cannot be listed, so whether its images are trained on is not known: \
+             {error}"
+        ));
+        Vec::new()
+    });
+    let others = images(&others);
+    warnings.extend(twins_in(survey, &others, "the other split"));
+    // One folder may have been written in two ways.
+    let whole = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let looked_at: HashSet<PathBuf> = others.iter().map(|path| whole(path)).collect();
+    let mut labelled = images(labelled);
+    labelled.retain(|path| !looked_at.contains(&whole(path)));
+    warnings.extend(twins_in(survey, &labelled, "the validation data"));
+    warnings
+}
+
+fn images(parts: &[PartFolder]) -> Vec<&Path> {
+    let views = parts.iter().flat_map(|part| &part.views);
+    views.map(|view| view.image.as_path()).collect()
+}
+
 /// Says what was found, and what a person should know of it.
 fn report<T>(listing: &Listing, survey: &Survey<T>) {
     let parts = survey.parts.len();
@@ -324,6 +354,29 @@ mod tests {
         let masks = masks.to_str().unwrap();
         let parts = flags(&images, &["--masks", masks]).labelled_parts(Split::Test);
         assert_eq!(parts.unwrap().len(), 1);
+    }
+
+    #[test]
+    fn training_images_that_are_measured_on_are_told_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        write(&root.join("set/bottle/train/good/000.png"), 1);
+        write(&root.join("set/bottle/test/good/007.png"), 1);
+        write(&root.join("labelled/bottle/test/good/008.png"), 1);
+        let set = flags(&root.join("set"), &[]);
+        let (source, listing) = set.list(Split::Train).unwrap();
+        let survey = survey(listing.parts.clone(), Unreadable::Refuse, |_| Ok(())).unwrap();
+        let warnings = |labelled: &str, more: &[&str]| {
+            let labelled = flags(&root.join(labelled), more).checked_parts(Split::Test);
+            measured_twins(&source, &listing, &survey, &labelled.unwrap())
+        };
+        let same = warnings("set", &[]);
+        assert_eq!(same.len(), 1, "{same:?}");
+        assert!(same[0].contains("are in the other split"), "{same:?}");
+        let other = warnings("labelled", &["--layout", "mvtec"]);
+        assert_eq!(other.len(), 2, "{other:?}");
+        assert!(other[1].contains("are in the validation data"), "{other:?}");
+        assert!(other[1].contains("008.png"), "{other:?}");
     }
 
     #[test]

@@ -130,7 +130,7 @@ fn train<T>(
     let mut labelled = labelled(arguments, &settings.recipe, &manifest)?;
     let good = arguments
         .data
-        .good_parts(preprocessor, arguments.image_memory)
+        .good_parts(preprocessor, arguments.image_memory, labelled.parts())
         .context("cannot use the data")?;
     let folder = arguments.output.join("training");
     std::fs::create_dir_all(&folder)

@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt::Write as _;
+use std::path::Path;
+
+use rayon::prelude::*;
 
 use super::files::{digest_bytes, read_bytes};
-use super::survey::Survey;
-use super::{Layout, PartFolder};
+use super::survey::{Survey, tell};
+use super::{Layout, PartFolder, fault};
 use crate::training::TrainingError;
 
 /// As many twins are named.
@@ -19,41 +22,53 @@ pub fn findings<T>(layout: Layout, survey: &Survey<T>) -> Vec<String> {
     warnings.into_iter().flatten().collect()
 }
 
-/// Warnings about images of `survey` that are also in `others`, the set's other split. Only files
-/// that are as long as a surveyed one are read.
-///
-/// # Errors
-/// When such a file cannot be read.
-pub fn across_splits<T>(
-    survey: &Survey<T>,
-    others: &[PartFolder],
-) -> Result<Option<String>, TrainingError> {
+/// Warnings about images of the good parts of `survey`, which are trained on, that are also among
+/// `images`, which figures are made on; `place` says what these are. Only files that are as long as
+/// a surveyed one are read. One that cannot be read is told and hides no other.
+pub fn twins_in<T>(survey: &Survey<T>, images: &[&Path], place: &str) -> Vec<String> {
     let mut names = HashMap::new();
     let mut lengths = HashSet::new();
-    for (view, surveyed) in views(survey) {
+    for (view, surveyed) in good_views(survey) {
         lengths.insert(surveyed.bytes);
         names.insert(surveyed.digest, view);
     }
-    let mut found = Vec::new();
-    for part in others {
-        for view in &part.views {
-            let length = std::fs::metadata(&view.image).map(|file| file.len());
-            if !length.is_ok_and(|length| lengths.contains(&length)) {
-                continue;
-            }
-            if let Some(name) = names.get(&digest_bytes(&read_bytes(&view.image)?)) {
-                found.push(format!("{name} and {}", view.image.display()));
-            }
+    let twin = |image: &&Path| -> Result<Option<String>, TrainingError> {
+        let length = std::fs::metadata(image).map_err(|error| fault(image, error))?;
+        if !lengths.contains(&length.len()) {
+            return Ok(None);
+        }
+        let name = names.get(&digest_bytes(&read_bytes(image)?));
+        Ok(name.map(|name| format!("{name} and {}", image.display())))
+    };
+    let looked_at: Vec<_> = images.par_iter().map(twin).collect();
+    let (mut found, mut unreadable) = (Vec::new(), Vec::new());
+    for result in looked_at {
+        match result {
+            Ok(pair) => found.extend(pair),
+            Err(error) => unreadable.push(error),
         }
     }
-    let meaning = "are in the other split, too, byte by byte: \
-                   figures on images that were trained on say nothing";
-    Ok(told(&found, meaning))
+    let meaning = format!(
+        "are in {place}, too, byte by byte: figures on images that were trained on say nothing"
+    );
+    let unread = (!unreadable.is_empty()).then(|| {
+        let count = unreadable.len();
+        format!(
+            "`{count}` images of {place} cannot be read, so whether they are trained on is not \
+             known:\n{}",
+            tell(&unreadable)
+        )
+    });
+    [told(&found, &meaning), unread]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
-/// Every surveyed view with the path of its image.
-fn views<T>(survey: &Survey<T>) -> impl Iterator<Item = (String, &super::SurveyedView<T>)> {
-    survey.parts.iter().flat_map(|surveyed| {
+/// Every view of the good parts with the path of its image.
+fn good_views<T>(survey: &Survey<T>) -> impl Iterator<Item = (String, &super::SurveyedView<T>)> {
+    let good = survey.parts.iter().filter(|part| !part.is_anomalous());
+    good.flat_map(|surveyed| {
         let files = surveyed.part.views.iter();
         files
             .map(|file| file.image.display().to_string())
@@ -157,7 +172,7 @@ fn told(found: &[String], meaning: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use std::path::PathBuf;
 
     use super::super::testing::{source, write_image, write_level};
     use super::super::{Unreadable, survey};
@@ -239,27 +254,57 @@ mod tests {
     }
 
     #[test]
-    fn training_images_in_the_test_split_are_told() {
+    fn training_images_among_those_to_measure_on_are_told() {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, level| write_level(&folder.path().join(name), level);
-        write("bottle/train/good/000.png", 1);
-        write("bottle/train/good/001.png", 2);
-        write("bottle/test/good/007.png", 2);
-        write("bottle/test/good/008.png", 3);
-        let source = source(folder.path());
-        let listing = source.list().unwrap();
-        let others = source.list_other(&listing).unwrap();
-        let survey = surveyed(folder.path());
-        let text = across_splits(&survey, &others).unwrap().unwrap();
-        assert!(text.contains("`1` images are in the other split"), "{text}");
+        write("train/bolt/p0/top.png", 1);
+        write("train/bolt/p1/top.png", 2);
+        write("labelled/bolt/p7/top.png", 2);
+        write("labelled/bolt/p8/top.png", 3);
+        let survey = surveyed(&folder.path().join("train"));
+        let labelled = ["p7", "p8"].map(|part| {
+            let name = format!("labelled/bolt/{part}/top.png");
+            folder.path().join(name)
+        });
+        let images = labelled.each_ref().map(PathBuf::as_path);
+        let found = |survey: &Survey<()>| twins_in(survey, &images, "the validation data");
+        let warnings = found(&survey);
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        let text = &warnings[0];
         assert!(
-            text.contains("001.png") && text.contains("007.png"),
+            text.contains("`1` images are in the validation data"),
             "{text}"
         );
-        write_image(
-            &folder.path().join("bottle/test/good/007.png"),
-            &image::GrayImage::new(9, 9).into(),
-        );
-        assert_eq!(across_splits(&survey, &others).unwrap(), None);
+        assert!(text.contains("p1/top.png and"), "{text}");
+        assert!(text.contains("p7/top.png"), "{text}");
+        let wider = image::GrayImage::new(9, 9);
+        write_image(&labelled[0], &wider.into());
+        assert_eq!(found(&survey), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_hides_no_twin() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |part: &str| folder.path().join(format!("bolt/{part}/top.png"));
+        write_level(&path("p1"), 2);
+        let survey = surveyed(folder.path());
+        let images = [path("absent"), path("p1")];
+        let images = images.each_ref().map(PathBuf::as_path);
+        let warnings = twins_in(&survey, &images, "the other split");
+        assert!(warnings[0].contains("`1` images are in the other split"));
+        assert!(warnings[1].contains("`1` images of the other split cannot be read"));
+        assert!(warnings[1].contains("absent/top.png"), "{warnings:?}");
+    }
+
+    #[test]
+    fn parts_that_are_not_trained_on_have_no_twins() {
+        let folder = tempfile::tempdir().unwrap();
+        let image = folder.path().join("bolt/p1/top.png");
+        write_level(&image, 2);
+        let mut survey = surveyed(folder.path());
+        let twins = |survey: &Survey<()>| twins_in(survey, &[image.as_path()], "the test").len();
+        assert_eq!(twins(&survey), 1);
+        survey.parts[0].views[0].is_anomalous = true;
+        assert_eq!(twins(&survey), 0);
     }
 }
