@@ -1,4 +1,7 @@
 //! The flags that say where a data set is, shared by every command that reads one.
+//!
+//! What is said of the data goes to standard error: standard output is the command's own, and `eval`
+//! writes JSON to it.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -135,7 +138,7 @@ impl DataArguments {
         let parts: Vec<PartFolder> = good.map(|part| part.part.clone()).collect();
         let bad = survey.parts.len() - parts.len();
         if bad > 0 {
-            println!("left {bad} parts with a defect out");
+            eprintln!("left {bad} parts with a defect out");
         }
         let images = TrainingImages::of_good_parts(survey, preprocessor);
         ensure!(
@@ -144,7 +147,7 @@ impl DataArguments {
             self.data.display()
         );
         if images.reads_files() {
-            println!("images do not fit into {memory}: each is read whenever it is needed");
+            eprintln!("images do not fit into {memory}: each is read whenever it is needed");
         }
         Ok(GoodParts { images, parts })
     }
@@ -178,7 +181,7 @@ impl ReadingArguments {
             }
             let all: usize = listing.parts.iter().map(|part| part.views.len()).sum();
             let found = good_canvases(survey);
-            println!("{}: {} of {all} images", folder.display(), found.len());
+            eprintln!("{}: {} of {all} images", folder.display(), found.len());
             canvases.extend(found);
         }
         Ok(canvases)
@@ -267,7 +270,7 @@ fn report<T>(listing: &Listing, survey: &Survey<T>) {
         Some(split) => format!(", split `{}`", split.as_str()),
         None => String::new(),
     };
-    println!(
+    eprintln!(
         "data set in the layout `{}`{split}: {images} images of {parts} parts",
         listing.layout.as_str()
     );

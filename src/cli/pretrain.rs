@@ -178,7 +178,7 @@ pub fn run(arguments: &PretrainArguments) -> anyhow::Result<()> {
         .reading
         .canvases(&arguments.images, arguments.side, arguments.image_memory)
         .context("cannot use the images")?;
-    println!(
+    eprintln!(
         "pretraining on formula images and {} given ones",
         given.len()
     );

@@ -135,7 +135,7 @@ fn train<T>(
     let folder = arguments.output.join("training");
     std::fs::create_dir_all(&folder)
         .with_context(|| format!("cannot make the folder `{}`", folder.display()))?;
-    println!(
+    eprintln!(
         "training on {} images of {} parts",
         good.images.len(),
         good.images.parts().len()
