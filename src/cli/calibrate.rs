@@ -1,6 +1,6 @@
 //! `panoptes calibrate`: sets a bundle's thresholds from parts that it was not trained on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use anyhow::{Context as _, ensure};
@@ -11,7 +11,8 @@ use super::eval::Measurement;
 use crate::evaluation::calibration::{
     CalibratedClass, CalibrationRule, ErrorCounts, calibrate, parts_needed,
 };
-use crate::model::bundle::{Bundle, Guarantee, RuleName, save_manifest};
+use crate::evaluation::measurement::ScoredPart;
+use crate::model::bundle::{Bundle, Guarantee, Manifest, RuleName, save_manifest};
 use crate::training::dataset::Split;
 
 /// Fewer good parts of a class than this say little about how high a good part may score.
@@ -95,10 +96,26 @@ pub fn run(arguments: &CalibrateArguments) -> anyhow::Result<()> {
             println!("{class}: kept as it was, no {wanted} parts");
         }
     }
-    for warning in warnings(&lines) {
+    let without = without_threshold(&parts, &manifest, wanted);
+    for warning in warnings(&lines).iter().chain(&without) {
         eprintln!("warning: {warning}");
     }
     Ok(())
+}
+
+/// Tells of classes that have parts here and no threshold in the bundle, neither new nor old.
+fn without_threshold(parts: &[ScoredPart], manifest: &Manifest, wanted: &str) -> Vec<String> {
+    let classes: BTreeSet<&str> = parts.iter().map(|part| part.class.as_str()).collect();
+    classes
+        .into_iter()
+        .filter(|class| !manifest.classes.contains_key(*class))
+        .map(|class| {
+            format!(
+                "{class}: no {wanted} parts, so it has no threshold: none of its parts will be \
+                 called good or bad, all are for `review`"
+            )
+        })
+        .collect()
 }
 
 fn rule(arguments: &CalibrateArguments) -> anyhow::Result<CalibrationRule> {
@@ -191,6 +208,8 @@ fn warnings(lines: &BTreeMap<String, CalibratedClass>) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::evaluation::measurement::testing::part;
+    use crate::model::mvmcad::{Amplification, PriorMode};
+    use crate::model::testing::{tiny_config, tiny_manifest};
 
     fn lines(rule: CalibrationRule, good: usize, bad: usize) -> BTreeMap<String, CalibratedClass> {
         let good = (0..good).map(|i| part("bolt", 0.25 + i as f32 / 1024.0, false).scores());
@@ -233,6 +252,23 @@ mod tests {
         assert!(warnings(&lines(rate(true), 40, 4))[0].starts_with(expected));
         let few = lines(CalibrationRule::default(), 5, 0);
         assert!(warnings(&few)[0].starts_with("bolt: 5 good parts are few"));
+    }
+
+    #[test]
+    fn a_class_that_is_left_without_a_threshold_is_told() {
+        let parts = ["bolt", "gear", "nut"].map(|class| part(class, 0.5, class == "gear").scores());
+        let mut manifest = tiny_manifest(tiny_config(PriorMode::Off, Amplification::After));
+        let rule = CalibrationRule::default();
+        for (class, line) in calibrate(&parts, rule) {
+            manifest.classes.insert(class, line.thresholds);
+        }
+        let told = without_threshold(&parts, &manifest, "good");
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].starts_with("gear: no good parts, so it has no threshold"));
+        // As it was once calibrated with good parts.
+        let old = manifest.classes["bolt"];
+        manifest.classes.insert("gear".to_owned(), old);
+        assert_eq!(without_threshold(&parts, &manifest, "good").len(), 0);
     }
 
     #[test]
