@@ -13,8 +13,9 @@ use clap::{Args, ValueEnum};
 use crate::model::preprocess::Preprocessor;
 use crate::training::TrainingError;
 use crate::training::dataset::{
-    DataSource, Layout, Listing, PartFolder, Split, Survey, TrainingImages, Unreadable, findings,
-    good_canvases, small_classes, survey, survey_canvases, survey_for_training, tell, twins_in,
+    DataSource, Layout, Listing, PartFolder, Split, Survey, SurveyedPart, TrainingImages,
+    Unreadable, findings, good_canvases, small_classes, survey, survey_canvases,
+    survey_for_training, tell, twins_in,
 };
 use crate::training::formula::Canvas;
 
@@ -78,8 +79,8 @@ pub enum SplitChoice {
 }
 
 impl DataArguments {
-    /// Every part of the set, all files checked. `default_split` is listed where the layout has
-    /// splits and no flag chooses.
+    /// Every part of the set, all files checked; a view that shows no defect has no mask.
+    /// `default_split` is listed where the layout has splits and no flag chooses.
     ///
     /// # Errors
     /// When the set cannot be listed or a file cannot be used.
@@ -88,21 +89,23 @@ impl DataArguments {
         let survey = survey(listing.parts.clone(), self.reading.unreadable(), |_| Ok(()))
             .map_err(|error| self.reading.with_hint(error))?;
         report(&listing, &survey);
-        let parts = survey.parts.into_iter().map(|surveyed| surveyed.part);
+        let parts = survey.parts.into_iter().map(without_empty_masks);
         Ok(parts.collect())
     }
 
-    /// As [`checked_parts`](Self::checked_parts), of a set that says which parts have a defect.
+    /// As [`checked_parts`](Self::checked_parts), of a set in which some part has a defect.
     ///
     /// # Errors
-    /// As there, and when there are no labels.
+    /// As there, and when no part has one.
     pub(crate) fn labelled_parts(&self, default_split: Split) -> anyhow::Result<Vec<PartFolder>> {
         let parts = self.checked_parts(default_split)?;
-        let views = || parts.iter().flat_map(|part| &part.views);
+        let reason = match &self.masks {
+            None => "where the layout is `folders`, their masks must be named".to_owned(),
+            Some(masks) => format!("no mask in `{}` has a pixel other than 0", masks.display()),
+        };
         ensure!(
-            self.masks.is_some() || views().any(|view| view.is_labelled_defective),
-            "expected defective parts in `{}`, found none: where the layout is `folders`, their masks \
-             must be named",
+            parts.iter().any(has_defect),
+            "expected defective parts in `{}`, found none: {reason}",
             self.data.display()
         );
         Ok(parts)
@@ -230,6 +233,22 @@ impl ReadingArguments {
     }
 }
 
+/// Whether a view of a checked part shows a defect.
+pub(crate) fn has_defect(part: &PartFolder) -> bool {
+    let mut views = part.views.iter();
+    views.any(|view| view.is_labelled_defective || view.mask.is_some())
+}
+
+/// Some sets have a mask for every view, those of good ones all 0. Without these, a mask means a
+/// defect to all that follows.
+fn without_empty_masks<T>(surveyed: SurveyedPart<T>) -> PartFolder {
+    let mut part = surveyed.part;
+    for (file, view) in part.views.iter_mut().zip(&surveyed.views) {
+        file.mask.take_if(|_| !view.is_anomalous);
+    }
+    part
+}
+
 /// Warnings about images to train on that are also in the set's other split or in `labelled`. Where
 /// these are the other split, they are looked at once.
 fn measured_twins<T>(
@@ -354,9 +373,30 @@ mod tests {
                 .contains("their masks must be named")
         );
         write(&masks.join("bolt/p1/top.png"), 1);
-        let masks = masks.to_str().unwrap();
-        let parts = flags(&images, &["--masks", masks]).labelled_parts(Split::Test);
-        assert_eq!(parts.unwrap().len(), 1);
+        let labelled = || {
+            let more = ["--masks", masks.to_str().unwrap()];
+            flags(&images, &more).labelled_parts(Split::Test)
+        };
+        assert_eq!(labelled().unwrap().len(), 1);
+        write(&masks.join("bolt/p1/top.png"), 0);
+        let error = labelled().unwrap_err().to_string();
+        assert!(error.contains("has a pixel other than 0"), "{error}");
+    }
+
+    #[test]
+    fn a_mask_without_a_defect_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let (images, masks) = (folder.path().join("images"), folder.path().join("masks"));
+        for (part, view, level) in [("p1", "left", 0), ("p1", "top", 0), ("p2", "top", 9)] {
+            let name = format!("bolt/{part}/{view}.png");
+            write(&images.join(&name), 1);
+            write(&masks.join(&name), level);
+        }
+        let more = ["--masks", masks.to_str().unwrap()];
+        let parts = flags(&images, &more).checked_parts(Split::Test).unwrap();
+        let found: Vec<bool> = parts.iter().map(has_defect).collect();
+        assert_eq!(found, [false, true]);
+        assert_eq!(parts[1].views[0].mask, Some(masks.join("bolt/p2/top.png")));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use bytesize::ByteSize;
 use clap::Args;
 
 use super::checkpoints;
-use super::data::{DataArguments, ReadingArguments};
+use super::data::{DataArguments, ReadingArguments, has_defect};
 use super::interrupts::{Interrupts, explain};
 use crate::domain::ModelIdentity;
 use crate::evaluation::validation::LabelledParts;
@@ -258,12 +258,7 @@ fn keep(
     write(&folder.join("history.csv"), &history.to_csv())?;
     write_curve(&folder.join("loss.svg"), &history)?;
     let bundle = Bundle { manifest, tensors };
-    let of_interest = labelled.iter().map(|part| {
-        let mut views = part.views.iter();
-        // Plain folders label by masks alone.
-        let is_bad = views.any(|view| view.is_labelled_defective || view.mask.is_some());
-        (part, !is_bad)
-    });
+    let of_interest = labelled.iter().map(|part| (part, !has_defect(part)));
     let mut drawn = pictures::choose(of_interest);
     if drawn.is_empty() {
         drawn = pictures::choose(good.iter().map(|part| (part, true)));

@@ -7,7 +7,8 @@ use crate::model::testing::tiny_encoder;
 use crate::training::Device;
 use crate::training::encoder_file::save_encoder;
 
-/// Six parts of two classes with two views each; the last part has a mark, and a mask for it.
+/// Six parts of two classes with two views each; the last part has a mark. All gears have masks: that
+/// of the last shows the mark, the others show nothing.
 fn write_data(root: &Path) {
     for number in 0..6u8 {
         let class = ["bolt", "gear"][usize::from(number) % 2];
@@ -23,10 +24,10 @@ fn write_data(root: &Path) {
                 Rgb([level, 90, 2 * y as u8])
             });
             save(&root.join("images").join(&name), &image.into());
-            if number == 5 {
+            if class == "gear" {
                 let mask = image::GrayImage::from_fn(40, 36, |x, y| {
                     let is_marked = (10..20).contains(&x) && (10..20).contains(&y);
-                    image::Luma([if is_marked { 255 } else { 0 }])
+                    image::Luma([if number == 5 && is_marked { 255 } else { 0 }])
                 });
                 save(&root.join("masks").join(&name), &mask.into());
             }
