@@ -1,6 +1,6 @@
 //! What a person should know of a data set before relying on it: nothing here stops a run.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -13,6 +13,9 @@ use crate::training::TrainingError;
 
 /// As many twins are named.
 const NAMED: usize = 5;
+
+/// As many views that are missing are listed.
+const ROWS: usize = 20;
 
 /// Warnings about the surveyed parts of a set in `layout`, each a text of one or more lines: missing
 /// views, and images that are in two parts.
@@ -99,38 +102,66 @@ pub fn small_classes<T>(survey: &Survey<T>) -> Vec<String> {
     good.into_iter().filter_map(tell).collect()
 }
 
+/// A class's parts, and how many of them have each view.
+#[derive(Default)]
+struct ClassViews<'a> {
+    parts: usize,
+    having: BTreeMap<&'a str, usize>,
+}
+
 /// How many parts of each class lack which view. `expected` are the views that every part has; where
 /// they are not known, each view that some part of the class has is expected of all.
 fn missing_views<'a>(
     expected: &[&'a str],
     parts: impl Iterator<Item = &'a PartFolder>,
 ) -> Option<String> {
-    let mut classes: BTreeMap<&str, Vec<&PartFolder>> = BTreeMap::new();
+    let mut classes: BTreeMap<&str, ClassViews<'_>> = BTreeMap::new();
     for part in parts {
-        classes.entry(&part.class).or_default().push(part);
-    }
-    let mut table = String::new();
-    for (class, parts) in classes {
-        let mut views: BTreeSet<&str> = expected.iter().copied().collect();
-        views.extend(
-            parts
-                .iter()
-                .flat_map(|part| part.views.iter())
-                .map(|view| view.view.as_str()),
-        );
-        for view in views {
-            let has = |part: &&&PartFolder| part.views.iter().any(|file| file.view == view);
-            let missing = parts.len() - parts.iter().filter(has).count();
-            if missing > 0 {
-                let parts = parts.len();
-                writeln!(table, "  | {class} | {view} | {missing} of {parts} |")
-                    .expect("writing to a string cannot fail");
-            }
+        let class = classes.entry(&part.class).or_default();
+        class.parts += 1;
+        for &view in expected {
+            class.having.entry(view).or_default();
+        }
+        for file in &part.views {
+            *class.having.entry(&file.view).or_default() += 1;
         }
     }
-    let head = "views are missing from some parts, which count with the views that they have:\n  \
-                | class | view | missing from parts |\n  | --- | --- | --: |\n";
-    (!table.is_empty()).then(|| format!("{head}{}", table.trim_end()))
+    let mut rows = Vec::new();
+    for (class, views) in &classes {
+        let parts = views.parts;
+        let lacking = views.having.iter().filter(|(_, having)| **having < parts);
+        rows.extend(lacking.map(|(view, having)| {
+            let missing = parts - having;
+            format!("\n  | {class} | {view} | {missing} of {parts} |")
+        }));
+    }
+    if rows.is_empty() {
+        return None;
+    }
+    let mut text =
+        "views are missing from some parts, which count with the views that they have:\n  \
+                    | class | view | missing from parts |\n  | --- | --- | --: |"
+            .to_owned();
+    text.extend(rows.iter().take(ROWS).map(String::as_str));
+    if rows.len() > ROWS {
+        write!(text, "\n  and {} more", rows.len() - ROWS)
+            .expect("writing to a string cannot fail");
+    }
+    if are_mostly_alone(&classes) {
+        text += "\n  most views are in one part only: the files' names seem not to be names of views, \
+                 such as `top` in `<class>/<part>/top.jpg`";
+    }
+    Some(text)
+}
+
+/// Whether most views are in one part only, of classes of several parts.
+fn are_mostly_alone(classes: &BTreeMap<&str, ClassViews<'_>>) -> bool {
+    let several = classes.values().filter(|views| views.parts > 1);
+    let having: Vec<usize> = several
+        .flat_map(|views| views.having.values().copied())
+        .collect();
+    let alone = having.iter().filter(|&&having| having == 1).count();
+    2 * alone > having.len()
 }
 
 /// Images that are in two parts.
@@ -175,7 +206,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::super::testing::{source, write_image, write_level};
-    use super::super::{Unreadable, survey};
+    use super::super::{Unreadable, ViewFile, survey};
     use super::*;
 
     fn surveyed(root: &Path) -> Survey<()> {
@@ -215,6 +246,7 @@ mod tests {
         }
         let text = told_of(folder.path());
         assert!(text.contains("| bolt | left | 2 of 3 |"), "{text}");
+        assert!(!text.contains("names of views"), "{text}");
         assert!(
             !text.contains("| gear") && !text.contains("| bolt | top"),
             "{text}"
@@ -223,6 +255,32 @@ mod tests {
         let parts = survey.parts.iter().map(|surveyed| &surveyed.part);
         let text = missing_views(&["back", "top"], parts).unwrap();
         assert!(text.contains("| gear | back | 2 of 2 |"), "{text}");
+    }
+
+    #[test]
+    fn names_that_are_no_names_of_views_are_told_in_few_lines() {
+        let view = |name: String| ViewFile {
+            view: name,
+            image: PathBuf::new(),
+            mask: None,
+            is_labelled_defective: false,
+        };
+        let part = |number: usize| PartFolder {
+            class: "bolt".to_owned(),
+            part: number.to_string(),
+            views: vec![
+                view(format!("{number:04}-a")),
+                view(format!("{number:04}-b")),
+            ],
+        };
+        let parts: Vec<PartFolder> = (0..500).map(part).collect();
+        let text = missing_views(&[], parts.iter()).unwrap();
+        assert_eq!(text.lines().count(), 3 + ROWS + 2, "{text}");
+        assert!(text.contains("| bolt | 0000-a | 499 of 500 |"), "{text}");
+        assert!(text.contains("\n  and 980 more\n"), "{text}");
+        assert!(text.contains("seem not to be names of views"), "{text}");
+        let few = missing_views(&["0000-a", "0000-b"], parts[..1].iter());
+        assert_eq!(few, None);
     }
 
     #[test]
