@@ -41,20 +41,41 @@ pub struct CalibrateArguments {
     #[arg(conflicts_with = "quantile")]
     pub miss_rate: Option<f64>,
     /// Quantile of the good parts' scores, from 0 to 1: the rule where no rate is given
-    #[arg(long, default_value_t = 0.99)]
+    #[arg(long, default_value_t = 0.99, value_parser = parse_quantile)]
     pub quantile: f64,
     /// Share of the distance from the median that is added to the quantile, or to the most extreme
     /// score where there are too few parts for a rate
-    #[arg(long, default_value_t = 0.1)]
+    #[arg(long, default_value_t = 0.1, value_parser = parse_margin)]
     pub margin: f64,
 }
 
 fn parse_rate(text: &str) -> Result<f64, String> {
-    let rate: f64 = text.parse().map_err(|_| "expected a number".to_owned())?;
-    match rate > 0.0 && rate < 1.0 {
-        true => Ok(rate),
-        false => Err("expected a rate between 0 and 1".to_owned()),
-    }
+    parse(
+        text,
+        |rate| rate > 0.0 && rate < 1.0,
+        "a rate between 0 and 1",
+    )
+}
+
+fn parse_quantile(text: &str) -> Result<f64, String> {
+    parse(
+        text,
+        |quantile| (0.0..=1.0).contains(&quantile),
+        "a number from 0 to 1",
+    )
+}
+
+fn parse_margin(text: &str) -> Result<f64, String> {
+    parse(
+        text,
+        |margin| margin.is_finite() && margin >= 0.0,
+        "0 or more",
+    )
+}
+
+fn parse(text: &str, is_kept: fn(f64) -> bool, rule: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|&number| is_kept(number));
+    number.ok_or_else(|| format!("expected {rule}"))
 }
 
 /// Measures the parts and writes the thresholds into the bundle.
@@ -63,7 +84,7 @@ fn parse_rate(text: &str) -> Result<f64, String> {
 /// When the bundle or the data cannot be used, no class has a part that the rule looks at, or the
 /// device fails.
 pub fn run(arguments: &CalibrateArguments) -> anyhow::Result<()> {
-    let rule = rule(arguments)?;
+    let rule = rule(arguments);
     let bundle = Bundle::load(&arguments.model).context("cannot use the model bundle")?;
     let listed = arguments
         .data
@@ -118,21 +139,13 @@ fn without_threshold(parts: &[ScoredPart], manifest: &Manifest, wanted: &str) ->
         .collect()
 }
 
-fn rule(arguments: &CalibrateArguments) -> anyhow::Result<CalibrationRule> {
+fn rule(arguments: &CalibrateArguments) -> CalibrationRule {
     let (quantile, margin) = (arguments.quantile, arguments.margin);
-    ensure!(
-        (0.0..=1.0).contains(&quantile),
-        "`--quantile` must lie between 0 and 1, found `{quantile}`"
-    );
-    ensure!(
-        margin.is_finite() && margin >= 0.0,
-        "`--margin` must be 0 or more, found `{margin}`"
-    );
-    Ok(match (arguments.false_alarm_rate, arguments.miss_rate) {
+    match (arguments.false_alarm_rate, arguments.miss_rate) {
         (Some(rate), _) => CalibrationRule::FalseAlarmRate { rate, margin },
         (None, Some(rate)) => CalibrationRule::MissRate { rate, margin },
         (None, None) => CalibrationRule::Quantile { quantile, margin },
-    })
+    }
 }
 
 /// A line a class: threshold, what it rests on, and the error that the rule did not look at.

@@ -18,6 +18,7 @@ use crate::model::bundle::{Bundle, Manifest, Precision};
 use crate::model::device::open_device;
 use crate::model::mvmcad::MvmcadConfig;
 use crate::model::preprocess::Normalisation;
+use crate::training::TrainingError;
 use crate::training::dataset::{PartFolder, Split};
 use crate::training::encoder_file::{Encoder, EncoderChanges, read_encoder};
 use crate::training::history::{History, LabelledFigures};
@@ -176,7 +177,8 @@ fn manifest(
         Normalisation::imagenet(recipe.input.resize.unwrap_or(side)),
         recipe.input.map_side.unwrap_or(side),
     );
-    manifest.validate().map_err(anyhow::Error::msg)?;
+    // Its numbers are the recipe's and the flags'.
+    manifest.validate().map_err(TrainingError::Setting)?;
     Ok(manifest)
 }
 
@@ -218,7 +220,8 @@ fn labelled(
         return Ok(Labelled(None));
     };
     if recipe.validation.every == 0 {
-        anyhow::bail!("`--validation` needs `validation.every` above 0 in the recipe");
+        let rule = "`validation.every` must be above 0 for `--validation`, found `0`".to_owned();
+        return Err(TrainingError::Setting(rule).into());
     }
     let data = DataArguments {
         data: folder.clone(),
