@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::data::DataArguments;
 use super::eval::Measurement;
+use super::outputs;
 use crate::evaluation::calibration::{
     CalibratedClass, CalibrationRule, ErrorCounts, calibrate, parts_needed,
 };
@@ -86,6 +87,7 @@ fn parse(text: &str, is_kept: fn(f64) -> bool, rule: &str) -> Result<f64, String
 pub fn run(arguments: &CalibrateArguments) -> anyhow::Result<()> {
     let rule = rule(arguments);
     let bundle = Bundle::load(&arguments.model).context("cannot use the model bundle")?;
+    outputs::check_folder(&arguments.model)?;
     let listed = arguments
         .data
         .checked_parts(Split::Test)

@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use safetensors::tensor::{Dtype, TensorView};
 
 use super::data::DataArguments;
+use super::outputs;
 use crate::evaluation::calibration::ErrorCounts;
 use crate::evaluation::figures::{ClassFigures, by_class};
 use crate::evaluation::measurement::{MeasuredPart, ScoredPart, measure};
@@ -88,6 +89,7 @@ impl TableFormat {
 /// # Errors
 /// When the bundle or the data cannot be used, or the device fails.
 pub fn run(arguments: &EvalArguments) -> anyhow::Result<()> {
+    check_outputs(arguments)?;
     let bundle = Bundle::load(&arguments.model).context("cannot use the model bundle")?;
     let kinds = arguments.kinds.as_deref().map(read_kinds).transpose()?;
     let listed = arguments
@@ -101,12 +103,22 @@ pub fn run(arguments: &EvalArguments) -> anyhow::Result<()> {
     print!("{}", arguments.format.write(&report));
     if let Some(file) = &arguments.table {
         let format = TableFormat::of(file).unwrap_or(arguments.format);
-        write(file, &format.write(&report))?;
+        outputs::write(file, &format.write(&report))?;
     }
     if let Some(file) = &arguments.scores {
-        write(file, &scores(&parts))?;
+        outputs::write(file, &scores(&parts))?;
     }
     Ok(())
+}
+
+fn check_outputs(arguments: &EvalArguments) -> anyhow::Result<()> {
+    for file in [&arguments.table, &arguments.scores].into_iter().flatten() {
+        outputs::check_file(file)?;
+    }
+    match &arguments.maps {
+        Some(folder) => outputs::check_folder(folder),
+        None => Ok(()),
+    }
 }
 
 /// The figures of each class, and the scores of all parts.
@@ -128,10 +140,6 @@ fn measure_classes(
         anyhow::Ok(part)
     })?;
     Ok((classes, parts))
-}
-
-fn write(file: &Path, text: &str) -> anyhow::Result<()> {
-    std::fs::write(file, text).with_context(|| format!("cannot write `{}`", file.display()))
 }
 
 fn write_maps(folder: &Path, part: &MeasuredPart) -> anyhow::Result<()> {

@@ -11,6 +11,7 @@ mod heat;
 mod interrupts;
 pub mod model;
 pub mod model_fetch;
+mod outputs;
 pub mod pretrain;
 pub mod produce;
 pub mod run;
@@ -167,6 +168,7 @@ mod tests {
             &format!("{train} --set run.bach=8"),
             &format!("{train} --recipe absent.toml"),
             &format!("{train} --device gpu"),
+            "pretrain --output absent/encoder --batch 0",
         ] {
             assert_eq!(code(line), USAGE, "{line}");
         }

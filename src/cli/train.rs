@@ -12,6 +12,7 @@ use clap::Args;
 use super::checkpoints;
 use super::data::{DataArguments, ReadingArguments, has_defect};
 use super::interrupts::{Interrupts, explain};
+use super::outputs;
 use crate::domain::ModelIdentity;
 use crate::evaluation::validation::LabelledParts;
 use crate::model::bundle::{Bundle, Manifest, Precision};
@@ -27,7 +28,6 @@ use crate::training::recipe::Recipe;
 use crate::training::reconstruction::{
     Observer, ReconstructionSettings, Tensors, Trained, reconstruct,
 };
-use crate::whole_file;
 
 /// Trains a model bundle on good parts.
 #[derive(Args, Clone, Debug)]
@@ -128,14 +128,13 @@ fn train<T>(
     // All that can be said without reading thousands of images.
     settings.validate(&device)?;
     checkpoints::check(&settings.checkpoint)?;
+    outputs::check_folder(&arguments.output)?;
+    outputs::check_folder(&arguments.output.join("training"))?;
     let mut labelled = labelled(arguments, &settings.recipe, &manifest)?;
     let good = arguments
         .data
         .good_parts(preprocessor, arguments.image_memory, labelled.parts())
         .context("cannot use the data")?;
-    let folder = arguments.output.join("training");
-    std::fs::create_dir_all(&folder)
-        .with_context(|| format!("cannot make the folder `{}`", folder.display()))?;
     eprintln!(
         "training on {} images of {} parts",
         good.images.len(),
@@ -258,7 +257,7 @@ fn keep(
     let manifest = Bundle::save(output, manifest, &tensors, Precision::Half)
         .context("cannot keep the bundle")?;
     let folder = output.join("training");
-    write(&folder.join("history.csv"), &history.to_csv())?;
+    outputs::write(&folder.join("history.csv"), &history.to_csv())?;
     write_curve(&folder.join("loss.svg"), &history)?;
     let bundle = Bundle { manifest, tensors };
     let of_interest = labelled.iter().map(|part| (part, !has_defect(part)));
@@ -282,12 +281,7 @@ fn keep(
 
 fn write_curve(file: &Path, history: &History) -> anyhow::Result<()> {
     let svg = curve::draw(history).map_err(anyhow::Error::msg);
-    write(file, &svg.context("cannot draw the loss curve")?)
-}
-
-fn write(file: &Path, text: &str) -> anyhow::Result<()> {
-    whole_file::replace(file, text.as_bytes())
-        .with_context(|| format!("cannot write `{}`", file.display()))
+    outputs::write(file, &svg.context("cannot draw the loss curve")?)
 }
 
 #[cfg(test)]

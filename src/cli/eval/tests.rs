@@ -166,6 +166,28 @@ fn a_miss_rate_without_bad_parts_changes_nothing() {
 }
 
 #[test]
+fn places_to_write_to_are_made_or_refused_before_anything_is_measured() {
+    let folder = labelled_folder();
+    std::fs::write(folder.path().join("plain"), "x").unwrap();
+    let line = "--model DIR/model --data DIR/images --masks DIR/masks --device cpu";
+    let run = |more: &str| run(&parse::<EvalLine>(&folder, &format!("{line} {more}")).arguments);
+    run("--table DIR/out/x.md --scores DIR/out/scores/x.csv").unwrap();
+    assert!(folder.path().join("out/x.md").is_file());
+    assert!(folder.path().join("out/scores/x.csv").is_file());
+    // Told before the images are read, which would be refused, too.
+    std::fs::remove_dir_all(folder.path().join("images")).unwrap();
+    for more in [
+        "--table DIR/model",
+        "--scores DIR/plain/x.csv",
+        "--maps DIR/plain",
+    ] {
+        let error = run(more).unwrap_err().to_string();
+        assert!(error.starts_with("cannot "), "{error}");
+        assert!(!error.contains("cannot use the data"), "{error}");
+    }
+}
+
+#[test]
 fn a_file_name_says_how_the_table_is_written() {
     let of = |name: &str| TableFormat::of(Path::new(name));
     assert_eq!(of("out/figures.md"), Some(TableFormat::Markdown));

@@ -188,6 +188,12 @@ fn settings_at_fault_are_told_before_an_image_is_read() {
     }
     let missing = error(&["--resume"]);
     assert!(missing.contains("no checkpoint"), "{missing}");
+    let plain = root.join("encoder.safetensors/run").display().to_string();
+    let unwritable = error(&["--checkpoint", &plain]);
+    assert!(
+        unwritable.starts_with("cannot make the folder"),
+        "{unwritable}"
+    );
     assert!(error(&[]).contains("left.png"));
 }
 
