@@ -173,8 +173,8 @@ fn manifest(
     let manifest = Manifest::new(
         identity,
         recipe.architecture(&encoder.config)?,
-        Normalisation::imagenet(recipe.input.resize.unwrap_or(side)),
-        recipe.input.map_side.unwrap_or(side),
+        Normalisation::imagenet(recipe.input.resize_for(side)),
+        recipe.input.map_side_for(side),
     );
     // Its numbers are the recipe's and the flags'.
     manifest.validate().map_err(TrainingError::Setting)?;
