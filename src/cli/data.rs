@@ -49,7 +49,8 @@ pub struct ReadingArguments {
     /// Split, where the layout has any; if not given, `train` to train and `test` to measure
     #[arg(long, value_enum)]
     pub split: Option<SplitChoice>,
-    /// Leave parts out of which a file cannot be read, at most 5 % of them
+    /// Leave parts out of which an image or mask cannot be read or used, at most 5 % of them; faults
+    /// in names and tables still end the command
     #[arg(long)]
     pub skip_unreadable: bool,
 }
