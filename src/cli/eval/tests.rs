@@ -7,6 +7,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::cli::calibrate::{self, CalibrateArguments};
+use crate::evaluation::measurement::testing::part;
 use crate::model::bundle::{Guarantee, Precision, read_manifest};
 use crate::model::mvmcad::{Amplification, PriorMode};
 use crate::model::testing::{lively_weights, tiny_config, tiny_manifest};
@@ -197,15 +198,12 @@ fn a_file_name_says_how_the_table_is_written() {
 }
 
 #[test]
-fn kinds_are_read_by_the_names_of_their_columns() {
-    let kinds = Kinds::parse("defect,part\ndent,p1\n,p2\n").unwrap();
-    for class in ["bolt", "nut"] {
-        assert_eq!(kinds.of(class, "p1"), Some("dent"));
-        assert_eq!(kinds.of(class, "p2"), None);
-    }
-    let kinds = Kinds::parse("class,part,defect\nbolt,p1,dent\nnut,p1,crack\n").unwrap();
-    assert_eq!(kinds.of("bolt", "p1"), Some("dent"));
-    assert_eq!(kinds.of("nut", "p1"), Some("crack"));
-    assert_eq!(kinds.of("gear", "p1"), None);
-    assert_eq!(Kinds::parse("class,part\n"), None);
+fn names_with_commas_and_quotes_stay_whole_in_the_scores() {
+    let mut part = part("nut, \"M4\"", 0.25, true).scores();
+    part.part = "line\nbreak".to_owned();
+    let text = scores(&[part]).unwrap();
+    let mut table = csv::Reader::from_reader(text.as_bytes());
+    let rows: Vec<csv::StringRecord> = table.records().map(Result::unwrap).collect();
+    let expected = ["nut, \"M4\"", "line\nbreak", "top", "0.25", "1"];
+    assert_eq!(rows, [expected.to_vec()]);
 }
