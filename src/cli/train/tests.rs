@@ -95,7 +95,11 @@ fn a_training_leaves_bundle_history_curve_and_maps_and_no_checkpoint() {
         "--set",
         "validation.share=0.4",
     ];
+    // Of an earlier training on other parts.
+    let old = root.join("bundle/training/maps/nut/p9/top.png");
+    save(&old, &RgbImage::new(2, 2).into());
     train(&arguments(root, &more), unwatched).unwrap();
+    assert!(!old.exists());
     Bundle::load(&root.join("bundle")).unwrap();
     let history = History::from_csv(&read(root, "training/history.csv")).unwrap();
     let iterations: Vec<u64> = history.rows.iter().map(|row| row.iteration).collect();
