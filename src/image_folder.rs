@@ -128,6 +128,16 @@ pub fn find_images(folder: &Path) -> Result<Vec<ImageFile>, ImageFolderError> {
     Ok(images.into_values().collect())
 }
 
+/// What is directly in a folder and is no image by its name, hidden names left out.
+///
+/// # Errors
+/// When the folder cannot be read or a name is not UTF-8.
+pub fn find_others(folder: &Path) -> Result<Vec<PathBuf>, ImageFolderError> {
+    let is_image = |path: &Path| path.is_file() && content_type(path).is_some();
+    let paths = entries(folder)?.into_iter().map(|(_, path)| path);
+    Ok(paths.filter(|path| !is_image(path)).collect())
+}
+
 fn content_type(path: &Path) -> Option<&'static str> {
     let extension = path.extension()?.to_str()?.to_ascii_lowercase();
     CONTENT_TYPES
@@ -215,6 +225,16 @@ pub(crate) mod tests {
             ]
         );
         assert_eq!(parts[0].images[0].content_type, "image/png");
+    }
+
+    #[test]
+    fn what_is_no_image_is_found_as_such() {
+        let folder = folder_of(&["top.jpg", "left.npy", ".hidden", "more/top.png"]);
+        let others = find_others(folder.path()).unwrap();
+        assert_eq!(
+            others,
+            ["left.npy", "more"].map(|name| folder.path().join(name))
+        );
     }
 
     #[test]

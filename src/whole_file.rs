@@ -45,7 +45,7 @@ fn unfinished(path: &Path) -> io::Result<PathBuf> {
 }
 
 /// The folder that the path's last name is an entry of.
-fn folder(path: &Path) -> &Path {
+pub fn folder(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),

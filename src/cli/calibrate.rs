@@ -1,6 +1,6 @@
 //! `panoptes calibrate`: sets a bundle's thresholds from parts that it was not trained on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use anyhow::{Context as _, ensure};
@@ -8,10 +8,12 @@ use clap::Args;
 
 use super::data::DataArguments;
 use super::eval::Measurement;
+use super::outputs;
 use crate::evaluation::calibration::{
     CalibratedClass, CalibrationRule, ErrorCounts, calibrate, parts_needed,
 };
-use crate::model::bundle::{Bundle, Guarantee, RuleName, save_manifest};
+use crate::evaluation::measurement::ScoredPart;
+use crate::model::bundle::{Bundle, Guarantee, Manifest, RuleName, save_manifest};
 use crate::training::dataset::Split;
 
 /// Fewer good parts of a class than this say little about how high a good part may score.
@@ -40,20 +42,41 @@ pub struct CalibrateArguments {
     #[arg(conflicts_with = "quantile")]
     pub miss_rate: Option<f64>,
     /// Quantile of the good parts' scores, from 0 to 1: the rule where no rate is given
-    #[arg(long, default_value_t = 0.99)]
+    #[arg(long, default_value_t = 0.99, value_parser = parse_quantile)]
     pub quantile: f64,
     /// Share of the distance from the median that is added to the quantile, or to the most extreme
     /// score where there are too few parts for a rate
-    #[arg(long, default_value_t = 0.1)]
+    #[arg(long, default_value_t = 0.1, value_parser = parse_margin)]
     pub margin: f64,
 }
 
 fn parse_rate(text: &str) -> Result<f64, String> {
-    let rate: f64 = text.parse().map_err(|_| "expected a number".to_owned())?;
-    match rate > 0.0 && rate < 1.0 {
-        true => Ok(rate),
-        false => Err("expected a rate between 0 and 1".to_owned()),
-    }
+    parse(
+        text,
+        |rate| rate > 0.0 && rate < 1.0,
+        "a rate between 0 and 1",
+    )
+}
+
+fn parse_quantile(text: &str) -> Result<f64, String> {
+    parse(
+        text,
+        |quantile| (0.0..=1.0).contains(&quantile),
+        "a number from 0 to 1",
+    )
+}
+
+fn parse_margin(text: &str) -> Result<f64, String> {
+    parse(
+        text,
+        |margin| margin.is_finite() && margin >= 0.0,
+        "0 or more",
+    )
+}
+
+fn parse(text: &str, is_kept: fn(f64) -> bool, rule: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|&number| is_kept(number));
+    number.ok_or_else(|| format!("expected {rule}"))
 }
 
 /// Measures the parts and writes the thresholds into the bundle.
@@ -62,8 +85,9 @@ fn parse_rate(text: &str) -> Result<f64, String> {
 /// When the bundle or the data cannot be used, no class has a part that the rule looks at, or the
 /// device fails.
 pub fn run(arguments: &CalibrateArguments) -> anyhow::Result<()> {
-    let rule = rule(arguments)?;
+    let rule = rule(arguments);
     let bundle = Bundle::load(&arguments.model).context("cannot use the model bundle")?;
+    outputs::check_folder(&arguments.model)?;
     let listed = arguments
         .data
         .checked_parts(Split::Test)
@@ -95,27 +119,35 @@ pub fn run(arguments: &CalibrateArguments) -> anyhow::Result<()> {
             println!("{class}: kept as it was, no {wanted} parts");
         }
     }
-    for warning in warnings(&lines) {
+    let without = without_threshold(&parts, &manifest, wanted);
+    for warning in warnings(&lines).iter().chain(&without) {
         eprintln!("warning: {warning}");
     }
     Ok(())
 }
 
-fn rule(arguments: &CalibrateArguments) -> anyhow::Result<CalibrationRule> {
+/// Tells of classes that have parts here and no threshold in the bundle, neither new nor old.
+fn without_threshold(parts: &[ScoredPart], manifest: &Manifest, wanted: &str) -> Vec<String> {
+    let classes: BTreeSet<&str> = parts.iter().map(|part| part.class.as_str()).collect();
+    classes
+        .into_iter()
+        .filter(|class| !manifest.classes.contains_key(*class))
+        .map(|class| {
+            format!(
+                "{class}: no {wanted} parts, so it has no threshold: none of its parts will be \
+                 called good or bad, all are for `review`"
+            )
+        })
+        .collect()
+}
+
+fn rule(arguments: &CalibrateArguments) -> CalibrationRule {
     let (quantile, margin) = (arguments.quantile, arguments.margin);
-    ensure!(
-        (0.0..=1.0).contains(&quantile),
-        "`--quantile` must lie between 0 and 1, found `{quantile}`"
-    );
-    ensure!(
-        margin.is_finite() && margin >= 0.0,
-        "`--margin` must be 0 or more, found `{margin}`"
-    );
-    Ok(match (arguments.false_alarm_rate, arguments.miss_rate) {
+    match (arguments.false_alarm_rate, arguments.miss_rate) {
         (Some(rate), _) => CalibrationRule::FalseAlarmRate { rate, margin },
         (None, Some(rate)) => CalibrationRule::MissRate { rate, margin },
         (None, None) => CalibrationRule::Quantile { quantile, margin },
-    })
+    }
 }
 
 /// A line a class: threshold, what it rests on, and the error that the rule did not look at.
@@ -191,6 +223,8 @@ fn warnings(lines: &BTreeMap<String, CalibratedClass>) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::evaluation::measurement::testing::part;
+    use crate::model::mvmcad::{Amplification, PriorMode};
+    use crate::model::testing::{tiny_config, tiny_manifest};
 
     fn lines(rule: CalibrationRule, good: usize, bad: usize) -> BTreeMap<String, CalibratedClass> {
         let good = (0..good).map(|i| part("bolt", 0.25 + i as f32 / 1024.0, false).scores());
@@ -233,6 +267,23 @@ mod tests {
         assert!(warnings(&lines(rate(true), 40, 4))[0].starts_with(expected));
         let few = lines(CalibrationRule::default(), 5, 0);
         assert!(warnings(&few)[0].starts_with("bolt: 5 good parts are few"));
+    }
+
+    #[test]
+    fn a_class_that_is_left_without_a_threshold_is_told() {
+        let parts = ["bolt", "gear", "nut"].map(|class| part(class, 0.5, class == "gear").scores());
+        let mut manifest = tiny_manifest(tiny_config(PriorMode::Off, Amplification::After));
+        let rule = CalibrationRule::default();
+        for (class, line) in calibrate(&parts, rule) {
+            manifest.classes.insert(class, line.thresholds);
+        }
+        let told = without_threshold(&parts, &manifest, "good");
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].starts_with("gear: no good parts, so it has no threshold"));
+        // As it was once calibrated with good parts.
+        let old = manifest.classes["bolt"];
+        manifest.classes.insert("gear".to_owned(), old);
+        assert_eq!(without_threshold(&parts, &manifest, "good").len(), 0);
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! What commands that keep checkpoints ask of them before anything long begins.
 
+use super::outputs;
 use crate::training::iteration::CheckpointSettings;
 
 /// # Errors
-/// When there is a checkpoint that nothing was said about (hours of work are not overwritten), or
-/// none to go on from.
+/// When there is a checkpoint that nothing was said about (hours of work are not overwritten), none
+/// to go on from, or no place to write one.
 pub(super) fn check(settings: &CheckpointSettings) -> anyhow::Result<()> {
     let Some(file) = &settings.file else {
         return Ok(());
@@ -19,6 +20,6 @@ pub(super) fn check(settings: &CheckpointSettings) -> anyhow::Result<()> {
             "there is no checkpoint `{}` to go on from: leave `--resume` away to begin anew",
             file.display()
         ),
-        _ => Ok(()),
+        _ => outputs::check_file(file),
     }
 }

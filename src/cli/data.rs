@@ -1,5 +1,9 @@
 //! The flags that say where a data set is, shared by every command that reads one.
+//!
+//! What is said of the data goes to standard error: standard output is the command's own, and `eval`
+//! writes JSON to it.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, ensure};
@@ -9,9 +13,9 @@ use clap::{Args, ValueEnum};
 use crate::model::preprocess::Preprocessor;
 use crate::training::TrainingError;
 use crate::training::dataset::{
-    DataSource, Layout, Listing, PartFolder, Split, Survey, TrainingImages, Unreadable,
-    across_splits, findings, good_canvases, small_classes, survey, survey_canvases,
-    survey_for_training, tell,
+    DataSource, Layout, Listing, PartFolder, Split, Survey, SurveyedPart, TrainingImages,
+    Unreadable, findings, good_canvases, small_classes, survey, survey_canvases,
+    survey_for_training, tell, twins_in,
 };
 use crate::training::formula::Canvas;
 
@@ -45,7 +49,8 @@ pub struct ReadingArguments {
     /// Split, where the layout has any; if not given, `train` to train and `test` to measure
     #[arg(long, value_enum)]
     pub split: Option<SplitChoice>,
-    /// Leave parts out of which a file cannot be read, at most 5 % of them
+    /// Leave parts out of which an image or mask cannot be read or used, at most 5 % of them; faults
+    /// in names and tables still end the command
     #[arg(long)]
     pub skip_unreadable: bool,
 }
@@ -75,8 +80,8 @@ pub enum SplitChoice {
 }
 
 impl DataArguments {
-    /// Every part of the set, all files checked. `default_split` is listed where the layout has
-    /// splits and no flag chooses.
+    /// Every part of the set, all files checked; a view that shows no defect has no mask.
+    /// `default_split` is listed where the layout has splits and no flag chooses.
     ///
     /// # Errors
     /// When the set cannot be listed or a file cannot be used.
@@ -85,27 +90,30 @@ impl DataArguments {
         let survey = survey(listing.parts.clone(), self.reading.unreadable(), |_| Ok(()))
             .map_err(|error| self.reading.with_hint(error))?;
         report(&listing, &survey);
-        let parts = survey.parts.into_iter().map(|surveyed| surveyed.part);
+        let parts = survey.parts.into_iter().map(without_empty_masks);
         Ok(parts.collect())
     }
 
-    /// As [`checked_parts`](Self::checked_parts), of a set that says which parts have a defect.
+    /// As [`checked_parts`](Self::checked_parts), of a set in which some part has a defect.
     ///
     /// # Errors
-    /// As there, and when there are no labels.
+    /// As there, and when no part has one.
     pub(crate) fn labelled_parts(&self, default_split: Split) -> anyhow::Result<Vec<PartFolder>> {
         let parts = self.checked_parts(default_split)?;
-        let views = || parts.iter().flat_map(|part| &part.views);
+        let reason = match &self.masks {
+            None => "where the layout is `folders`, their masks must be named".to_owned(),
+            Some(masks) => format!("no mask in `{}` has a pixel other than 0", masks.display()),
+        };
         ensure!(
-            self.masks.is_some() || views().any(|view| view.is_labelled_defective),
-            "expected defective parts in `{}`, found none: where the layout is `folders`, their masks \
-             must be named",
+            parts.iter().any(has_defect),
+            "expected defective parts in `{}`, found none: {reason}",
             self.data.display()
         );
         Ok(parts)
     }
 
-    /// The parts without a defect and their images, as many of them as fit kept in `memory`.
+    /// The parts without a defect and their images, as many of them as fit kept in `memory`. Warns
+    /// of images that are also in the other split or in `labelled`, the parts to judge weights by.
     ///
     /// # Errors
     /// As [`checked_parts`](Self::checked_parts), and when there is no good part.
@@ -113,6 +121,7 @@ impl DataArguments {
         &self,
         preprocessor: Preprocessor,
         memory: ByteSize,
+        labelled: &[PartFolder],
     ) -> anyhow::Result<GoodParts> {
         let (source, listing) = self.list(Split::Train)?;
         let survey = survey_for_training(
@@ -126,18 +135,14 @@ impl DataArguments {
         for warning in small_classes(&survey) {
             warn(&warning);
         }
-        let others = source.list_other(&listing);
-        match others.and_then(|others| across_splits(&survey, &others)) {
-            Ok(warning) => warning.iter().for_each(|text| warn(text)),
-            Err(error) => warn(&format!(
-                "images that are in the other split, too, were not looked for: {error}"
-            )),
+        for warning in measured_twins(&source, &listing, &survey, labelled) {
+            warn(&warning);
         }
         let good = survey.parts.iter().filter(|part| !part.is_anomalous());
         let parts: Vec<PartFolder> = good.map(|part| part.part.clone()).collect();
         let bad = survey.parts.len() - parts.len();
         if bad > 0 {
-            println!("left {bad} parts with a defect out");
+            eprintln!("left {bad} parts with a defect out");
         }
         let images = TrainingImages::of_good_parts(survey, preprocessor);
         ensure!(
@@ -146,7 +151,7 @@ impl DataArguments {
             self.data.display()
         );
         if images.reads_files() {
-            println!("images do not fit into {memory}: each is read whenever it is needed");
+            eprintln!("images do not fit into {memory}: each is read whenever it is needed");
         }
         Ok(GoodParts { images, parts })
     }
@@ -180,7 +185,7 @@ impl ReadingArguments {
             }
             let all: usize = listing.parts.iter().map(|part| part.views.len()).sum();
             let found = good_canvases(survey);
-            println!("{}: {} of {all} images", folder.display(), found.len());
+            eprintln!("{}: {} of {all} images", folder.display(), found.len());
             canvases.extend(found);
         }
         Ok(canvases)
@@ -229,6 +234,54 @@ impl ReadingArguments {
     }
 }
 
+/// Whether a view of a checked part shows a defect.
+pub(crate) fn has_defect(part: &PartFolder) -> bool {
+    let mut views = part.views.iter();
+    views.any(|view| view.is_labelled_defective || view.mask.is_some())
+}
+
+/// Some sets have a mask for every view, those of good ones all 0. Without these, a mask means a
+/// defect to all that follows.
+fn without_empty_masks<T>(surveyed: SurveyedPart<T>) -> PartFolder {
+    let mut part = surveyed.part;
+    for (file, view) in part.views.iter_mut().zip(&surveyed.views) {
+        file.mask.take_if(|_| !view.is_anomalous);
+    }
+    part
+}
+
+/// Warnings about images to train on that are also in the set's other split or in `labelled`. Where
+/// these are the other split, they are looked at once.
+fn measured_twins<T>(
+    source: &DataSource,
+    listing: &Listing,
+    survey: &Survey<T>,
+    labelled: &[PartFolder],
+) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let others = source.list_other(listing).unwrap_or_else(|error| {
+        warnings.push(format!(
+            "the other split cannot be listed, so whether its images are trained on is not known: \
+             {error}"
+        ));
+        Vec::new()
+    });
+    let others = images(&others);
+    warnings.extend(twins_in(survey, &others, "the other split"));
+    // One folder may have been written in two ways.
+    let whole = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let looked_at: HashSet<PathBuf> = others.iter().map(|path| whole(path)).collect();
+    let mut labelled = images(labelled);
+    labelled.retain(|path| !looked_at.contains(&whole(path)));
+    warnings.extend(twins_in(survey, &labelled, "the validation data"));
+    warnings
+}
+
+fn images(parts: &[PartFolder]) -> Vec<&Path> {
+    let views = parts.iter().flat_map(|part| &part.views);
+    views.map(|view| view.image.as_path()).collect()
+}
+
 /// Says what was found, and what a person should know of it.
 fn report<T>(listing: &Listing, survey: &Survey<T>) {
     let parts = survey.parts.len();
@@ -237,7 +290,7 @@ fn report<T>(listing: &Listing, survey: &Survey<T>) {
         Some(split) => format!(", split `{}`", split.as_str()),
         None => String::new(),
     };
-    println!(
+    eprintln!(
         "data set in the layout `{}`{split}: {images} images of {parts} parts",
         listing.layout.as_str()
     );
@@ -321,9 +374,53 @@ mod tests {
                 .contains("their masks must be named")
         );
         write(&masks.join("bolt/p1/top.png"), 1);
-        let masks = masks.to_str().unwrap();
-        let parts = flags(&images, &["--masks", masks]).labelled_parts(Split::Test);
-        assert_eq!(parts.unwrap().len(), 1);
+        let labelled = || {
+            let more = ["--masks", masks.to_str().unwrap()];
+            flags(&images, &more).labelled_parts(Split::Test)
+        };
+        assert_eq!(labelled().unwrap().len(), 1);
+        write(&masks.join("bolt/p1/top.png"), 0);
+        let error = labelled().unwrap_err().to_string();
+        assert!(error.contains("has a pixel other than 0"), "{error}");
+    }
+
+    #[test]
+    fn a_mask_without_a_defect_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let (images, masks) = (folder.path().join("images"), folder.path().join("masks"));
+        for (part, view, level) in [("p1", "left", 0), ("p1", "top", 0), ("p2", "top", 9)] {
+            let name = format!("bolt/{part}/{view}.png");
+            write(&images.join(&name), 1);
+            write(&masks.join(&name), level);
+        }
+        let more = ["--masks", masks.to_str().unwrap()];
+        let parts = flags(&images, &more).checked_parts(Split::Test).unwrap();
+        let found: Vec<bool> = parts.iter().map(has_defect).collect();
+        assert_eq!(found, [false, true]);
+        assert_eq!(parts[1].views[0].mask, Some(masks.join("bolt/p2/top.png")));
+    }
+
+    #[test]
+    fn training_images_that_are_measured_on_are_told_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        write(&root.join("set/bottle/train/good/000.png"), 1);
+        write(&root.join("set/bottle/test/good/007.png"), 1);
+        write(&root.join("labelled/bottle/test/good/008.png"), 1);
+        let set = flags(&root.join("set"), &[]);
+        let (source, listing) = set.list(Split::Train).unwrap();
+        let survey = survey(listing.parts.clone(), Unreadable::Refuse, |_| Ok(())).unwrap();
+        let warnings = |labelled: &str, more: &[&str]| {
+            let labelled = flags(&root.join(labelled), more).checked_parts(Split::Test);
+            measured_twins(&source, &listing, &survey, &labelled.unwrap())
+        };
+        let same = warnings("set", &[]);
+        assert_eq!(same.len(), 1, "{same:?}");
+        assert!(same[0].contains("are in the other split"), "{same:?}");
+        let other = warnings("labelled", &["--layout", "mvtec"]);
+        assert_eq!(other.len(), 2, "{other:?}");
+        assert!(other[1].contains("are in the validation data"), "{other:?}");
+        assert!(other[1].contains("008.png"), "{other:?}");
     }
 
     #[test]

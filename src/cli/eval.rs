@@ -1,7 +1,8 @@
 //! `panoptes eval`: how well a bundle tells good from bad on labelled parts.
 
+mod kinds;
+
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -9,7 +10,9 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use safetensors::tensor::{Dtype, TensorView};
 
+use self::kinds::Kinds;
 use super::data::DataArguments;
+use super::outputs;
 use crate::evaluation::calibration::ErrorCounts;
 use crate::evaluation::figures::{ClassFigures, by_class};
 use crate::evaluation::measurement::{MeasuredPart, ScoredPart, measure};
@@ -88,25 +91,43 @@ impl TableFormat {
 /// # Errors
 /// When the bundle or the data cannot be used, or the device fails.
 pub fn run(arguments: &EvalArguments) -> anyhow::Result<()> {
+    check_outputs(arguments)?;
     let bundle = Bundle::load(&arguments.model).context("cannot use the model bundle")?;
-    let kinds = arguments.kinds.as_deref().map(read_kinds).transpose()?;
+    let kinds = arguments.kinds.as_deref().map(Kinds::read).transpose()?;
+    let kinds = kinds.unwrap_or_default();
     let listed = arguments
         .data
         .labelled_parts(Split::Test)
         .context("cannot use the data")?;
-    let (classes, parts) = measure_classes(arguments, &bundle, listed, &kinds.unwrap_or_default())?;
+    if let Some(file) = &arguments.kinds
+        && let Some(fault) = kinds.misses_all(&listed)
+    {
+        eprintln!("warning: `{}` {fault}", file.display());
+    }
+    let (classes, parts) = measure_classes(arguments, &bundle, listed, &kinds)?;
     let identity = bundle.manifest.identity();
     let model = format!("{} {}", identity.name, identity.version);
     let report = Report::new(model, &classes, decisions(&parts, &bundle.manifest));
     print!("{}", arguments.format.write(&report));
     if let Some(file) = &arguments.table {
         let format = TableFormat::of(file).unwrap_or(arguments.format);
-        write(file, &format.write(&report))?;
+        outputs::write(file, &format.write(&report))?;
     }
     if let Some(file) = &arguments.scores {
-        write(file, &scores(&parts))?;
+        let table = scores(&parts).context("cannot write the scores as a table")?;
+        outputs::write(file, &table)?;
     }
     Ok(())
+}
+
+fn check_outputs(arguments: &EvalArguments) -> anyhow::Result<()> {
+    for file in [&arguments.table, &arguments.scores].into_iter().flatten() {
+        outputs::check_file(file)?;
+    }
+    match &arguments.maps {
+        Some(folder) => outputs::check_folder(folder),
+        None => Ok(()),
+    }
 }
 
 /// The figures of each class, and the scores of all parts.
@@ -118,7 +139,7 @@ fn measure_classes(
 ) -> anyhow::Result<(BTreeMap<String, ClassFigures>, Vec<ScoredPart>)> {
     let mut measurement = Measurement::new(bundle, &arguments.device, listed.len())?;
     let mut parts = Vec::with_capacity(listed.len());
-    let kind_of = |part: &PartFolder| kinds.of(&part.class, &part.part).map(str::to_owned);
+    let kind_of = |part: &PartFolder| kinds.of(part).map(str::to_owned);
     let classes = by_class(listed, kind_of, |folder| {
         let part = measurement.measure(folder)?;
         if let Some(folder) = &arguments.maps {
@@ -128,10 +149,6 @@ fn measure_classes(
         anyhow::Ok(part)
     })?;
     Ok((classes, parts))
-}
-
-fn write(file: &Path, text: &str) -> anyhow::Result<()> {
-    std::fs::write(file, text).with_context(|| format!("cannot write `{}`", file.display()))
 }
 
 fn write_maps(folder: &Path, part: &MeasuredPart) -> anyhow::Result<()> {
@@ -203,66 +220,18 @@ impl Drop for Measurement {
     }
 }
 
-fn scores(parts: &[ScoredPart]) -> String {
-    let mut text = String::from("class,part,view,score,anomalous\n");
+fn scores(parts: &[ScoredPart]) -> anyhow::Result<String> {
+    let mut table = csv::Writer::from_writer(Vec::new());
+    table.write_record(["class", "part", "view", "score", "anomalous"])?;
     for part in parts {
         for view in &part.views {
-            let (class, name) = (&part.class, &part.part);
-            let anomalous = u8::from(view.is_anomalous);
-            writeln!(
-                text,
-                "{class},{name},{},{},{anomalous}",
-                view.view, view.score
-            )
-            .expect("writing to a string cannot fail");
+            let (class, name) = (part.class.as_str(), part.part.as_str());
+            let score = view.score.to_string();
+            let anomalous = if view.is_anomalous { "1" } else { "0" };
+            table.write_record([class, name, &view.view, &score, anomalous])?;
         }
     }
-    text
-}
-
-/// Which kind of defect each part has.
-#[derive(Clone, Debug, Default, PartialEq)]
-struct Kinds {
-    /// By class and part; all under the class none, if the table does not tell classes apart.
-    by_part: BTreeMap<(Option<String>, String), String>,
-    has_classes: bool,
-}
-
-impl Kinds {
-    /// Reads a table with the columns `part` and `defect`, and maybe `class`; none without them.
-    fn parse(text: &str) -> Option<Self> {
-        let mut lines = text.lines();
-        let header: Vec<&str> = lines.next()?.split(',').collect();
-        let column = |wanted: &str| header.iter().position(|name| *name == wanted);
-        let (part, defect, class) = (column("part")?, column("defect")?, column("class"));
-        let by_part = lines.filter_map(|line| {
-            let fields: Vec<&str> = line.split(',').collect();
-            let field = |column: usize| fields.get(column).map(|field| (*field).to_owned());
-            let class = match class {
-                Some(class) => Some(field(class)?),
-                None => None,
-            };
-            Some(((class, field(part)?), field(defect)?))
-        });
-        Some(Self {
-            by_part: by_part.collect(),
-            has_classes: class.is_some(),
-        })
-    }
-
-    /// The kind of a part's defect, if it has one and the table says which.
-    fn of(&self, class: &str, part: &str) -> Option<&str> {
-        let class = self.has_classes.then(|| class.to_owned());
-        let kind = self.by_part.get(&(class, part.to_owned()))?;
-        (!kind.is_empty()).then_some(kind)
-    }
-}
-
-fn read_kinds(truth: &Path) -> anyhow::Result<Kinds> {
-    let text = std::fs::read_to_string(truth)
-        .with_context(|| format!("cannot read `{}`", truth.display()))?;
-    Kinds::parse(&text)
-        .with_context(|| format!("`{}` has no columns `part` and `defect`", truth.display()))
+    Ok(String::from_utf8(table.into_inner()?)?)
 }
 
 /// What each class's threshold gets wrong.

@@ -11,6 +11,7 @@ mod heat;
 mod interrupts;
 pub mod model;
 pub mod model_fetch;
+mod outputs;
 pub mod pretrain;
 pub mod produce;
 pub mod run;
@@ -25,6 +26,10 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 use crate::config::ConfigError;
+use crate::model::candle_model::PlacementError;
+use crate::model::device::DeviceError;
+use crate::training::TrainingError;
+use crate::training::recipe::RecipeError;
 
 /// Scores every view of every part on the line: multi-view anomaly detection over Kafka.
 #[derive(Debug, Parser)]
@@ -76,18 +81,37 @@ pub enum ModelCommand {
 /// Exit code of a wrong configuration or usage; clap's own, too.
 const USAGE: u8 = 2;
 
+/// Exit code of all else that fails.
+const FAILURE: u8 = 1;
+
 /// Runs the command and says how it went.
 pub fn run(cli: Cli) -> ExitCode {
-    match dispatch(cli.command) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.downcast_ref::<ConfigError>().is_some() => {
-            eprintln!("{error}");
-            ExitCode::from(USAGE)
-        }
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
+    let Err(error) = dispatch(cli.command) else {
+        return ExitCode::SUCCESS;
+    };
+    match error.downcast_ref::<ConfigError>() {
+        // It has a heading and a line for each problem.
+        Some(problems) => eprintln!("{problems}"),
+        None => eprintln!("error: {error:#}"),
+    }
+    ExitCode::from(exit_code(&error))
+}
+
+/// What failed are the settings or flags as they were given, or something else.
+fn exit_code(error: &anyhow::Error) -> u8 {
+    let is_usage = |cause: &(dyn std::error::Error + 'static)| {
+        let device = match cause.downcast_ref() {
+            Some(PlacementError::Device(device)) => Some(device),
+            _ => cause.downcast_ref(),
+        };
+        cause.is::<ConfigError>()
+            || cause.is::<RecipeError>()
+            || matches!(cause.downcast_ref(), Some(TrainingError::Setting(_)))
+            || matches!(device, Some(DeviceError::Unknown(_)))
+    };
+    match error.chain().any(is_usage) {
+        true => USAGE,
+        false => FAILURE,
     }
 }
 
@@ -125,4 +149,65 @@ pub(crate) fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> an
         .build()
         .context("failed to start the async runtime")?
         .block_on(future)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code(line: &str) -> u8 {
+        let words = std::iter::once("panoptes").chain(line.split(' '));
+        exit_code(&dispatch(Cli::parse_from(words).command).unwrap_err())
+    }
+
+    #[test]
+    fn settings_and_flags_that_are_wrong_exit_with_2_and_all_else_with_1() {
+        let train = "train --data absent --encoder absent --output absent";
+        for line in [
+            "run --config absent.toml",
+            &format!("{train} --set run.bach=8"),
+            &format!("{train} --recipe absent.toml"),
+            &format!("{train} --device gpu"),
+            "pretrain --output absent/encoder --batch 0",
+        ] {
+            assert_eq!(code(line), USAGE, "{line}");
+        }
+        for line in [train, "model inspect absent"] {
+            assert_eq!(code(line), FAILURE, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_setting_is_found_below_what_was_being_done() {
+        let setting = TrainingError::Setting("`threads` must be at least 1".to_owned());
+        let error = anyhow::Error::from(setting).context("training failed");
+        assert_eq!(exit_code(&error), USAGE);
+        let unknown = PlacementError::from(DeviceError::Unknown("gpu".to_owned()));
+        let error = anyhow::Error::from(unknown).context("cannot place the model");
+        assert_eq!(exit_code(&error), USAGE);
+        let absent = PlacementError::from(DeviceError::Unavailable {
+            name: "cuda:0".to_owned(),
+            reason: "no driver".to_owned(),
+        });
+        assert_eq!(exit_code(&absent.into()), FAILURE);
+        assert_eq!(exit_code(&TrainingError::InterruptedEarly.into()), FAILURE);
+    }
+
+    #[test]
+    fn numbers_out_of_their_range_are_found_with_the_flags() {
+        let wrong = [
+            "calibrate --model m --data d --quantile 1.5",
+            "calibrate --model m --data d --quantile x",
+            "calibrate --model m --data d --margin=-1",
+            "calibrate --model m --data d --margin inf",
+            "synth --out o --defective-share 1.1",
+        ];
+        let parse = |line: &str| Cli::try_parse_from(format!("panoptes {line}").split(' '));
+        for line in wrong {
+            let error = parse(line).unwrap_err();
+            assert_eq!(error.exit_code(), i32::from(USAGE), "{line}");
+        }
+        parse("calibrate --model m --data d --quantile 1 --margin 0").unwrap();
+        parse("synth --out o --defective-share 1").unwrap();
+    }
 }

@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use super::checkpoints;
 use super::data::ReadingArguments;
 use super::interrupts::{Interrupts, explain};
+use super::outputs;
 use crate::model::vit::{PositionInterpolation, VitConfig};
 use crate::training::Device;
 use crate::training::encoder_file::{EncoderChanges, read_encoder, save_encoder};
@@ -159,7 +160,6 @@ impl PretrainArguments {
 /// When the images, the settings, the checkpoint or the device are at fault.
 pub fn run(arguments: &PretrainArguments) -> anyhow::Result<()> {
     let mut settings = arguments.settings();
-    checkpoints::check(&settings.checkpoint)?;
     let first = match &arguments.init {
         None => None,
         Some(path) => {
@@ -174,11 +174,15 @@ pub fn run(arguments: &PretrainArguments) -> anyhow::Result<()> {
     if let Some(first) = &first {
         settings.encoder = first.config.clone();
     }
+    // All that can be said without reading thousands of images.
+    settings.validate()?;
+    checkpoints::check(&settings.checkpoint)?;
+    outputs::check_file(&arguments.output)?;
     let given = arguments
         .reading
         .canvases(&arguments.images, arguments.side, arguments.image_memory)
         .context("cannot use the images")?;
-    println!(
+    eprintln!(
         "pretraining on formula images and {} given ones",
         given.len()
     );
@@ -200,6 +204,30 @@ mod tests {
 
     use super::*;
     use crate::cli::{Cli, Command};
+
+    #[test]
+    fn what_would_end_the_run_is_told_before_an_image_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let name = |name: &str| folder.path().join(name).display().to_string();
+        std::fs::write(name("plain"), "x").unwrap();
+        let error = |output: &str, more: &[&str]| {
+            let (output, absent) = (name(output), name("absent"));
+            let words = [
+                "panoptes", "pretrain", "--output", &output, "--images", &absent,
+            ];
+            match Cli::parse_from([&words, more].concat()).command {
+                Command::Pretrain(arguments) => format!("{:#}", run(&arguments).unwrap_err()),
+                other => panic!("expected `pretrain`, found {other:?}"),
+            }
+        };
+        assert!(error("encoder", &["--batch", "0"]).contains("`batch` must be at least 1"));
+        assert!(error("", &[]).contains("expected a file, found a folder"));
+        assert!(error("plain/encoder", &[]).starts_with("cannot make the folder"));
+        let checkpoint = name("plain/run");
+        let refused = error("encoder", &["--checkpoint", &checkpoint]);
+        assert!(refused.starts_with("cannot make the folder"), "{refused}");
+        assert!(error("encoder", &[]).contains("cannot use the images"));
+    }
 
     #[test]
     fn a_checkpoint_is_neither_overwritten_nor_made_up() {

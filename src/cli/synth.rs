@@ -33,7 +33,7 @@ pub struct SynthArguments {
     #[arg(long, value_delimiter = ',', value_parser = parse_class)]
     pub classes: Vec<ClassKind>,
     /// The share of parts that get a defect
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, value_parser = parse_share)]
     pub defective_share: f64,
     /// Defect kinds: `development`, `held-out`, `all`, or names, comma separated
     #[arg(long, default_value = "development", value_parser = parse_kinds)]
@@ -52,6 +52,14 @@ pub struct SynthArguments {
 /// A choice of defect kinds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kinds(pub Vec<DefectKind>);
+
+fn parse_share(text: &str) -> Result<f64, String> {
+    let share = text
+        .parse()
+        .ok()
+        .filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "expected a share from 0 to 1".to_owned())
+}
 
 fn parse_class(text: &str) -> Result<ClassKind, String> {
     ClassKind::ALL
@@ -98,11 +106,6 @@ fn names(known: &[&str]) -> String {
 /// # Errors
 /// When a flag breaks its rule or a file cannot be written.
 pub fn run(arguments: &SynthArguments) -> anyhow::Result<()> {
-    ensure!(
-        (0.0..=1.0).contains(&arguments.defective_share),
-        "`--defective-share` must lie between 0 and 1, found `{}`",
-        arguments.defective_share
-    );
     for folder in ["images", "masks"].map(|name| arguments.out.join(name)) {
         // What an earlier run left would be taken for part of this set.
         ensure!(

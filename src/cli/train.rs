@@ -10,14 +10,16 @@ use bytesize::ByteSize;
 use clap::Args;
 
 use super::checkpoints;
-use super::data::{DataArguments, ReadingArguments};
+use super::data::{DataArguments, ReadingArguments, has_defect};
 use super::interrupts::{Interrupts, explain};
+use super::outputs;
 use crate::domain::ModelIdentity;
 use crate::evaluation::validation::LabelledParts;
 use crate::model::bundle::{Bundle, Manifest, Precision};
 use crate::model::device::open_device;
 use crate::model::mvmcad::MvmcadConfig;
 use crate::model::preprocess::Normalisation;
+use crate::training::TrainingError;
 use crate::training::dataset::{PartFolder, Split};
 use crate::training::encoder_file::{Encoder, EncoderChanges, read_encoder};
 use crate::training::history::{History, LabelledFigures};
@@ -26,7 +28,6 @@ use crate::training::recipe::Recipe;
 use crate::training::reconstruction::{
     Observer, ReconstructionSettings, Tensors, Trained, reconstruct,
 };
-use crate::whole_file;
 
 /// Trains a model bundle on good parts.
 #[derive(Args, Clone, Debug)]
@@ -127,15 +128,14 @@ fn train<T>(
     // All that can be said without reading thousands of images.
     settings.validate(&device)?;
     checkpoints::check(&settings.checkpoint)?;
+    outputs::check_folder(&arguments.output)?;
+    outputs::check_folder(&arguments.output.join("training"))?;
     let mut labelled = labelled(arguments, &settings.recipe, &manifest)?;
     let good = arguments
         .data
-        .good_parts(preprocessor, arguments.image_memory)
+        .good_parts(preprocessor, arguments.image_memory, labelled.parts())
         .context("cannot use the data")?;
-    let folder = arguments.output.join("training");
-    std::fs::create_dir_all(&folder)
-        .with_context(|| format!("cannot make the folder `{}`", folder.display()))?;
-    println!(
+    eprintln!(
         "training on {} images of {} parts",
         good.images.len(),
         good.images.parts().len()
@@ -173,10 +173,11 @@ fn manifest(
     let manifest = Manifest::new(
         identity,
         recipe.architecture(&encoder.config)?,
-        Normalisation::imagenet(recipe.input.resize.unwrap_or(side)),
-        recipe.input.map_side.unwrap_or(side),
+        Normalisation::imagenet(recipe.input.resize_for(side)),
+        recipe.input.map_side_for(side),
     );
-    manifest.validate().map_err(anyhow::Error::msg)?;
+    // Its numbers are the recipe's and the flags'.
+    manifest.validate().map_err(TrainingError::Setting)?;
     Ok(manifest)
 }
 
@@ -218,7 +219,8 @@ fn labelled(
         return Ok(Labelled(None));
     };
     if recipe.validation.every == 0 {
-        anyhow::bail!("`--validation` needs `validation.every` above 0 in the recipe");
+        let rule = "`validation.every` must be above 0 for `--validation`, found `0`".to_owned();
+        return Err(TrainingError::Setting(rule).into());
     }
     let data = DataArguments {
         data: folder.clone(),
@@ -255,15 +257,10 @@ fn keep(
     let manifest = Bundle::save(output, manifest, &tensors, Precision::Half)
         .context("cannot keep the bundle")?;
     let folder = output.join("training");
-    write(&folder.join("history.csv"), &history.to_csv())?;
+    outputs::write(&folder.join("history.csv"), &history.to_csv())?;
     write_curve(&folder.join("loss.svg"), &history)?;
     let bundle = Bundle { manifest, tensors };
-    let of_interest = labelled.iter().map(|part| {
-        let mut views = part.views.iter();
-        // Plain folders label by masks alone.
-        let is_bad = views.any(|view| view.is_labelled_defective || view.mask.is_some());
-        (part, !is_bad)
-    });
+    let of_interest = labelled.iter().map(|part| (part, !has_defect(part)));
     let mut drawn = pictures::choose(of_interest);
     if drawn.is_empty() {
         drawn = pictures::choose(good.iter().map(|part| (part, true)));
@@ -284,12 +281,7 @@ fn keep(
 
 fn write_curve(file: &Path, history: &History) -> anyhow::Result<()> {
     let svg = curve::draw(history).map_err(anyhow::Error::msg);
-    write(file, &svg.context("cannot draw the loss curve")?)
-}
-
-fn write(file: &Path, text: &str) -> anyhow::Result<()> {
-    whole_file::replace(file, text.as_bytes())
-        .with_context(|| format!("cannot write `{}`", file.display()))
+    outputs::write(file, &svg.context("cannot draw the loss curve")?)
 }
 
 #[cfg(test)]

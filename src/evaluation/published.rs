@@ -59,6 +59,20 @@ pub struct PublishedRow {
     pub source: &'static str,
 }
 
+/// The figures that papers print, in their order and ours.
+pub(super) const FIGURE_COLUMNS: [Column; 10] = [
+    Column::numbers("image", "AUROC"),
+    Column::numbers("image", "AP"),
+    Column::numbers("image", "F1"),
+    Column::numbers("pixel", "AUROC"),
+    Column::numbers("pixel", "AP"),
+    Column::numbers("pixel", "F1"),
+    Column::numbers("pixel", "AUPRO"),
+    Column::numbers("sample", "AUROC"),
+    Column::numbers("sample", "AP"),
+    Column::numbers("sample", "F1"),
+];
+
 const NONE: Option<f64> = None;
 const DINOMALY_TABLE: &str = "Dinomaly (CVPR 2025), table 1";
 const RAD_README: &str = "README of RAD (arXiv 2601.22763)";
@@ -196,20 +210,11 @@ pub fn compare(published: &[PublishedRow], own: PublishedRow) -> Sheet {
     });
     Sheet {
         title: "published on Real-IAD (one model, all views, mean over classes, in %)".to_owned(),
-        columns: vec![
-            Column::words("method"),
-            Column::numbers("image", "AUROC"),
-            Column::numbers("image", "AP"),
-            Column::numbers("image", "F1"),
-            Column::numbers("pixel", "AUROC"),
-            Column::numbers("pixel", "AP"),
-            Column::numbers("pixel", "F1"),
-            Column::numbers("pixel", "AUPRO"),
-            Column::numbers("sample", "AUROC"),
-            Column::numbers("sample", "AP"),
-            Column::numbers("sample", "F1"),
-            Column::words("source"),
-        ],
+        columns: [Column::words("method")]
+            .into_iter()
+            .chain(FIGURE_COLUMNS)
+            .chain([Column::words("source")])
+            .collect(),
         rows: rows.collect(),
         has_summary: true,
     }

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::calibration::ErrorCounts;
 use super::figures::{ClassFigures, CountedFigures, mean};
-use super::published::{PublishedRow, REAL_IAD, compare, is_real_iad};
+use super::published::{FIGURE_COLUMNS, PublishedRow, REAL_IAD, compare, is_real_iad};
 use super::ranking::RankingFigures;
 use super::sheet::{Column, Sheet};
 
@@ -167,26 +167,16 @@ fn figure_sheet<'a>(
     first: &'static str,
     rows: impl Iterator<Item = (&'a str, &'a CountedFigures)>,
 ) -> Sheet {
+    let counts = [
+        Column::words(first),
+        Column::numbers("", "parts"),
+        Column::numbers("", "bad"),
+    ];
+    let pooled = ["AUROC", "AP", "F1"].map(|name| Column::numbers("pooled sample", name));
+    let columns = counts.into_iter().chain(FIGURE_COLUMNS).chain(pooled);
     Sheet {
         title,
-        columns: vec![
-            Column::words(first),
-            Column::numbers("", "parts"),
-            Column::numbers("", "bad"),
-            Column::numbers("image", "AUROC"),
-            Column::numbers("image", "AP"),
-            Column::numbers("image", "F1"),
-            Column::numbers("pixel", "AUROC"),
-            Column::numbers("pixel", "AP"),
-            Column::numbers("pixel", "F1"),
-            Column::numbers("pixel", "AUPRO"),
-            Column::numbers("sample", "AUROC"),
-            Column::numbers("sample", "AP"),
-            Column::numbers("sample", "F1"),
-            Column::numbers("pooled sample", "AUROC"),
-            Column::numbers("pooled sample", "AP"),
-            Column::numbers("pooled sample", "F1"),
-        ],
+        columns: columns.collect(),
         rows: rows.map(|(name, row)| figure_row(name, row)).collect(),
         has_summary: false,
     }

@@ -71,7 +71,11 @@ pub struct PretrainingSettings {
 }
 
 impl PretrainingSettings {
-    fn validate(&self) -> std::result::Result<(), TrainingError> {
+    /// Checks all settings; needs no data.
+    ///
+    /// # Errors
+    /// Names the key that breaks a rule.
+    pub fn validate(&self) -> std::result::Result<(), TrainingError> {
         self.encoder.validate().map_err(TrainingError::Setting)?;
         if self.encoder.position_side != self.encoder.grid() {
             let (grid, found) = (self.encoder.grid(), self.encoder.position_side);

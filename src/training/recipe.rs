@@ -60,6 +60,18 @@ pub struct InputRecipe {
     pub position_interpolation: Option<PositionInterpolation>,
 }
 
+impl InputRecipe {
+    /// Side to which images are resized, for an encoder whose input has this side.
+    pub fn resize_for(&self, input_side: usize) -> usize {
+        self.resize.unwrap_or(input_side)
+    }
+
+    /// Side of the anomaly maps, for an encoder whose input has this side.
+    pub fn map_side_for(&self, input_side: usize) -> usize {
+        self.map_side.unwrap_or(input_side)
+    }
+}
+
 /// `[loss]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -127,6 +127,7 @@ impl ReconstructionSettings {
         labelled: String,
     ) -> Result<RunSettings> {
         let Recipe {
+            input,
             loss,
             maps,
             data,
@@ -137,6 +138,10 @@ impl ReconstructionSettings {
         } = &self.recipe;
         let mut settings = RunSettings::new();
         add_settings(&mut settings, "network", &self.architecture);
+        // The other keys of the input are the network's encoder by now.
+        let side = self.architecture.encoder.input_side;
+        add_settings(&mut settings, "input.resize", &input.resize_for(side));
+        add_settings(&mut settings, "input.map_side", &input.map_side_for(side));
         add_settings(&mut settings, "loss", loss);
         add_settings(&mut settings, "maps", maps);
         add_settings(&mut settings, "data", data);

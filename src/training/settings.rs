@@ -78,6 +78,13 @@ mod tests {
                 "`run.batch`: expected `16`, found `4`"
             ]
         );
+        // As checkpoints of a version that knew fewer settings.
+        let mut newer = settings(16, "focal");
+        newer.insert("input.map_side".to_owned(), "28".to_owned());
+        assert_eq!(
+            differences(&newer, &settings(16, "focal")),
+            ["`input.map_side`: expected `28`, found nothing"]
+        );
         let same = differences(&settings(16, "focal"), &settings(16, "focal"));
         assert_eq!(same, Vec::<String>::new());
     }

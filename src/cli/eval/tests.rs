@@ -7,6 +7,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::cli::calibrate::{self, CalibrateArguments};
+use crate::evaluation::measurement::testing::part;
 use crate::model::bundle::{Guarantee, Precision, read_manifest};
 use crate::model::mvmcad::{Amplification, PriorMode};
 use crate::model::testing::{lively_weights, tiny_config, tiny_manifest};
@@ -166,6 +167,28 @@ fn a_miss_rate_without_bad_parts_changes_nothing() {
 }
 
 #[test]
+fn places_to_write_to_are_made_or_refused_before_anything_is_measured() {
+    let folder = labelled_folder();
+    std::fs::write(folder.path().join("plain"), "x").unwrap();
+    let line = "--model DIR/model --data DIR/images --masks DIR/masks --device cpu";
+    let run = |more: &str| run(&parse::<EvalLine>(&folder, &format!("{line} {more}")).arguments);
+    run("--table DIR/out/x.md --scores DIR/out/scores/x.csv").unwrap();
+    assert!(folder.path().join("out/x.md").is_file());
+    assert!(folder.path().join("out/scores/x.csv").is_file());
+    // Told before the images are read, which would be refused, too.
+    std::fs::remove_dir_all(folder.path().join("images")).unwrap();
+    for more in [
+        "--table DIR/model",
+        "--scores DIR/plain/x.csv",
+        "--maps DIR/plain",
+    ] {
+        let error = run(more).unwrap_err().to_string();
+        assert!(error.starts_with("cannot "), "{error}");
+        assert!(!error.contains("cannot use the data"), "{error}");
+    }
+}
+
+#[test]
 fn a_file_name_says_how_the_table_is_written() {
     let of = |name: &str| TableFormat::of(Path::new(name));
     assert_eq!(of("out/figures.md"), Some(TableFormat::Markdown));
@@ -175,15 +198,12 @@ fn a_file_name_says_how_the_table_is_written() {
 }
 
 #[test]
-fn kinds_are_read_by_the_names_of_their_columns() {
-    let kinds = Kinds::parse("defect,part\ndent,p1\n,p2\n").unwrap();
-    for class in ["bolt", "nut"] {
-        assert_eq!(kinds.of(class, "p1"), Some("dent"));
-        assert_eq!(kinds.of(class, "p2"), None);
-    }
-    let kinds = Kinds::parse("class,part,defect\nbolt,p1,dent\nnut,p1,crack\n").unwrap();
-    assert_eq!(kinds.of("bolt", "p1"), Some("dent"));
-    assert_eq!(kinds.of("nut", "p1"), Some("crack"));
-    assert_eq!(kinds.of("gear", "p1"), None);
-    assert_eq!(Kinds::parse("class,part\n"), None);
+fn names_with_commas_and_quotes_stay_whole_in_the_scores() {
+    let mut part = part("nut, \"M4\"", 0.25, true).scores();
+    part.part = "line\nbreak".to_owned();
+    let text = scores(&[part]).unwrap();
+    let mut table = csv::Reader::from_reader(text.as_bytes());
+    let rows: Vec<csv::StringRecord> = table.records().map(Result::unwrap).collect();
+    let expected = ["nut, \"M4\"", "line\nbreak", "top", "0.25", "1"];
+    assert_eq!(rows, [expected.to_vec()]);
 }

@@ -1,6 +1,7 @@
 //! Pictures of anomaly maps at the end of a training: each view beside itself under its heat.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -26,7 +27,8 @@ pub(super) fn choose<'a>(parts: impl Iterator<Item = (&'a PartFolder, bool)>) ->
     chosen.into_values().take(PARTS).cloned().collect()
 }
 
-/// Writes `<folder>/<class>/<part>/<view>.png` for every view of the parts.
+/// Writes `<folder>/<class>/<part>/<view>.png` for every view of the parts; what was in the folder is
+/// gone, since pictures of an earlier model would be taken for this one's.
 ///
 /// There are no thresholds yet: heat is full at one and a half times the highest score of the
 /// class's good parts among them (of all its parts where none is good).
@@ -45,6 +47,7 @@ pub(super) fn draw(
         .iter()
         .map(|part| measure(part, &mut model, &preprocessor))
         .collect::<Result<Vec<_>, _>>()?;
+    clear(folder)?;
     for (part, measured_part) in parts.iter().zip(&measured) {
         let usual = usual_score(&measured, &part.class);
         let folder = folder
@@ -63,6 +66,14 @@ pub(super) fn draw(
         }
     }
     Ok(())
+}
+
+fn clear(folder: &Path) -> anyhow::Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error)
+            .with_context(|| format!("cannot remove the old pictures `{}`", folder.display())),
+        _ => Ok(()),
+    }
 }
 
 /// What a name is called in the file system: a name may come from a path.

@@ -7,7 +7,8 @@ use crate::model::testing::tiny_encoder;
 use crate::training::Device;
 use crate::training::encoder_file::save_encoder;
 
-/// Six parts of two classes with two views each; the last part has a mark, and a mask for it.
+/// Six parts of two classes with two views each; the last part has a mark. All gears have masks: that
+/// of the last shows the mark, the others show nothing.
 fn write_data(root: &Path) {
     for number in 0..6u8 {
         let class = ["bolt", "gear"][usize::from(number) % 2];
@@ -23,10 +24,10 @@ fn write_data(root: &Path) {
                 Rgb([level, 90, 2 * y as u8])
             });
             save(&root.join("images").join(&name), &image.into());
-            if number == 5 {
+            if class == "gear" {
                 let mask = image::GrayImage::from_fn(40, 36, |x, y| {
                     let is_marked = (10..20).contains(&x) && (10..20).contains(&y);
-                    image::Luma([if is_marked { 255 } else { 0 }])
+                    image::Luma([if number == 5 && is_marked { 255 } else { 0 }])
                 });
                 save(&root.join("masks").join(&name), &mask.into());
             }
@@ -94,7 +95,11 @@ fn a_training_leaves_bundle_history_curve_and_maps_and_no_checkpoint() {
         "--set",
         "validation.share=0.4",
     ];
+    // Of an earlier training on other parts.
+    let old = root.join("bundle/training/maps/nut/p9/top.png");
+    save(&old, &RgbImage::new(2, 2).into());
     train(&arguments(root, &more), unwatched).unwrap();
+    assert!(!old.exists());
     Bundle::load(&root.join("bundle")).unwrap();
     let history = History::from_csv(&read(root, "training/history.csv")).unwrap();
     let iterations: Vec<u64> = history.rows.iter().map(|row| row.iteration).collect();
@@ -187,6 +192,12 @@ fn settings_at_fault_are_told_before_an_image_is_read() {
     }
     let missing = error(&["--resume"]);
     assert!(missing.contains("no checkpoint"), "{missing}");
+    let plain = root.join("encoder.safetensors/run").display().to_string();
+    let unwritable = error(&["--checkpoint", &plain]);
+    assert!(
+        unwritable.starts_with("cannot make the folder"),
+        "{unwritable}"
+    );
     assert!(error(&[]).contains("left.png"));
 }
 

@@ -1,15 +1,21 @@
 //! What a person should know of a data set before relying on it: nothing here stops a run.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write as _;
+use std::path::Path;
+
+use rayon::prelude::*;
 
 use super::files::{digest_bytes, read_bytes};
-use super::survey::Survey;
-use super::{Layout, PartFolder};
+use super::survey::{Survey, tell};
+use super::{Layout, PartFolder, fault};
 use crate::training::TrainingError;
 
 /// As many twins are named.
 const NAMED: usize = 5;
+
+/// As many views that are missing are listed.
+const ROWS: usize = 20;
 
 /// Warnings about the surveyed parts of a set in `layout`, each a text of one or more lines: missing
 /// views, and images that are in two parts.
@@ -19,41 +25,53 @@ pub fn findings<T>(layout: Layout, survey: &Survey<T>) -> Vec<String> {
     warnings.into_iter().flatten().collect()
 }
 
-/// Warnings about images of `survey` that are also in `others`, the set's other split. Only files
-/// that are as long as a surveyed one are read.
-///
-/// # Errors
-/// When such a file cannot be read.
-pub fn across_splits<T>(
-    survey: &Survey<T>,
-    others: &[PartFolder],
-) -> Result<Option<String>, TrainingError> {
+/// Warnings about images of the good parts of `survey`, which are trained on, that are also among
+/// `images`, which figures are made on; `place` says what these are. Only files that are as long as
+/// a surveyed one are read. One that cannot be read is told and hides no other.
+pub fn twins_in<T>(survey: &Survey<T>, images: &[&Path], place: &str) -> Vec<String> {
     let mut names = HashMap::new();
     let mut lengths = HashSet::new();
-    for (view, surveyed) in views(survey) {
+    for (view, surveyed) in good_views(survey) {
         lengths.insert(surveyed.bytes);
         names.insert(surveyed.digest, view);
     }
-    let mut found = Vec::new();
-    for part in others {
-        for view in &part.views {
-            let length = std::fs::metadata(&view.image).map(|file| file.len());
-            if !length.is_ok_and(|length| lengths.contains(&length)) {
-                continue;
-            }
-            if let Some(name) = names.get(&digest_bytes(&read_bytes(&view.image)?)) {
-                found.push(format!("{name} and {}", view.image.display()));
-            }
+    let twin = |image: &&Path| -> Result<Option<String>, TrainingError> {
+        let length = std::fs::metadata(image).map_err(|error| fault(image, error))?;
+        if !lengths.contains(&length.len()) {
+            return Ok(None);
+        }
+        let name = names.get(&digest_bytes(&read_bytes(image)?));
+        Ok(name.map(|name| format!("{name} and {}", image.display())))
+    };
+    let looked_at: Vec<_> = images.par_iter().map(twin).collect();
+    let (mut found, mut unreadable) = (Vec::new(), Vec::new());
+    for result in looked_at {
+        match result {
+            Ok(pair) => found.extend(pair),
+            Err(error) => unreadable.push(error),
         }
     }
-    let meaning = "are in the other split, too, byte by byte: \
-                   figures on images that were trained on say nothing";
-    Ok(told(&found, meaning))
+    let meaning = format!(
+        "are in {place}, too, byte by byte: figures on images that were trained on say nothing"
+    );
+    let unread = (!unreadable.is_empty()).then(|| {
+        let count = unreadable.len();
+        format!(
+            "`{count}` images of {place} cannot be read, so whether they are trained on is not \
+             known:\n{}",
+            tell(&unreadable)
+        )
+    });
+    [told(&found, &meaning), unread]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
-/// Every surveyed view with the path of its image.
-fn views<T>(survey: &Survey<T>) -> impl Iterator<Item = (String, &super::SurveyedView<T>)> {
-    survey.parts.iter().flat_map(|surveyed| {
+/// Every view of the good parts with the path of its image.
+fn good_views<T>(survey: &Survey<T>) -> impl Iterator<Item = (String, &super::SurveyedView<T>)> {
+    let good = survey.parts.iter().filter(|part| !part.is_anomalous());
+    good.flat_map(|surveyed| {
         let files = surveyed.part.views.iter();
         files
             .map(|file| file.image.display().to_string())
@@ -84,38 +102,66 @@ pub fn small_classes<T>(survey: &Survey<T>) -> Vec<String> {
     good.into_iter().filter_map(tell).collect()
 }
 
+/// A class's parts, and how many of them have each view.
+#[derive(Default)]
+struct ClassViews<'a> {
+    parts: usize,
+    having: BTreeMap<&'a str, usize>,
+}
+
 /// How many parts of each class lack which view. `expected` are the views that every part has; where
 /// they are not known, each view that some part of the class has is expected of all.
 fn missing_views<'a>(
     expected: &[&'a str],
     parts: impl Iterator<Item = &'a PartFolder>,
 ) -> Option<String> {
-    let mut classes: BTreeMap<&str, Vec<&PartFolder>> = BTreeMap::new();
+    let mut classes: BTreeMap<&str, ClassViews<'_>> = BTreeMap::new();
     for part in parts {
-        classes.entry(&part.class).or_default().push(part);
-    }
-    let mut table = String::new();
-    for (class, parts) in classes {
-        let mut views: BTreeSet<&str> = expected.iter().copied().collect();
-        views.extend(
-            parts
-                .iter()
-                .flat_map(|part| part.views.iter())
-                .map(|view| view.view.as_str()),
-        );
-        for view in views {
-            let has = |part: &&&PartFolder| part.views.iter().any(|file| file.view == view);
-            let missing = parts.len() - parts.iter().filter(has).count();
-            if missing > 0 {
-                let parts = parts.len();
-                writeln!(table, "  | {class} | {view} | {missing} of {parts} |")
-                    .expect("writing to a string cannot fail");
-            }
+        let class = classes.entry(&part.class).or_default();
+        class.parts += 1;
+        for &view in expected {
+            class.having.entry(view).or_default();
+        }
+        for file in &part.views {
+            *class.having.entry(&file.view).or_default() += 1;
         }
     }
-    let head = "views are missing from some parts, which count with the views that they have:\n  \
-                | class | view | missing from parts |\n  | --- | --- | --: |\n";
-    (!table.is_empty()).then(|| format!("{head}{}", table.trim_end()))
+    let mut rows = Vec::new();
+    for (class, views) in &classes {
+        let parts = views.parts;
+        let lacking = views.having.iter().filter(|(_, having)| **having < parts);
+        rows.extend(lacking.map(|(view, having)| {
+            let missing = parts - having;
+            format!("\n  | {class} | {view} | {missing} of {parts} |")
+        }));
+    }
+    if rows.is_empty() {
+        return None;
+    }
+    let mut text =
+        "views are missing from some parts, which count with the views that they have:\n  \
+                    | class | view | missing from parts |\n  | --- | --- | --: |"
+            .to_owned();
+    text.extend(rows.iter().take(ROWS).map(String::as_str));
+    if rows.len() > ROWS {
+        write!(text, "\n  and {} more", rows.len() - ROWS)
+            .expect("writing to a string cannot fail");
+    }
+    if are_mostly_alone(&classes) {
+        text += "\n  most views are in one part only: the files' names seem not to be names of views, \
+                 such as `top` in `<class>/<part>/top.jpg`";
+    }
+    Some(text)
+}
+
+/// Whether most views are in one part only, of classes of several parts.
+fn are_mostly_alone(classes: &BTreeMap<&str, ClassViews<'_>>) -> bool {
+    let several = classes.values().filter(|views| views.parts > 1);
+    let having: Vec<usize> = several
+        .flat_map(|views| views.having.values().copied())
+        .collect();
+    let alone = having.iter().filter(|&&having| having == 1).count();
+    2 * alone > having.len()
 }
 
 /// Images that are in two parts.
@@ -157,10 +203,10 @@ fn told(found: &[String], meaning: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use std::path::PathBuf;
 
     use super::super::testing::{source, write_image, write_level};
-    use super::super::{Unreadable, survey};
+    use super::super::{Unreadable, ViewFile, survey};
     use super::*;
 
     fn surveyed(root: &Path) -> Survey<()> {
@@ -200,6 +246,7 @@ mod tests {
         }
         let text = told_of(folder.path());
         assert!(text.contains("| bolt | left | 2 of 3 |"), "{text}");
+        assert!(!text.contains("names of views"), "{text}");
         assert!(
             !text.contains("| gear") && !text.contains("| bolt | top"),
             "{text}"
@@ -208,6 +255,32 @@ mod tests {
         let parts = survey.parts.iter().map(|surveyed| &surveyed.part);
         let text = missing_views(&["back", "top"], parts).unwrap();
         assert!(text.contains("| gear | back | 2 of 2 |"), "{text}");
+    }
+
+    #[test]
+    fn names_that_are_no_names_of_views_are_told_in_few_lines() {
+        let view = |name: String| ViewFile {
+            view: name,
+            image: PathBuf::new(),
+            mask: None,
+            is_labelled_defective: false,
+        };
+        let part = |number: usize| PartFolder {
+            class: "bolt".to_owned(),
+            part: number.to_string(),
+            views: vec![
+                view(format!("{number:04}-a")),
+                view(format!("{number:04}-b")),
+            ],
+        };
+        let parts: Vec<PartFolder> = (0..500).map(part).collect();
+        let text = missing_views(&[], parts.iter()).unwrap();
+        assert_eq!(text.lines().count(), 3 + ROWS + 2, "{text}");
+        assert!(text.contains("| bolt | 0000-a | 499 of 500 |"), "{text}");
+        assert!(text.contains("\n  and 980 more\n"), "{text}");
+        assert!(text.contains("seem not to be names of views"), "{text}");
+        let few = missing_views(&["0000-a", "0000-b"], parts[..1].iter());
+        assert_eq!(few, None);
     }
 
     #[test]
@@ -239,27 +312,57 @@ mod tests {
     }
 
     #[test]
-    fn training_images_in_the_test_split_are_told() {
+    fn training_images_among_those_to_measure_on_are_told() {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, level| write_level(&folder.path().join(name), level);
-        write("bottle/train/good/000.png", 1);
-        write("bottle/train/good/001.png", 2);
-        write("bottle/test/good/007.png", 2);
-        write("bottle/test/good/008.png", 3);
-        let source = source(folder.path());
-        let listing = source.list().unwrap();
-        let others = source.list_other(&listing).unwrap();
-        let survey = surveyed(folder.path());
-        let text = across_splits(&survey, &others).unwrap().unwrap();
-        assert!(text.contains("`1` images are in the other split"), "{text}");
+        write("train/bolt/p0/top.png", 1);
+        write("train/bolt/p1/top.png", 2);
+        write("labelled/bolt/p7/top.png", 2);
+        write("labelled/bolt/p8/top.png", 3);
+        let survey = surveyed(&folder.path().join("train"));
+        let labelled = ["p7", "p8"].map(|part| {
+            let name = format!("labelled/bolt/{part}/top.png");
+            folder.path().join(name)
+        });
+        let images = labelled.each_ref().map(PathBuf::as_path);
+        let found = |survey: &Survey<()>| twins_in(survey, &images, "the validation data");
+        let warnings = found(&survey);
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        let text = &warnings[0];
         assert!(
-            text.contains("001.png") && text.contains("007.png"),
+            text.contains("`1` images are in the validation data"),
             "{text}"
         );
-        write_image(
-            &folder.path().join("bottle/test/good/007.png"),
-            &image::GrayImage::new(9, 9).into(),
-        );
-        assert_eq!(across_splits(&survey, &others).unwrap(), None);
+        assert!(text.contains("p1/top.png and"), "{text}");
+        assert!(text.contains("p7/top.png"), "{text}");
+        let wider = image::GrayImage::new(9, 9);
+        write_image(&labelled[0], &wider.into());
+        assert_eq!(found(&survey), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_hides_no_twin() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |part: &str| folder.path().join(format!("bolt/{part}/top.png"));
+        write_level(&path("p1"), 2);
+        let survey = surveyed(folder.path());
+        let images = [path("absent"), path("p1")];
+        let images = images.each_ref().map(PathBuf::as_path);
+        let warnings = twins_in(&survey, &images, "the other split");
+        assert!(warnings[0].contains("`1` images are in the other split"));
+        assert!(warnings[1].contains("`1` images of the other split cannot be read"));
+        assert!(warnings[1].contains("absent/top.png"), "{warnings:?}");
+    }
+
+    #[test]
+    fn parts_that_are_not_trained_on_have_no_twins() {
+        let folder = tempfile::tempdir().unwrap();
+        let image = folder.path().join("bolt/p1/top.png");
+        write_level(&image, 2);
+        let mut survey = surveyed(folder.path());
+        let twins = |survey: &Survey<()>| twins_in(survey, &[image.as_path()], "the test").len();
+        assert_eq!(twins(&survey), 1);
+        survey.parts[0].views[0].is_anomalous = true;
+        assert_eq!(twins(&survey), 0);
     }
 }

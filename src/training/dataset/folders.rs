@@ -6,15 +6,15 @@ use std::path::Path;
 
 use super::layout::{Listing, no_parts};
 use super::{Layout, PartFolder, ViewFile, fault, files};
-use crate::image_folder::{ImageFile, PartImages, find_classes, find_images};
+use crate::image_folder::{ImageFile, PartImages, find_classes, find_images, find_others};
 use crate::training::TrainingError;
 
 /// Lists the parts under `root`, with masks from `masks` if given.
 ///
 /// # Errors
 /// When a folder cannot be read, there is no image at all, or masks are given and none belongs to
-/// an image, or one of a part's masks to none of its images: a mistyped name must not turn
-/// defective parts into good ones.
+/// an image, or what lies among a part's masks is no mask or belongs to none of its images: a
+/// mistyped name must not turn defective parts into good ones.
 pub fn list_parts(root: &Path, masks: Option<&Path>) -> Result<Vec<PartFolder>, TrainingError> {
     let listing = list(root, masks)?;
     match listing.parts.is_empty() {
@@ -80,7 +80,10 @@ fn masks_without_parts(
 fn with_masks(found: PartImages, masks: Option<&Path>) -> Result<PartFolder, TrainingError> {
     let folder = masks.map(|masks| masks.join(&found.class).join(&found.part));
     let masks = match folder.filter(|folder| folder.is_dir()) {
-        Some(folder) => find_masks(&folder)?,
+        Some(folder) => {
+            refuse_others(&folder)?;
+            find_masks(&folder)?
+        }
         None => Vec::new(),
     };
     let has_image = |mask: &&ImageFile| found.images.iter().any(|image| image.view == mask.view);
@@ -105,6 +108,19 @@ fn with_masks(found: PartImages, masks: Option<&Path>) -> Result<PartFolder, Tra
         part: found.part,
         views: views.collect(),
     })
+}
+
+/// Whatever lies among a part's masks is probably meant as one: passed over, it would turn a
+/// defective view into a good one.
+fn refuse_others(folder: &Path) -> Result<(), TrainingError> {
+    match find_others(folder)?.first() {
+        Some(other) => Err(fault(
+            other,
+            "expected a mask that ends in `.png`, `.bmp`, `.tif`, `.tiff` or `.webp`, found another \
+             kind of file or a folder",
+        )),
+        None => Ok(()),
+    }
 }
 
 /// The masks directly in a folder.
@@ -141,6 +157,27 @@ mod tests {
         assert_eq!(views, ["left", "top"]);
         assert!(parts[0].views[0].mask.is_none());
         assert_eq!(parts[0].views[1].mask, Some(masks.join("bolt/p1/top.png")));
+    }
+
+    #[test]
+    fn what_is_no_mask_in_a_folder_of_masks_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (images, masks) = (folder.path().join("images"), folder.path().join("masks"));
+        for part in ["p1", "p2"] {
+            write(&images.join(format!("bolt/{part}/top.png")), 9);
+        }
+        write(&masks.join("bolt/p1/top.png"), 255);
+        std::fs::create_dir(masks.join("bolt/p2")).unwrap();
+        std::fs::write(masks.join("bolt/p2/.DS_Store"), "x").unwrap();
+        assert_eq!(list_parts(&images, Some(&masks)).unwrap().len(), 2);
+        for odd in ["top.npy", "top"] {
+            let odd = masks.join("bolt/p2").join(odd);
+            std::fs::write(&odd, "x").unwrap();
+            let error = list_parts(&images, Some(&masks)).unwrap_err().to_string();
+            let expected = format!("data `{}`: expected a mask", odd.display());
+            assert!(error.starts_with(&expected), "{error}");
+            std::fs::remove_file(&odd).unwrap();
+        }
     }
 
     #[test]

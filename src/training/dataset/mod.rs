@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 
 pub use self::canvases::{good_canvases, survey_canvases};
 pub use self::files::{Mask, read_image, read_mask};
-pub use self::findings::{across_splits, findings, small_classes};
+pub use self::findings::{findings, small_classes, twins_in};
 pub use self::folders::list_parts;
 pub use self::layout::{DataSource, Layout, Listing, Split};
 pub(crate) use self::survey::tell;

@@ -16,9 +16,33 @@ pub(super) fn below(root: &Path, relative: &str) -> Result<PathBuf, String> {
     Ok(root.join(path))
 }
 
+/// A class's name becomes a folder's name in what is written: one that leads elsewhere is refused.
+pub(super) fn check_class(name: &str) -> Result<(), String> {
+    let is_one_name = Path::new(name)
+        .components()
+        .eq([Component::Normal(name.as_ref())]);
+    match is_one_name {
+        true => Ok(()),
+        false => Err(format!(
+            "expected the name of a class without `/`, found `{name}`"
+        )),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_class_is_one_name() {
+        for name in ["candle", "pcb 1", "..candle", ".candle"] {
+            assert_eq!(check_class(name), Ok(()));
+        }
+        for name in ["..", ".", "", "/", "/etc", "a/b", "../a", "a/", "./a"] {
+            let error = check_class(name).unwrap_err();
+            assert!(error.contains(&format!("found `{name}`")), "{error}");
+        }
+    }
 
     #[test]
     fn a_path_stays_below_its_root() {

@@ -16,7 +16,7 @@ use regex::Regex;
 use serde::Deserialize;
 
 use super::layout::{Layout, Listing, Split};
-use super::paths::below;
+use super::paths::{below, check_class};
 use super::{PartFolder, ViewFile, fault};
 use crate::training::TrainingError;
 
@@ -65,6 +65,8 @@ pub(super) fn list(root: &Path, split: Split) -> Result<Listing, TrainingError> 
     let images = image_folder(root)?;
     let mut listing = Listing::new(Layout::RealIad, Some(split));
     for (class, path) in tables(root)? {
+        // `...json` is a table of the class `..`.
+        check_class(&class).map_err(|error| fault(&path, error))?;
         if !images.join(&class).is_dir() {
             let folder = images.display();
             let warning = format!("class `{class}` is left out: there is no `{folder}/{class}`");

@@ -231,3 +231,16 @@ fn a_class_without_its_folder_is_left_out_and_told() {
         "{error}"
     );
 }
+
+#[test]
+fn a_table_that_is_named_after_another_folder_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), &table("", "mint/"), "mint");
+    let odd = folder.path().join("realiad_jsons/...json");
+    write_text(&odd, &table("", "mint/").to_string());
+    let error = list(folder.path(), Split::Train).unwrap_err().to_string();
+    assert!(
+        error.contains("...json") && error.ends_with("found `..`"),
+        "{error}"
+    );
+}

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::layout::{Layout, Listing, Split};
-use super::paths::below;
+use super::paths::{below, check_class};
 use super::{PartFolder, fault};
 use crate::training::TrainingError;
 
@@ -56,13 +56,12 @@ pub(super) fn list(root: &Path, split: Split) -> Result<Listing, TrainingError> 
         // The first line of a table is its header.
         let line = index + 2;
         let row: Row = row.map_err(|error| fault(&table, error))?;
+        let in_line = |message: String| fault(&table, format!("line `{line}`: {message}"));
+        check_class(&row.object).map_err(in_line)?;
         let parts = classes.entry(row.object.clone()).or_default();
         let is_wanted = (row.split == RowSplit::Train) == (split == Split::Train);
         if is_wanted {
-            let part = part(root, &row, split);
-            let part =
-                part.map_err(|message| fault(&table, format!("line `{line}`: {message}")))?;
-            parts.push(part);
+            parts.push(part(root, &row, split).map_err(in_line)?);
         }
     }
     let mut listing = Listing::new(Layout::Visa, Some(split));
@@ -153,6 +152,18 @@ mod tests {
             error.contains("line `2`") && error.contains("`../secret.png`"),
             "{error}"
         );
+        for object in ["../../outside", "/etc/outside", "..", ""] {
+            // In the other split, too: nothing is to be believed of such a table.
+            let row = format!("{object},train,normal,a/b.png,\n");
+            for split in [Split::Train, Split::Test] {
+                let error = listed(&row, split).unwrap_err();
+                let expected = format!("found `{object}`");
+                assert!(
+                    error.contains("line `2`") && error.ends_with(&expected),
+                    "{error}"
+                );
+            }
+        }
         let error = listed("candle,test,anomaly,a/b.png,/etc/m.png\n", Split::Test).unwrap_err();
         assert!(error.contains("`/etc/m.png`"), "{error}");
         let error = listed("candle,test,anomaly,a/b.png,\n", Split::Test).unwrap_err();

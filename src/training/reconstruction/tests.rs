@@ -574,6 +574,17 @@ fn a_checkpoint_of_other_settings_or_data_names_what_differs() {
     let expected = "data: `optimiser.learning_rate`: expected `0.001`, found `0.002`";
     assert!(error.ends_with(expected), "{error}");
     settings.recipe.optimiser.learning_rate = 2e-3;
+    settings.recipe.input.map_side = Some(20);
+    settings.recipe.input.resize = Some(SIDE);
+    let error = run(&settings, &mut ()).unwrap_err().to_string();
+    let expected = "data: `input.map_side`: expected `20`, found `32`";
+    assert!(error.ends_with(expected), "{error}");
+    settings.recipe.input.map_side = None;
+    settings.recipe.input.resize = Some(40);
+    let error = run(&settings, &mut ()).unwrap_err().to_string();
+    let expected = "data: `input.resize`: expected `40`, found `32`";
+    assert!(error.ends_with(expected), "{error}");
+    settings.recipe.input.resize = None;
     let other = TrainingImages::given([("bolt".to_owned(), images()[..9].to_vec())]);
     let result = reconstruct(
         &settings,
