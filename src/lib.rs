@@ -12,6 +12,7 @@ pub mod inference;
 pub mod kafka;
 pub mod model;
 pub mod pipeline;
+pub mod process;
 pub mod reassembly;
 pub mod schema;
 pub mod scoring;

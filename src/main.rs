@@ -5,5 +5,6 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    panoptes::process::prepare();
     panoptes::cli::run(panoptes::cli::Cli::parse())
 }
