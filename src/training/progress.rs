@@ -16,6 +16,8 @@ const PLAIN_EVERY: Duration = Duration::from_secs(10);
 /// Shows a run on stderr.
 pub(crate) struct Display {
     bar: ProgressBar,
+    /// Iterations that were done before this process began, and when it did.
+    began: (u64, Instant),
     /// Images an iteration, on average.
     images: f64,
     /// Names of what is averaged beside the loss.
@@ -31,15 +33,15 @@ impl Display {
         images: f64,
         details: &'static [&'static str],
     ) -> Self {
-        let template = "{bar:30} {pos}/{len} [{elapsed_precise} < {eta_precise}] {msg}";
+        let template = "{bar:30} {pos}/{len} [{elapsed_precise}] {msg}";
         let style =
             ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
         let bar = ProgressBar::new(iterations)
             .with_style(style)
             .with_position(done);
-        bar.reset_eta();
         Self {
             bar,
+            began: (done, Instant::now()),
             images,
             details,
             is_terminal: std::io::stderr().is_terminal(),
@@ -49,8 +51,8 @@ impl Display {
 
     /// One iteration more; `means` are those of the loss and of the details.
     pub(crate) fn advance(&self, means: &[f64], learning_rate: f64) {
-        self.bar.set_message(self.message(means, learning_rate));
         self.bar.inc(1);
+        self.bar.set_message(self.message(means, learning_rate));
     }
 
     /// A row of the history is done: shows its validation, and without a terminal a line now and
@@ -71,9 +73,8 @@ impl Display {
         if self.last_line.is_none_or(is_due) {
             self.last_line = Some(Instant::now());
             let (done, all) = (row.iteration, self.bar.length().unwrap_or(0));
-            let left = HumanDuration(self.bar.eta());
             let message = self.message(means, row.learning_rate);
-            eprintln!("iteration {done} of {all}: {message}, {left} left");
+            eprintln!("iteration {done} of {all}: {message}");
         }
         if let Some(line) = validation {
             eprintln!("{line}");
@@ -89,13 +90,24 @@ impl Display {
         for (name, mean) in self.details.iter().zip(means.iter().skip(1)) {
             write!(text, ", {name} {mean:.4}").expect("writing to a string cannot fail");
         }
-        let rate = self.bar.per_sec() * self.images;
+        let (rate, left) = self.pace(self.began.1.elapsed());
         write!(
             text,
-            ", learning rate {learning_rate:.2e}, {rate:.1} images/s"
+            ", learning rate {learning_rate:.2e}, {rate:.1} images/s, {} left",
+            HumanDuration(left)
         )
         .expect("writing to a string cannot fail");
         text
+    }
+
+    /// Images a second since this process began, and the time that is left at that pace. (The bar's
+    /// own estimate counts what earlier processes did as done at once.)
+    fn pace(&self, elapsed: Duration) -> (f64, Duration) {
+        let (first, done) = (self.began.0, self.bar.position());
+        let a_second = done.saturating_sub(first) as f64 / elapsed.as_secs_f64();
+        let left = self.bar.length().unwrap_or(0).saturating_sub(done);
+        let left = Duration::try_from_secs_f64(left as f64 / a_second);
+        (a_second * self.images, left.unwrap_or(Duration::MAX))
     }
 }
 
@@ -117,8 +129,21 @@ mod tests {
         let text = display.message(&[0.25, 0.5], 2e-3);
         let expected = "loss 0.2500, altered 0.5000, learning rate 2.00e-3, ";
         assert!(
-            text.starts_with(expected) && text.ends_with(" images/s"),
+            text.starts_with(expected) && text.ends_with(" left"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn the_pace_of_a_resumed_run_is_its_own() {
+        let mut display = Display::new(100, 60, 16.0, &[]);
+        for _ in 0..10 {
+            display.advance(&[0.25], 2e-3);
+        }
+        let (rate, left) = display.pace(Duration::from_secs(20));
+        assert!((rate - 8.0).abs() < 1e-9, "{rate}");
+        assert_eq!(left, Duration::from_secs(60));
+        display = Display::new(100, 60, 16.0, &[]);
+        assert_eq!(display.pace(Duration::from_secs(1)).1, Duration::MAX);
     }
 }
