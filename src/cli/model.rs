@@ -115,10 +115,16 @@ fn describe(bundle: &Bundle) -> String {
 
 fn maps(bundle: &Bundle) -> String {
     let side = bundle.manifest.map_side;
-    match bundle.expected_maps() {
-        0 => format!("{side} x {side}"),
-        views => format!("{side} x {side}, less the expected maps of {views} views"),
+    let mut text = format!("{side} x {side}");
+    for (count, what) in [
+        (bundle.memories(), "with a memory"),
+        (bundle.expected_maps(), "less the expected maps"),
+    ] {
+        if count > 0 {
+            write!(text, ", {what} of {count} views").expect("writing to a string does not fail");
+        }
     }
+    text
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::expected::is_expected_map;
+use super::memory::{from_bytes, is_memory, is_mix, mix_of, to_bytes};
 use super::mvmcad::MvmcadConfig;
 use super::preprocess::{Normalisation, Preprocessor};
 use super::tensors::{Initial, TensorFault, TensorSpecs};
@@ -83,7 +84,7 @@ pub struct Bundle {
     /// What `model.toml` says.
     pub manifest: Manifest,
     /// Every tensor of the architecture in f32, names as in [`MvmcadConfig::tensors`], and the
-    /// [expected maps](super::expected) if the model has any.
+    /// [expected maps](super::expected) and the [memory](super::memory) if the model has any.
     pub tensors: HashMap<String, Tensor>,
 }
 
@@ -213,6 +214,11 @@ impl Bundle {
         names.filter(|name| is_expected_map(name)).count()
     }
 
+    /// How many views of classes have a [memory](super::memory).
+    pub fn memories(&self) -> usize {
+        self.tensors.keys().filter(|name| is_memory(name)).count()
+    }
+
     /// Reads and checks the bundle in `folder`.
     ///
     /// # Errors
@@ -303,12 +309,23 @@ impl Bundle {
     }
 }
 
-/// The tensors of the architecture, and the expected maps of whatever classes and views there are.
+/// The tensors of the architecture, and the expected maps and the memory of whatever classes and
+/// views there are.
 fn specs(architecture: &MvmcadConfig, tensors: &HashMap<String, Tensor>) -> TensorSpecs {
-    let grid = architecture.encoder.grid();
+    let encoder = &architecture.encoder;
+    let grid = encoder.grid();
     let mut specs = architecture.tensors();
-    for name in tensors.keys().filter(|name| is_expected_map(name)) {
-        specs.add(name, &[grid, grid], Initial::Constant(0.0));
+    for (name, tensor) in tensors {
+        let mut add = |name: &str, shape: &[usize]| specs.add(name, shape, Initial::Constant(0.0));
+        if is_expected_map(name) {
+            add(name, &[grid, grid]);
+        } else if is_memory(name) {
+            let prototypes = tensor.dims().get(1).copied().unwrap_or(1).max(1);
+            add(name, &[grid * grid, prototypes, encoder.width]);
+            add(&mix_of(name), &[2]);
+        } else if is_mix(name) {
+            add(name, &[2]);
+        }
     }
     specs
 }
@@ -389,6 +406,15 @@ fn check_file_name(file: &str) -> Result<(), String> {
 /// The tensor in f32, if it holds finite floats.
 fn checked_values(name: &str, tensor: &Tensor) -> Result<Tensor, String> {
     let dtype = tensor.dtype();
+    if is_memory(name) {
+        return match dtype {
+            DType::U8 => from_bytes(tensor).map_err(|error| error.to_string()),
+            _ => Err(format!(
+                "tensor `{name}`: expected u8, found {}",
+                dtype.as_str()
+            )),
+        };
+    }
     if !matches!(dtype, DType::F16 | DType::BF16 | DType::F32) {
         return Err(format!(
             "tensor `{name}`: expected f16, bf16 or f32, found {}",
@@ -418,7 +444,10 @@ fn serialise(tensors: &HashMap<String, Tensor>, precision: Precision) -> Result<
     for (name, tensor) in tensors {
         let converted = tensor
             .to_device(&Device::Cpu)
-            .and_then(|tensor| tensor.to_dtype(dtype)?.contiguous())
+            .and_then(|tensor| match is_memory(name) {
+                true => to_bytes(&tensor)?.contiguous(),
+                false => tensor.to_dtype(dtype)?.contiguous(),
+            })
             .map_err(|error| error.to_string())?;
         checked_values(name, &converted)?;
         stored.insert(name.as_str(), converted);

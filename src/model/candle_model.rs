@@ -5,6 +5,7 @@
 //! an image's map does not depend, to the last bit, on what it was batched with, so a replay
 //! repeats what the live run said. A network that mixes the views of a part gets a part at a time.
 
+use std::collections::HashMap;
 use std::thread;
 
 use candle_core::{DType, Device, Tensor};
@@ -14,8 +15,9 @@ use super::bundle::{Bundle, Manifest};
 use super::device::{DeviceError, open_device};
 use super::expected::ExpectedMaps;
 use super::maps::MapProjector;
+use super::memory::Memory;
 use super::mvmcad::Mvmcad;
-use super::{AnomalyModel, InputImage, ModelError};
+use super::{AnomalyModel, InputImage, Mode, ModelError};
 use crate::domain::{AnomalyMap, ModelIdentity};
 
 /// MVMCAD on a device, with the maps of its bundle.
@@ -23,6 +25,7 @@ use crate::domain::{AnomalyMap, ModelIdentity};
 pub struct CandleModel {
     identity: ModelIdentity,
     network: Mvmcad,
+    memory: Memory,
     expected: ExpectedMaps,
     projector: MapProjector,
     device: Device,
@@ -66,6 +69,7 @@ impl CandleModel {
             message: error.to_string(),
         };
         let network = place(bundle, &placed).map_err(refused)?;
+        let memory = Memory::of(&bundle.tensors).map_err(refused)?;
         let expected = ExpectedMaps::of(&bundle.tensors).map_err(refused)?;
         let Manifest {
             architecture,
@@ -76,6 +80,7 @@ impl CandleModel {
         Ok(Self {
             identity: bundle.manifest.identity(),
             network,
+            memory,
             expected,
             projector: MapProjector::new(encoder.grid(), encoder.input_side, *map_side),
             device: placed,
@@ -103,11 +108,16 @@ impl CandleModel {
             values.extend_from_slice(&image.values);
         }
         let batch = Tensor::from_vec(values, (images.len(), 3, side, side), &self.device)?;
-        let patches = self
+        let features = self
             .network
-            .patch_anomalies(&batch, views)?
-            .flatten_from(1)?;
-        let mut patches = patches.to_vec2::<f32>()?;
+            .forward_groups(&batch, views, Mode::Inference)?;
+        let mut patches = features.anomalies()?.to_vec2::<f32>()?;
+        if !self.memory.is_empty() {
+            let shallow = features.encoder[0].flatten_from(1)?.to_vec2::<f32>()?;
+            for ((patches, image), shallow) in patches.iter_mut().zip(images).zip(&shallow) {
+                self.memory.blend(image.subject.as_ref(), patches, shallow);
+            }
+        }
         let maps = patches.iter_mut().zip(images).map(|(patches, image)| {
             self.expected.subtract(image.subject.as_ref(), patches);
             self.projector.project(patches)
@@ -217,9 +227,12 @@ impl AnomalyModel for CandleModel {
 /// # Errors
 /// When the device refuses the weights.
 pub fn place(bundle: &Bundle, device: &Device) -> candle_core::Result<Mvmcad> {
-    let mut tensors = bundle.tensors.clone();
-    for tensor in tensors.values_mut() {
-        *tensor = tensor.to_device(device)?;
+    let specs = bundle.manifest.architecture.tensors();
+    let mut tensors = HashMap::new();
+    for (name, _) in specs.iter() {
+        if let Some(tensor) = bundle.tensors.get(name) {
+            tensors.insert(name.to_owned(), tensor.to_device(device)?);
+        }
     }
     let weights = VarBuilder::from_tensors(tensors, DType::F32, device);
     Mvmcad::new(
@@ -411,6 +424,35 @@ mod tests {
         let centre = 10 * with[1].width + 10;
         let moved = with[1].values[centre] - without[1].values[centre];
         assert!((moved - 0.25).abs() < 1e-5, "{moved}");
+    }
+
+    #[test]
+    fn a_memory_of_its_class_and_view_is_mixed_into_a_map() {
+        let mut bundle = bundle();
+        let subject = Subject {
+            class: "bolt".into(),
+            view: "top".into(),
+        };
+        let mut images = images(&bundle, 2);
+        images[1].values = images[0].values.clone();
+        images[1].subject = Some(subject.clone());
+        let zeros = Tensor::zeros((16, 1, 16), DType::F32, &Device::Cpu).unwrap();
+        let mix = Tensor::new(&[1.0f32, 0.25], &Device::Cpu).unwrap();
+        let named = |prefix: &str| format!("{prefix}.{subject}");
+        bundle.tensors.insert(named("memory"), zeros);
+        bundle.tensors.insert(named("memory_mix"), mix);
+        let mut model = CandleModel::new(&bundle, "cpu", 8).unwrap();
+        let maps = model.anomaly_maps(&images, &[2]).unwrap();
+        // No direction is like nothing: every patch is as far as a right angle.
+        let centre = 10 * maps[0].width + 10;
+        let moved = maps[1].values[centre] - maps[0].values[centre];
+        assert!((moved - 0.25).abs() < 1e-5, "{moved}");
+        bundle.tensors.remove(&named("memory_mix"));
+        let error = CandleModel::new(&bundle, "cpu", 8).unwrap_err().to_string();
+        assert!(
+            error.contains("`memory_mix.bolt/top` is missing"),
+            "{error}"
+        );
     }
 
     #[test]

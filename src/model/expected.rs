@@ -10,6 +10,7 @@
 //! of itself as of its class. Where a class or a view is not known, nothing is subtracted.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 
 use candle_core::{Device, Result, Tensor};
 
@@ -27,10 +28,16 @@ pub struct Subject {
     pub view: ViewId,
 }
 
+impl fmt::Display for Subject {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}/{}", self.class, self.view)
+    }
+}
+
 impl Subject {
-    /// The name of the tensor `[grid, grid]` that belongs to it.
+    /// The name of its expected map, a tensor `[grid, grid]`.
     pub fn tensor_name(&self) -> String {
-        format!("{PREFIX}{}/{}", self.class, self.view)
+        format!("{PREFIX}{self}")
     }
 }
 

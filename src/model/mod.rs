@@ -9,6 +9,7 @@ pub mod expected;
 pub(crate) mod kernels;
 mod layers;
 pub mod maps;
+pub mod memory;
 pub mod mvmcad;
 #[cfg(test)]
 mod parity;

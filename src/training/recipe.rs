@@ -92,18 +92,25 @@ impl Default for LossRecipe {
 }
 
 /// `[maps]`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MapsRecipe {
     /// Whether maps lose what the maps of good parts of their class and view show on average
     /// ([`expected`](crate::model::expected)).
     pub subtract_expected: bool,
+    /// Prototypes that each place of each class's view remembers
+    /// ([`memory`](crate::model::memory)); 0 for no memory.
+    pub memory_prototypes: usize,
+    /// How much the distance from them weighs, in units of what the decoder says of good parts.
+    pub memory_weight: f64,
 }
 
 impl Default for MapsRecipe {
     fn default() -> Self {
         Self {
             subtract_expected: true,
+            memory_prototypes: 0,
+            memory_weight: 0.5,
         }
     }
 }
@@ -376,6 +383,11 @@ impl Recipe {
         self.optimiser.validate(self.run.iterations)?;
         if let Objective::Focal { easy_share } = self.loss.objective {
             share("loss.objective.easy_share", easy_share)?;
+        }
+        let weight = self.maps.memory_weight;
+        if !weight.is_finite() || weight < 0.0 {
+            let rule = "`maps.memory_weight` must be at least 0 and finite";
+            return Err(TrainingError::Setting(format!("{rule}, found `{weight}`")));
         }
         if self.data.altered_share > 0.0 && architecture.prior != PriorMode::Off {
             // The prior's running statistics would be those of altered images.

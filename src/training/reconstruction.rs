@@ -5,6 +5,7 @@
 
 mod features;
 mod images;
+mod known;
 mod task;
 mod units;
 
@@ -41,8 +42,8 @@ pub struct ReconstructionSettings {
     pub checkpoint: CheckpointSettings,
 }
 
-/// Every tensor of a network, by the names of [`MvmcadConfig::tensors`], and its
-/// [expected maps](crate::model::expected) if it has any.
+/// Every tensor of a network, by the names of [`MvmcadConfig::tensors`], and what it
+/// keeps of good parts: [expected maps](crate::model::expected), a [memory](crate::model::memory).
 pub type Tensors = HashMap<String, Tensor>;
 
 /// Who watches a run. `()` does not.
@@ -230,9 +231,7 @@ pub fn reconstruct(
         }
     }
     let mut tensors = all_tensors(&parameters, encoder);
-    if settings.recipe.maps.subtract_expected {
-        tensors.extend(task.ground.expected_maps(&task.units)?);
-    }
+    tensors.extend(task.ground.known(&task.units)?);
     Ok(Trained {
         tensors,
         iteration,

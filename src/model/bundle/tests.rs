@@ -2,7 +2,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use tempfile::TempDir;
 
 use super::*;
@@ -62,6 +62,43 @@ fn expected_maps_of_any_classes_are_kept_if_they_have_the_grid_of_the_patches() 
     let error = Bundle::save(folder.path(), &manifest, &tensors, Precision::Half).unwrap_err();
     let expected = "tensor `expected.bolt/top`: expected shape [4, 4], found [4, 5]";
     assert!(error.to_string().contains(expected), "{error}");
+}
+
+#[test]
+fn a_memory_is_kept_in_bytes_and_refused_in_any_other_form() {
+    let (folder, manifest, mut tensors) = saved();
+    let values: Vec<f32> = (0..16 * 3 * 16).map(|i| (i as f32).sin() * 0.9).collect();
+    let prototypes = Tensor::from_vec(values, (16, 3, 16), &Device::Cpu).unwrap();
+    let mix = Tensor::new(&[0.5f32, 0.25], &Device::Cpu).unwrap();
+    tensors.insert("memory.bolt/top".to_owned(), prototypes.clone());
+    tensors.insert("memory_mix.bolt/top".to_owned(), mix);
+    let saved = Bundle::save(folder.path(), &manifest, &tensors, Precision::Half).unwrap();
+    let bundle = Bundle::load(folder.path()).unwrap();
+    assert_eq!(bundle.memories(), 1);
+    let found = &bundle.tensors["memory.bolt/top"];
+    let error = (found - prototypes).unwrap().abs().unwrap().max_all();
+    assert!(error.unwrap().to_scalar::<f32>().unwrap() <= 0.5 / 127.0 + 1e-6);
+    let stored =
+        candle_core::safetensors::load(folder.path().join(&saved.weights.file), &Device::Cpu)
+            .unwrap();
+    assert_eq!(stored["memory.bolt/top"].dtype(), DType::U8);
+
+    let wrong = Tensor::zeros((9, 3, 16), DType::F32, &Device::Cpu).unwrap();
+    tensors.insert("memory.bolt/top".to_owned(), wrong);
+    let error = Bundle::save(folder.path(), &manifest, &tensors, Precision::Half).unwrap_err();
+    let expected = "tensor `memory.bolt/top`: expected shape [16, 3, 16], found [9, 3, 16]";
+    assert!(error.to_string().contains(expected), "{error}");
+
+    let mut floats = stored;
+    let as_floats = floats["memory.bolt/top"].to_dtype(DType::F32).unwrap();
+    floats.insert("memory.bolt/top".to_owned(), as_floats);
+    let path = folder.path().join(&saved.weights.file);
+    let old = sha256(&fs::read(&path).unwrap());
+    candle_core::safetensors::save(&floats, &path).unwrap();
+    edit(folder.path(), &old, &sha256(&fs::read(&path).unwrap()));
+    let error = Bundle::load(folder.path()).unwrap_err().to_string();
+    let expected = "tensor `memory.bolt/top`: expected u8, found f32";
+    assert!(error.contains(expected), "{error}");
 }
 
 #[test]

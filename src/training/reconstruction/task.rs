@@ -16,16 +16,13 @@ use super::super::sampling::Order;
 use super::super::{TrainingError, item_rng, values};
 use super::features::{Builders, Features};
 use super::images::{Alteration, stack};
-use super::units::{Shard, Unit, of_few_parts, shards};
+use super::units::{Shard, Unit, shards};
 use super::{Observer, ReconstructionSettings};
 use crate::model::Mode;
-use crate::model::expected::ExpectedSums;
 use crate::model::mvmcad::PriorMode;
 
 /// How many parts an error names.
 const NAMED_PARTS: usize = 8;
-/// At most so many parts of a class are looked at for its expected maps.
-const EXPECTED_PARTS: usize = 64;
 
 /// What the threads of a step share.
 pub(super) struct Ground<'a> {
@@ -188,40 +185,6 @@ impl Ground<'_> {
             .map(|(mean, images)| mean * *images as f64)
             .sum();
         Ok(sum / images as f64)
-    }
-
-    /// The [expected maps](crate::model::expected) of the classes and views of `units`, without
-    /// dropout.
-    pub(super) fn expected_maps(&self, units: &[Unit]) -> Result<HashMap<String, Tensor>> {
-        let Self {
-            settings, builders, ..
-        } = self;
-        let few = of_few_parts(units, EXPECTED_PARTS);
-        let shards = shards(few, settings.recipe.run.micro_batch);
-        let jobs = shards
-            .iter()
-            .map(|shard| {
-                move || {
-                    let network = builders.network(&settings.architecture)?;
-                    let groups = self.features.groups(
-                        &network,
-                        &shard.images,
-                        builders.device,
-                        Mode::Inference,
-                    )?;
-                    let features = network.reconstruct(&groups, &shard.views, Mode::Inference)?;
-                    features.anomalies()?.to_vec2::<f32>()
-                }
-            })
-            .collect();
-        let mut sums = ExpectedSums::default();
-        let maps = run_in_order(builders.device, settings.threads, jobs)?;
-        for (shard, maps) in shards.iter().zip(maps) {
-            for (&image, patches) in shard.images.iter().zip(maps) {
-                sums.add(self.images.subject(image), &patches);
-            }
-        }
-        sums.tensors()
     }
 }
 

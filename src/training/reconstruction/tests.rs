@@ -7,9 +7,10 @@ use super::images::Alteration;
 use super::units::shards;
 use super::*;
 use crate::domain::MapFootprint;
-use crate::model::InputImage;
+use crate::model::memory::Memory;
 use crate::model::mvmcad::{AmplificationScope, Mvmcad, PriorMode};
 use crate::model::vit::{PositionInterpolation, VitConfig};
+use crate::model::{InputImage, Mode};
 use crate::training::formula::draw;
 use crate::training::recipe::EncoderPrecision;
 use crate::training::sampling::Sampling;
@@ -230,6 +231,43 @@ fn the_expected_maps_are_the_anomalies_of_good_parts() {
             assert!((expected - wanted).abs() < 1e-5, "{expected} {wanted}");
         }
     }
+}
+
+#[test]
+fn a_memory_knows_the_good_parts_and_keeps_the_level_of_their_maps() {
+    let mut settings = settings(PriorMode::Off, 6);
+    settings.recipe.maps.memory_prototypes = 4;
+    settings.recipe.maps.memory_weight = 3.0;
+    let (tensors, _) = train(&settings);
+    // Two parts of the class `gear` have a first view, one of them has more.
+    let shape = |name: &str| tensors[name].dims().to_vec();
+    assert_eq!(shape("memory.gear/0"), [16, 2, 32]);
+    assert_eq!(shape("memory.gear/1"), [16, 1, 32]);
+    let weights = candle_nn::VarBuilder::from_tensors(tensors.clone(), DType::F32, &Device::Cpu);
+    let network = Mvmcad::new(&settings.architecture, weights.pp("encoder"), weights).unwrap();
+    let memory = Memory::of(&tensors).unwrap();
+    let images = super::images::stack(&images(), SIDE, &Device::Cpu).unwrap();
+    let features = network
+        .forward_groups(&images, &[10], Mode::Inference)
+        .unwrap();
+    let rebuilt = features.anomalies().unwrap().to_vec2::<f32>().unwrap();
+    let shallow = features.encoder[0].flatten_from(1).unwrap();
+    let shallow = shallow.to_vec2::<f32>().unwrap();
+    let blended = |image: usize, features: usize| -> Vec<f32> {
+        let subject = parts().subject(image);
+        let mut anomalies = rebuilt[image].clone();
+        memory.blend(Some(&subject), &mut anomalies, &shallow[features]);
+        anomalies
+    };
+    // A prototype of one image is that image: only the decoder's quarter is left.
+    for (blended, rebuilt) in blended(4, 4).iter().zip(&rebuilt[4]) {
+        assert!(
+            (blended - rebuilt / 4.0).abs() < 1e-4,
+            "{blended} {rebuilt}"
+        );
+    }
+    let sum = |values: &[f32]| values.iter().sum::<f32>();
+    assert!(sum(&blended(4, 0)) > 2.0 * sum(&blended(4, 4)));
 }
 
 #[test]
