@@ -25,7 +25,7 @@ pub(super) const RESULTS: &str = "demo.results";
 pub(super) const DEAD_LETTERS: &str = "demo.dead-letters";
 
 /// Time between two parts on the line.
-const TAKT: Duration = Duration::from_millis(120);
+const TAKT: Duration = Duration::from_millis(60);
 /// How long the part with a duplicate waits for its last view; well below the timeout.
 const DUPLICATE_LEAD: Duration = Duration::from_secs(1);
 /// The largest record that is produced: no picture of the demo comes near.
