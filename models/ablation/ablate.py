@@ -41,20 +41,22 @@ def done():
 
 def experiment(options, set_name, variant):
     """What must be equal for two runs to be seeds of one experiment."""
-    code = (HERE / "dinomaly_anchor.py").read_bytes() if variant == "anchor" else b""
+    code = (HERE / "map_figures.py").read_bytes()
+    if variant == "anchor":
+        code += (HERE / "dinomaly_anchor.py").read_bytes()
     encoder = pathlib.Path(options.encoder).read_bytes()
     plan = [PLAN["budget"] | {"seeds": []}, PLAN["sets"][set_name], PLAN["variants"][variant]]
     return hashlib.sha256(json.dumps(plan).encode() + code + encoder).hexdigest()[:16]
 
 
+def build(options):
+    """The program that trained and scored: rows of one table should come from one."""
+    return hashlib.sha256(pathlib.Path(options.panoptes).read_bytes()).hexdigest()[:12]
+
+
 def quietly(command, log, **environment):
-    """One thread for each matrix product, and freed tensors kept for the next iteration."""
-    settings = {
-        "RAYON_NUM_THREADS": "1",
-        "OMP_NUM_THREADS": "1",
-        "MALLOC_MMAP_THRESHOLD_": str(1 << 32),
-        "MALLOC_TRIM_THRESHOLD_": str(1 << 34),
-    }
+    """One thread for each matrix product."""
+    settings = {"RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     with open(log, "w") as file:
         subprocess.run(
             [str(word) for word in command],
@@ -149,6 +151,8 @@ def measure(options, set_name, variant, seed):
     shutil.rmtree(run / "model", ignore_errors=True)
     seconds = round(time.monotonic() - began)
     key = {"experiment": experiment(options, set_name, variant), "set": set_name, "variant": variant, "seed": seed}
+    if variant != "anchor":
+        key["build"] = build(options)
     return key | {"seconds": seconds, "figures": found}
 
 

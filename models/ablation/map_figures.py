@@ -18,6 +18,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 THRESHOLDS = 200
 LIMIT = 0.3
+# Of the set `spindle`: the encoder's patches in pixels, and the view that never had a defect.
+PATCH, CONTROL = 16, "477500-315"
 
 
 def view_score(anomaly_map):
@@ -95,8 +97,24 @@ def class_figures(parts):
     }
 
 
+def in_patches(values):
+    """The blocks of one patch each, of which the mean is taken or any pixel counts."""
+    side = values.shape[0] // PATCH
+    return values[: side * PATCH, : side * PATCH].reshape(side, PATCH, side, PATCH)
+
+
+def drift(parts):
+    """How well the scores of the view that never had a defect tell the last third of the parts, in the order of
+    their names, from the first: 0.5 is no drift, 1 is that time alone raises scores."""
+    scores = [view_score(part[CONTROL][0]) for part in parts.values() if CONTROL in part]
+    third = len(scores) // 3
+    if third == 0:
+        return float("nan")
+    return roc_auc_score([0] * third + [1] * third, scores[:third] + scores[-third:])
+
+
 def figures_within(parts):
-    """Views ranked within their part, pixels within their view."""
+    """Views ranked within their part, pixels and patches within their view."""
     views = []
     for part in parts.values():
         bad = [mask.any() for _, mask in part.values()]
@@ -108,6 +126,11 @@ def figures_within(parts):
         "pixel AUROC": mean(roc_auc_score(mask.ravel(), values.ravel()) for values, mask in defective),
         "pixel AP": mean(average_precision_score(mask.ravel(), values.ravel()) for values, mask in defective),
         "AUPRO": mean(aupro(values[None], mask[None]) for values, mask in defective),
+        "patch AUROC": mean(
+            roc_auc_score(in_patches(mask).any((1, 3)).ravel(), in_patches(values).mean((1, 3)).ravel())
+            for values, mask in defective
+        ),
+        "control drift": drift(parts),
     }
 
 
