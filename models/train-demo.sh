@@ -19,17 +19,20 @@ $panoptes synth --out "$work/calibrate" --classes $classes --parts-per-class 40 
 $panoptes synth --out "$work/test" --classes $classes --parts-per-class 28 --seed 90000 \
     --defective-share 0.5 --kinds all
 
-# One thread for each half of a batch: more of them only wait for each other. Freed tensors are kept
-# for the next iteration instead of given back to the system.
-export RAYON_NUM_THREADS=1 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184
+# One thread for each half of a batch: more of them only wait for each other.
+export RAYON_NUM_THREADS=1
 # Checkpoints of an earlier run that was stopped are no part of this one.
-rm -f "$work/encoder.ckpt" "$work/train.ckpt"
-$panoptes pretrain --output "$work/encoder.safetensors" --images "$work/train/images" \
-    --images-share 0.92 --iterations 12000 --checkpoint "$work/encoder.ckpt" --checkpoint-every 500
+rm -f "$work"/*.ckpt
+# Most is learnt from small images, which cost less; the last of it at the size that the model sees.
+$panoptes pretrain --output "$work/encoder-128.safetensors" --images "$work/train/images" \
+    --images-share 0.92 --iterations 12000 --checkpoint "$work/encoder-128.ckpt" --checkpoint-every 500
+$panoptes pretrain --output "$work/encoder.safetensors" --init "$work/encoder-128.safetensors" \
+    --side 192 --images "$work/train/images" --images-share 0.92 --iterations 2000 \
+    --learning-rate 5e-4 --checkpoint "$work/encoder.ckpt" --checkpoint-every 500
 # Without a bundle to protect there, the new weights get their usual name.
 rm -f models/demo/model.toml
 $panoptes train --data "$work/train/images" --encoder "$work/encoder.safetensors" \
-    --recipe config/recipes/demo.toml --output models/demo --name demo --model-version 2 \
+    --recipe config/recipes/demo.toml --output models/demo --name demo --model-version 3 \
     --checkpoint "$work/train.ckpt"
 # History, curve and pictures are no part of what is shipped.
 rm -rf "$work/training"
