@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Trains the demo's model anew, by commands of this repository alone, and measures it.
-# Everything it makes but the bundle goes to target/demo-model. About an hour and a half on two cores.
+# Everything it makes but the bundle goes to target/demo-model. About two hours on two cores.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

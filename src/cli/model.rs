@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::Args;
 
-use crate::model::bundle::Bundle;
+use crate::model::bundle::{Bundle, Manifest};
 
 /// Shows what a model bundle holds, after checking it as `run` would.
 #[derive(Args, Clone, Debug)]
@@ -21,12 +21,12 @@ pub struct InspectArguments {
 /// When the bundle fails a check.
 pub fn inspect(arguments: &InspectArguments) -> anyhow::Result<()> {
     let bundle = Bundle::load(&arguments.path).context("cannot use the model bundle")?;
-    print!("{}", describe(&bundle));
+    let maps = maps(&bundle.manifest, bundle.memories(), bundle.expected_maps());
+    print!("{}", describe(&bundle.manifest, &maps));
     Ok(())
 }
 
-fn describe(bundle: &Bundle) -> String {
-    let manifest = &bundle.manifest;
+fn describe(manifest: &Manifest, maps: &str) -> String {
     let architecture = &manifest.architecture;
     let encoder = &architecture.encoder;
     let input = encoder.input_side;
@@ -54,7 +54,7 @@ fn describe(bundle: &Bundle) -> String {
                 manifest.normalisation.resize
             ),
         ),
-        ("maps", maps(bundle)),
+        ("maps", maps.to_owned()),
         (
             "encoder",
             format!(
@@ -113,12 +113,12 @@ fn describe(bundle: &Bundle) -> String {
     text
 }
 
-fn maps(bundle: &Bundle) -> String {
-    let side = bundle.manifest.map_side;
-    let mut text = format!("{side} x {side}");
+/// Their side, and how many views have a memory and expected maps.
+fn maps(manifest: &Manifest, memories: usize, expected: usize) -> String {
+    let mut text = format!("{0} x {0}", manifest.map_side);
     for (count, what) in [
-        (bundle.memories(), "with a memory"),
-        (bundle.expected_maps(), "less the expected maps"),
+        (memories, "with a memory"),
+        (expected, "less the expected maps"),
     ] {
         if count > 0 {
             write!(text, ", {what} of {count} views").expect("writing to a string does not fail");
@@ -129,10 +129,6 @@ fn maps(bundle: &Bundle) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-
-    use candle_core::{DType, Device, Tensor};
-
     use super::*;
     use crate::model::bundle::{Calibration, Guarantee, RuleName};
     use crate::model::mvmcad::{Amplification, PriorMode};
@@ -152,22 +148,12 @@ mod tests {
             guarantee: Guarantee::Conformal,
         });
         manifest.classes.insert("nut".to_owned(), nut);
-        let mut bundle = Bundle {
-            manifest,
-            tensors: HashMap::new(),
-        };
-        let maps = |bundle: &Bundle| {
-            let text = describe(bundle);
-            let line = text.lines().find(|line| line.starts_with("maps ")).unwrap();
-            line.to_owned()
-        };
-        assert_eq!(maps(&bundle), "maps            20 x 20");
-        let expected = Tensor::zeros((4, 4), DType::F32, &Device::Cpu).unwrap();
-        let name = "expected.bolt/top".to_owned();
-        bundle.tensors.insert(name, expected);
-        let with = "maps            20 x 20, less the expected maps of 1 views";
-        assert_eq!(maps(&bundle), with);
-        let text = describe(&bundle);
+        assert_eq!(maps(&manifest, 0, 0), "20 x 20");
+        assert_eq!(
+            maps(&manifest, 30, 6),
+            "20 x 20, with a memory of 30 views, less the expected maps of 6 views"
+        );
+        let text = describe(&manifest, &maps(&manifest, 0, 0));
         for expected in [
             "model           tiny 1\n",
             "images          resized to 32 x 32, centre 28 x 28\n",

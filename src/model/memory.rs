@@ -246,7 +246,7 @@ mod tests {
         assert!(distances([5.0, 0.0]) < 1e-3);
         assert!(distances([0.0, 0.5]) < 1e-3);
         let between = distances([1.0, 1.0]);
-        assert!((between - (1.0 - 0.5f32.sqrt())).abs() < 0.02, "{between}");
+        assert!((between - (1.0 - 0.5f32.sqrt())).abs() < 0.05, "{between}");
         assert!(distances([-1.0, -1.0]) > 1.5);
     }
 

@@ -91,24 +91,39 @@ impl Ground<'_> {
 
 /// The memory of one class's views, and the anomalies as it mixes them: on good parts, distances weigh
 /// `memory_weight` times as much as what the decoder says, and the level of their sum stays.
+///
+/// A prototype stands for two images or more: one that stands for a single image would be at no
+/// distance from it and say nothing of how far others are. So a view of one image has no memory.
 fn remember(seen: &mut [Seen], maps: &MapsRecipe, width: usize) -> Result<HashMap<String, Tensor>> {
     let mut views: BTreeMap<&Subject, Vec<&[f32]>> = BTreeMap::new();
     for image in seen.iter() {
         let features = views.entry(&image.subject).or_default();
         features.push(&image.features);
     }
-    let count = maps.memory_prototypes;
+    views.retain(|_, images| images.len() >= 2);
+    let fit = |images: &[&[f32]]| {
+        let count = maps.memory_prototypes.min(images.len() / 2);
+        Prototypes::fit(images, count, width)
+    };
     let prototypes: BTreeMap<Subject, Prototypes> = views
         .into_iter()
-        .map(|(subject, images)| (subject.clone(), Prototypes::fit(&images, count, width)))
+        .map(|(subject, images)| (subject.clone(), fit(&images)))
         .collect();
-    let distances = |image: &Seen| mean(&prototypes[&image.subject].distances(&image.features));
-    let rebuilt: f64 = seen.iter().map(|image| mean(&image.anomalies)).sum();
-    let remembered: f64 = seen.iter().map(distances).sum();
-    let weight = maps.memory_weight;
-    let ratio = rebuilt / remembered.max(f64::MIN_POSITIVE);
-    let mix = [1.0, weight * ratio].map(|factor| (factor / (1.0 + weight)) as f32);
+    let (mut rebuilt, mut remembered) = (0.0, 0.0);
+    for image in seen.iter() {
+        if let Some(prototypes) = prototypes.get(&image.subject) {
+            rebuilt += mean(&image.anomalies);
+            remembered += mean(&prototypes.distances(&image.features));
+        }
+    }
     let mut tensors = HashMap::new();
+    if remembered <= 0.0 {
+        // Images that are all the same: there is nothing to measure a distance by.
+        return Ok(tensors);
+    }
+    let weight = maps.memory_weight;
+    let mix = [1.0, weight * rebuilt / remembered];
+    let mix = mix.map(|factor| (factor / (1.0 + weight)) as f32);
     for (subject, prototypes) in &prototypes {
         tensors.extend(prototypes.tensors(subject, mix)?);
     }

@@ -239,10 +239,10 @@ fn a_memory_knows_the_good_parts_and_keeps_the_level_of_their_maps() {
     settings.recipe.maps.memory_prototypes = 4;
     settings.recipe.maps.memory_weight = 3.0;
     let (tensors, _) = train(&settings);
-    // Two parts of the class `gear` have a first view, one of them has more.
-    let shape = |name: &str| tensors[name].dims().to_vec();
-    assert_eq!(shape("memory.gear/0"), [16, 2, 32]);
-    assert_eq!(shape("memory.gear/1"), [16, 1, 32]);
+    // Two parts of the class `gear` have a first view, one of them has more: a prototype stands for
+    // two images at least.
+    assert_eq!(tensors["memory.gear/0"].dims(), [16, 1, 32]);
+    assert!(!tensors.contains_key("memory.gear/1"));
     let weights = candle_nn::VarBuilder::from_tensors(tensors.clone(), DType::F32, &Device::Cpu);
     let network = Mvmcad::new(&settings.architecture, weights.pp("encoder"), weights).unwrap();
     let memory = Memory::of(&tensors).unwrap();
@@ -259,15 +259,13 @@ fn a_memory_knows_the_good_parts_and_keeps_the_level_of_their_maps() {
         memory.blend(Some(&subject), &mut anomalies, &shallow[features]);
         anomalies
     };
-    // A prototype of one image is that image: only the decoder's quarter is left.
-    for (blended, rebuilt) in blended(4, 4).iter().zip(&rebuilt[4]) {
-        assert!(
-            (blended - rebuilt / 4.0).abs() < 1e-4,
-            "{blended} {rebuilt}"
-        );
-    }
     let sum = |values: &[f32]| values.iter().sum::<f32>();
-    assert!(sum(&blended(4, 0)) > 2.0 * sum(&blended(4, 4)));
+    let before = sum(&rebuilt[3]) + sum(&rebuilt[9]);
+    let after = sum(&blended(3, 3)) + sum(&blended(9, 9));
+    assert!((after - before).abs() < 1e-3 * before, "{after} {before}");
+    // The features of another part are farther from what is remembered of this one.
+    assert!(sum(&blended(3, 0)) > sum(&blended(3, 3)));
+    assert_eq!(blended(4, 0), rebuilt[4]);
 }
 
 #[test]
