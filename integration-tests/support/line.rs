@@ -74,6 +74,8 @@ impl<'a> Line<'a> {
             .set("bus.brokers", self.broker.address())
             .set("bus.group_id", self.name.as_str())
             .set("bus.commit_interval", "200ms")
+            // However busy the machine: what is on its way is scored before the process ends.
+            .set("bus.drain_timeout", "2m")
             .set("input.topics", self.camera_topics())
             .set("input.line", self.name.as_str())
             .set("input.class", model_classes()[0].as_str())

@@ -263,6 +263,7 @@ mod tests {
     use super::*;
     use crate::domain::RgbImage;
     use crate::model::Subject;
+    use crate::model::expected::tensor_name;
     use crate::model::mvmcad::{Amplification, AmplificationScope, PriorMode};
     use crate::model::testing::{lively_weights, tiny_config, tiny_manifest};
     use crate::model::vit::VitConfig;
@@ -403,21 +404,27 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_is_expected_of_its_class_and_view_is_taken_from_a_map() {
-        let mut bundle = bundle();
+    /// The same image twice; of the second it is known what it shows.
+    fn unknown_and_known(bundle: &Bundle) -> (Vec<InputImage>, Subject) {
         let subject = Subject {
             class: "bolt".into(),
             view: "top".into(),
         };
-        let mut model = CandleModel::new(&bundle, "cpu", 8).unwrap();
-        let mut images = images(&bundle, 2);
+        let mut images = images(bundle, 2);
         images[1].values = images[0].values.clone();
         images[1].subject = Some(subject.clone());
+        (images, subject)
+    }
+
+    #[test]
+    fn what_is_expected_of_its_class_and_view_is_taken_from_a_map() {
+        let mut bundle = bundle();
+        let (images, subject) = unknown_and_known(&bundle);
+        let mut model = CandleModel::new(&bundle, "cpu", 8).unwrap();
         let without = model.anomaly_maps(&images, &[2]).unwrap();
         assert_eq!(without[0], without[1]);
         let expected = Tensor::full(-0.25f32, (4, 4), &Device::Cpu).unwrap();
-        bundle.tensors.insert(subject.tensor_name(), expected);
+        bundle.tensors.insert(tensor_name(&subject), expected);
         let mut model = CandleModel::new(&bundle, "cpu", 8).unwrap();
         let with = model.anomaly_maps(&images, &[2]).unwrap();
         assert_eq!(with[0], without[0]);
@@ -429,13 +436,7 @@ mod tests {
     #[test]
     fn a_memory_of_its_class_and_view_is_mixed_into_a_map() {
         let mut bundle = bundle();
-        let subject = Subject {
-            class: "bolt".into(),
-            view: "top".into(),
-        };
-        let mut images = images(&bundle, 2);
-        images[1].values = images[0].values.clone();
-        images[1].subject = Some(subject.clone());
+        let (images, subject) = unknown_and_known(&bundle);
         let zeros = Tensor::zeros((16, 1, 16), DType::F32, &Device::Cpu).unwrap();
         let mix = Tensor::new(&[1.0f32, 0.25], &Device::Cpu).unwrap();
         let named = |prefix: &str| format!("{prefix}.{subject}");

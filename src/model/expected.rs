@@ -10,35 +10,18 @@
 //! of itself as of its class. Where a class or a view is not known, nothing is subtracted.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt;
 
 use candle_core::{Device, Result, Tensor};
 
-use crate::domain::{ClassName, ViewId};
+use super::subject::Subject;
+use crate::domain::ClassName;
 
 /// What the names of the tensors begin with.
 const PREFIX: &str = "expected.";
 
-/// What an image shows.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Subject {
-    /// The part's class.
-    pub class: ClassName,
-    /// The camera's view.
-    pub view: ViewId,
-}
-
-impl fmt::Display for Subject {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}/{}", self.class, self.view)
-    }
-}
-
-impl Subject {
-    /// The name of its expected map, a tensor `[grid, grid]`.
-    pub fn tensor_name(&self) -> String {
-        format!("{PREFIX}{self}")
-    }
+/// The name of a subject's expected map, a tensor `[grid, grid]`.
+pub(crate) fn tensor_name(subject: &Subject) -> String {
+    format!("{PREFIX}{subject}")
 }
 
 /// Whether a tensor of this name belongs to a subject.
@@ -60,7 +43,7 @@ impl ExpectedMaps {
 
     /// Takes the expected part away from an image's patch anomalies; none falls below zero.
     pub(crate) fn subtract(&self, subject: Option<&Subject>, patches: &mut [f32]) {
-        let Some(expected) = subject.and_then(|subject| self.0.get(&subject.tensor_name())) else {
+        let Some(expected) = subject.and_then(|subject| self.0.get(&tensor_name(subject))) else {
             return;
         };
         for (patch, expected) in patches.iter_mut().zip(expected) {
@@ -113,7 +96,7 @@ impl ExpectedSums {
                 .collect();
             let grid = values.len().isqrt();
             let tensor = Tensor::from_vec(values, (grid, grid), &Device::Cpu)?;
-            Ok((subject.tensor_name(), tensor))
+            Ok((tensor_name(subject), tensor))
         };
         self.0.iter().map(tensor).collect()
     }

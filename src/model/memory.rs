@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use candle_core::{DType, Device, Result, Tensor};
 use rayon::prelude::*;
 
-use super::expected::Subject;
+use super::subject::Subject;
 
 /// What the names of prototypes begin with; `[patches, prototypes, width]`.
 const PROTOTYPES: &str = "memory.";

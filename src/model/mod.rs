@@ -15,14 +15,15 @@ pub mod mvmcad;
 mod parity;
 pub(crate) mod position;
 pub mod preprocess;
+mod subject;
 pub mod tensors;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod vit;
 pub mod vit_weights;
 
-pub use self::expected::Subject;
 pub use self::layers::Mode;
+pub use self::subject::Subject;
 
 use crate::domain::{AnomalyMap, MapFootprint, ModelIdentity};
 

@@ -91,17 +91,16 @@ pub(crate) struct Finished {
 }
 
 impl Plan<'_> {
-    /// Runs all iterations that are left.
+    /// Runs all iterations that are left after `state`.
     ///
     /// # Errors
     /// [`TrainingError::Interrupted`] when the run was asked to stop before its end.
     pub(crate) fn run(
         &self,
+        mut state: RunState,
         parameters: &Parameters,
-        device: &Device,
         task: &mut dyn Task,
     ) -> Result<Finished, TrainingError> {
-        let mut state = self.start(parameters, device)?;
         let iterations = self.schedule.iterations;
         let mut display = Display::new(iterations, state.iteration, self.images, self.details);
         while state.iteration < iterations {
@@ -131,7 +130,15 @@ impl Plan<'_> {
         })
     }
 
-    fn start(&self, parameters: &Parameters, device: &Device) -> Result<RunState, TrainingError> {
+    /// The state that a run begins with; from a checkpoint, the parameters are set to its own.
+    ///
+    /// # Errors
+    /// When there is a checkpoint that cannot be taken up.
+    pub(crate) fn start(
+        &self,
+        parameters: &Parameters,
+        device: &Device,
+    ) -> Result<RunState, TrainingError> {
         let mut state = RunState {
             iteration: 0,
             means: Vec::new(),

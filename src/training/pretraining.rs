@@ -221,7 +221,8 @@ pub fn pretrain(
         device,
         report: &mut report,
     };
-    plan.run(&parameters, device, &mut task)?;
+    let state = plan.start(&parameters, device)?;
+    plan.run(state, &parameters, &mut task)?;
     Ok(values(&parameters, ENCODER))
 }
 

@@ -197,14 +197,15 @@ pub fn reconstruct(
     let builders = Builders::new(encoder, run.precision.dtype(), &parameters, device)?;
     let (units, held_out) = divide(settings, images, observer.judges())?;
     let trained_on: Vec<usize> = units.iter().flat_map(|unit| unit.images.clone()).collect();
-    if settings.architecture.whitening {
-        fit_whitening(settings, images, &trained_on, &builders)?;
-    }
     let classes: Vec<usize> = units.iter().map(|unit| unit.class).collect();
     let images_a_unit = trained_on.len() as f64 / units.len() as f64;
     let batch = units_a_batch(run.batch, images_a_unit);
     let run_settings = settings.run_settings(encoder, images, observer.labelled_parts())?;
     let plan = settings.plan(run_settings, batch as f64 * images_a_unit);
+    let state = plan.start(&parameters, device)?;
+    if settings.architecture.whitening && state.iteration == 0 {
+        fit_whitening(settings, images, &trained_on, &builders)?;
+    }
     let mut task = Reconstruction {
         batch,
         order: Order::new(settings.recipe.data.sampling, &classes, run.seed),
@@ -220,7 +221,7 @@ pub fn reconstruct(
         held_out,
         observer,
     };
-    let finished = plan.run(&parameters, device, &mut task)?;
+    let finished = plan.run(state, &parameters, &mut task)?;
     let mut iteration = run.iterations;
     if let Some(best) = finished.best {
         iteration = best.iteration;

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 
 use candle_core::{Result, Tensor};
 
-use super::super::parallel::run_in_order;
 use super::super::recipe::MapsRecipe;
 use super::task::Ground;
-use super::units::{Unit, of_few_parts, shards};
-use crate::model::Mode;
-use crate::model::expected::{ExpectedSums, Subject};
+use super::units::{Unit, of_few_parts};
+use crate::model::Subject;
+use crate::model::expected::ExpectedSums;
 use crate::model::memory::{Memory, Prototypes};
+use crate::model::mvmcad::GroupFeatures;
 
 /// At most so many parts of a class are looked at.
 const PARTS: usize = 128;
@@ -54,32 +54,15 @@ impl Ground<'_> {
     }
 
     fn look_at(&self, units: &[&Unit]) -> Result<Vec<Seen>> {
-        let Self {
-            settings, builders, ..
-        } = self;
-        let shards = shards(units.iter().copied(), settings.recipe.run.micro_batch);
-        let jobs = shards
-            .iter()
-            .map(|shard| {
-                move || {
-                    let network = builders.network(&settings.architecture)?;
-                    let device = builders.device;
-                    let mode = Mode::Inference;
-                    let groups = self
-                        .features
-                        .groups(&network, &shard.images, device, mode)?;
-                    let features = network.reconstruct(&groups, &shard.views, mode)?;
-                    let anomalies = features.anomalies()?.to_vec2::<f32>()?;
-                    let shallow = features.encoder[0].flatten_from(1)?.to_vec2::<f32>()?;
-                    Ok((anomalies, shallow))
-                }
-            })
-            .collect();
-        let answers = run_in_order(builders.device, settings.threads, jobs)?;
+        let take = |features: &GroupFeatures| {
+            let anomalies = features.anomalies()?.to_vec2::<f32>()?;
+            let shallow = features.encoder[0].flatten_from(1)?.to_vec2::<f32>()?;
+            Ok((anomalies, shallow))
+        };
         let mut seen = Vec::new();
-        for (shard, (anomalies, features)) in shards.iter().zip(answers) {
-            let images = shard.images.iter().zip(anomalies).zip(features);
-            seen.extend(images.map(|((&image, anomalies), features)| Seen {
+        for (shard, (anomalies, features)) in self.rebuilt(units.iter().copied(), take)? {
+            let images = shard.images.into_iter().zip(anomalies).zip(features);
+            seen.extend(images.map(|((image, anomalies), features)| Seen {
                 subject: self.images.subject(image),
                 anomalies,
                 features,

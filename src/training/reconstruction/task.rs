@@ -19,7 +19,7 @@ use super::images::{Alteration, stack};
 use super::units::{Shard, Unit, shards};
 use super::{Observer, ReconstructionSettings};
 use crate::model::Mode;
-use crate::model::mvmcad::PriorMode;
+use crate::model::mvmcad::{GroupFeatures, PriorMode};
 
 /// How many parts an error names.
 const NAMED_PARTS: usize = 8;
@@ -155,35 +155,42 @@ impl Ground<'_> {
         })
     }
 
-    /// The mean distance at the patches of what is held out, without dropout.
-    fn mean_distance(&self, units: &[Unit]) -> Result<f64> {
+    /// What `take` finds in the features of each shard of `units`, rebuilt without dropout.
+    pub(super) fn rebuilt<'u, T: Send>(
+        &self,
+        units: impl IntoIterator<Item = &'u Unit>,
+        take: impl Fn(&GroupFeatures) -> Result<T> + Sync,
+    ) -> Result<Vec<(Shard, T)>> {
         let Self {
             settings, builders, ..
         } = self;
+        let (device, mode) = (builders.device, Mode::Inference);
         let shards = shards(units, settings.recipe.run.micro_batch);
-        let jobs = shards
-            .iter()
-            .map(|shard| {
-                move || {
-                    let network = builders.network(&settings.architecture)?;
-                    let groups = self.features.groups(
-                        &network,
-                        &shard.images,
-                        builders.device,
-                        Mode::Inference,
-                    )?;
-                    let features = network.reconstruct(&groups, &shard.views, Mode::Inference)?;
-                    let mean = features.anomalies()?.mean_all()?;
-                    Ok((f64::from(mean.to_scalar::<f32>()?), shard.images.len()))
-                }
-            })
-            .collect();
-        let means = run_in_order(builders.device, settings.threads, jobs)?;
-        let images: usize = means.iter().map(|(_, images)| images).sum();
-        let sum: f64 = means
-            .iter()
-            .map(|(mean, images)| mean * *images as f64)
-            .sum();
+        let jobs = shards.iter().map(|shard| {
+            let take = &take;
+            move || {
+                let network = builders.network(&settings.architecture)?;
+                let groups = self
+                    .features
+                    .groups(&network, &shard.images, device, mode)?;
+                take(&network.reconstruct(&groups, &shard.views, mode)?)
+            }
+        });
+        let taken = run_in_order(device, settings.threads, jobs.collect())?;
+        Ok(shards.into_iter().zip(taken).collect())
+    }
+
+    /// The mean distance at the patches of what is held out.
+    fn mean_distance(&self, units: &[Unit]) -> Result<f64> {
+        let mean = |features: &GroupFeatures| {
+            let mean = features.anomalies()?.mean_all()?;
+            Ok(f64::from(mean.to_scalar::<f32>()?))
+        };
+        let (mut sum, mut images) = (0.0, 0);
+        for (shard, mean) in self.rebuilt(units, mean)? {
+            sum += mean * shard.images.len() as f64;
+            images += shard.images.len();
+        }
         Ok(sum / images as f64)
     }
 }
