@@ -1,7 +1,10 @@
 //! Configuration files for `panoptes run`, written as a person would write them: as TOML.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
+use panoptes::model::bundle::{Bundle, Precision};
 use toml::{Table, Value};
 
 use crate::kafka::repository;
@@ -10,6 +13,30 @@ use crate::kafka::repository;
 pub(crate) fn model_path() -> PathBuf {
     std::env::var_os("PANOPTES_TEST_MODEL")
         .map_or_else(|| repository().join("models/demo"), PathBuf::from)
+}
+
+/// The same network over images of a few patches, for tests of what happens around it: it costs
+/// next to nothing, and its scores say nothing.
+pub(crate) fn quick_model_path() -> PathBuf {
+    const SIDE: usize = 48;
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    let path = PATH.get_or_init(|| {
+        let path = repository().join("target/test-model");
+        let Bundle {
+            mut manifest,
+            mut tensors,
+        } = Bundle::load(&model_path()).unwrap();
+        manifest.architecture.encoder.input_side = SIDE;
+        manifest.normalisation.resize = SIDE;
+        manifest.map_side = SIDE;
+        // A memory belongs to places of the larger image.
+        let weights = manifest.architecture.tensors();
+        let names: HashSet<&str> = weights.iter().map(|(name, _)| name).collect();
+        tensors.retain(|name, _| names.contains(name.as_str()));
+        Bundle::save(&path, &manifest, &tensors, Precision::Half).unwrap();
+        path
+    });
+    path.clone()
 }
 
 /// The classes that the model bundle knows.

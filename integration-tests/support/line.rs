@@ -7,7 +7,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::util::Timeout;
 
-use super::config::{Config, model_classes, model_path};
+use super::config::{Config, model_classes, quick_model_path};
 use super::outcomes::{Fate, OutcomeReader, Outcomes};
 use super::process::log_folder;
 use super::shots::Shot;
@@ -83,7 +83,7 @@ impl<'a> Line<'a> {
             .set("reassembly.timeout", "1s")
             .set("reassembly.idle_after", "500ms")
             .set("reassembly.wall_grace", "500ms")
-            .set("model.path", model_path().to_str().unwrap())
+            .set("model.path", quick_model_path().to_str().unwrap())
             .set("model.device", "cpu")
             .set("output.results_topic", self.results_topic())
             .set("output.dead_letter_topic", self.dead_letter_topic())
