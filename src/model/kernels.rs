@@ -1,13 +1,20 @@
-//! Differentiable operations for training on the CPU: layer norm, softmax, GELU, bias.
+//! Operations for the CPU: layer norm, softmax, GELU, linear layers, attention.
 //!
 //! candle's fused versions of these have no backward pass, and its composed versions spend more
 //! time on temporary tensors than the matrix products take. Each operation here is one pass
-//! forward and one backward over contiguous `f32`; the backward passes are held against finite
-//! differences. On other devices the composed versions of candle are used.
+//! forward and, all but attention, one backward over contiguous `f32`; the backward passes are held
+//! against finite differences. On other devices the composed versions of candle are used.
 
+mod attention;
+#[cfg(test)]
+mod tests;
+
+use candle_core::backend::BackendStorage;
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, CustomOp3, D, DType, Layout, Result, Shape, Tensor, bail,
 };
+
+pub(crate) use self::attention::{attention, linear_attention};
 
 /// Independent partial sums, so that the compiler may use vector registers.
 const LANES: usize = 16;
@@ -69,27 +76,27 @@ pub(crate) fn gelu(x: &Tensor) -> Result<Tensor> {
 /// When the shapes do not fit.
 pub(crate) fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
     let inner = x.dim(D::Minus1)?;
-    let rows = x.elem_count() / inner.max(1);
-    let product = x.reshape((rows, inner))?.matmul(&weight.t()?)?;
+    let rows = x.reshape((x.elem_count() / inner.max(1), inner))?;
     let mut dims = x.dims().to_vec();
     if let Some(last) = dims.last_mut() {
         *last = weight.dim(0)?;
     }
     let sum = if is_fast(x) {
-        product.apply_op2(bias, AddBias)?
+        rows.contiguous()?.apply_op3(weight, bias, Linear)?
     } else {
-        product.broadcast_add(bias)?
+        rows.matmul(&weight.t()?)?.broadcast_add(bias)?
     };
     sum.reshape(dims)
 }
 
-fn is_fast(x: &Tensor) -> bool {
+/// Whether these operations compute `x` themselves.
+pub(crate) fn is_fast(x: &Tensor) -> bool {
     x.device().is_cpu() && x.dtype() == DType::F32
 }
 
 fn values<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     let CpuStorage::F32(values) = storage else {
-        bail!("expected `f32` values, found {:?}", storage_dtype(storage))
+        bail!("expected `f32` values, found {:?}", storage.dtype())
     };
     let Some((start, end)) = layout.contiguous_offsets() else {
         bail!(
@@ -98,10 +105,6 @@ fn values<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
         )
     };
     Ok(&values[start..end])
-}
-
-fn storage_dtype(storage: &CpuStorage) -> DType {
-    candle_core::backend::BackendStorage::dtype(storage)
 }
 
 fn last_dim(layout: &Layout) -> usize {
@@ -303,6 +306,20 @@ impl CustomOp2 for LayerNormAffine {
     }
 }
 
+/// The softmax of each row, once it is multiplied by `scale`, in its place.
+fn softmax_rows(values: &mut [f32], width: usize, scale: f32) {
+    for row in values.chunks_exact_mut(width) {
+        let max = lane_max(row);
+        for value in row.iter_mut() {
+            *value = exp((*value - max) * scale);
+        }
+        let share = 1.0 / lane_sum(row, row, |a, _| a);
+        for value in row.iter_mut() {
+            *value *= share;
+        }
+    }
+}
+
 struct Softmax;
 
 impl CustomOp1 for Softmax {
@@ -311,19 +328,8 @@ impl CustomOp1 for Softmax {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let width = last_dim(layout);
-        let x = values(x, layout)?;
-        let mut out = vec![0f32; x.len()];
-        for (row, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
-            let max = lane_max(row);
-            for i in 0..width {
-                out[i] = exp(row[i] - max);
-            }
-            let scale = 1.0 / lane_sum(out, row, |a, _| a);
-            for value in out.iter_mut() {
-                *value *= scale;
-            }
-        }
+        let mut out = values(x, layout)?.to_vec();
+        softmax_rows(&mut out, last_dim(layout), 1.0);
         Ok((CpuStorage::F32(out), layout.shape().clone()))
     }
 
@@ -412,44 +418,59 @@ impl CustomOp2 for GeluInput {
     }
 }
 
-struct AddBias;
+/// A linear layer over the rows of a matrix. The bias is added where the product stands, while it is
+/// still in the cache.
+struct Linear;
 
-impl CustomOp2 for AddBias {
+impl CustomOp3 for Linear {
     fn name(&self) -> &'static str {
-        "add-bias"
+        "linear"
     }
 
     fn cpu_fwd(
         &self,
         x: &CpuStorage,
-        layout: &Layout,
+        x_layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
         bias: &CpuStorage,
         bias_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let width = last_dim(layout);
-        let (x, bias) = (values(x, layout)?, values(bias, bias_layout)?);
-        if bias.len() != width {
-            bail!("expected a bias of {width} values, found {}", bias.len())
+        let (rows, inner) = x_layout.shape().dims2()?;
+        let (width, weights) = weight_layout.shape().dims2()?;
+        let bias = values(bias, bias_layout)?;
+        if weights != inner || bias.len() != width {
+            bail!(
+                "expected a weight of [{width}, {inner}] and a bias of {width} values, found \
+                 [{width}, {weights}] and {}",
+                bias.len()
+            )
         }
-        let mut out = x.to_vec();
-        for row in out.chunks_exact_mut(width) {
-            for i in 0..width {
-                row[i] += bias[i];
+        let transposed = weight_layout.transpose(0, 1)?;
+        let mut out = x.matmul(weight, (1, rows, width, inner), x_layout, &transposed)?;
+        if let CpuStorage::F32(out) = &mut out {
+            for row in out.chunks_exact_mut(width) {
+                for i in 0..width {
+                    row[i] += bias[i];
+                }
             }
         }
-        Ok((CpuStorage::F32(out), layout.shape().clone()))
+        Ok((out, Shape::from((rows, width))))
     }
 
     fn bwd(
         &self,
-        _x: &Tensor,
+        x: &Tensor,
+        weight: &Tensor,
         _bias: &Tensor,
         _result: &Tensor,
         gradient: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let gradient = gradient.contiguous()?;
         let bias = gradient.apply_op1_no_bwd(&ColumnSums)?;
-        Ok((Some(gradient), Some(bias)))
+        let input = gradient.matmul(weight)?;
+        let weight = gradient.t()?.matmul(x)?;
+        Ok((Some(input), Some(weight), Some(bias)))
     }
 }
 
@@ -469,103 +490,5 @@ impl CustomOp1 for ColumnSums {
             }
         }
         Ok((CpuStorage::F32(sums), Shape::from(width)))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use candle_core::{Device, Var};
-    use rand::{Rng, SeedableRng};
-
-    use super::*;
-
-    fn random(shape: &[usize], seed: u64) -> Tensor {
-        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
-        let count = shape.iter().product();
-        let values: Vec<f32> = (0..count).map(|_| rng.random_range(-2.0..2.0)).collect();
-        Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
-    }
-
-    /// Backward of `f` at every entry of every argument, against central differences.
-    fn assert_gradients(shapes: &[&[usize]], f: impl Fn(&[Tensor]) -> Result<Tensor>) {
-        let vars: Vec<Var> = shapes
-            .iter()
-            .enumerate()
-            .map(|(i, shape)| Var::from_tensor(&random(shape, i as u64)).unwrap())
-            .collect();
-        let arguments: Vec<Tensor> = vars.iter().map(|var| var.as_tensor().clone()).collect();
-        let weights = random(f(&arguments).unwrap().dims(), 99);
-        let loss = |arguments: &[Tensor]| {
-            f(arguments)
-                .unwrap()
-                .mul(&weights)
-                .unwrap()
-                .sum_all()
-                .unwrap()
-        };
-        let gradients = loss(&arguments).backward().unwrap();
-        for (index, var) in vars.iter().enumerate() {
-            let gradient = gradients.get(var).unwrap().flatten_all().unwrap();
-            let gradient = gradient.to_vec1::<f32>().unwrap();
-            let at = var.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-            for entry in 0..at.len() {
-                let shifted = |step: f32| {
-                    let mut values = at.clone();
-                    values[entry] += step;
-                    let mut arguments = arguments.clone();
-                    arguments[index] = Tensor::from_vec(values, var.dims(), &Device::Cpu).unwrap();
-                    f64::from(loss(&arguments).to_scalar::<f32>().unwrap())
-                };
-                let expected = (shifted(5e-3) - shifted(-5e-3)) / 1e-2;
-                let found = f64::from(gradient[entry]);
-                assert!(
-                    (expected - found).abs() < 4e-3 * (1.0 + expected.abs()),
-                    "argument {index} entry {entry}: expected {expected}, found {found}"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn layer_norm_has_the_gradient_of_its_value() {
-        assert_gradients(&[&[3, 21], &[21], &[21]], |x| {
-            layer_norm(&x[0], &x[1], &x[2], 1e-6)
-        });
-    }
-
-    #[test]
-    fn softmax_has_the_gradient_of_its_value() {
-        assert_gradients(&[&[2, 3, 19]], |x| softmax(&x[0]));
-    }
-
-    #[test]
-    fn gelu_has_the_gradient_of_its_value() {
-        assert_gradients(&[&[40]], |x| gelu(&x[0]));
-    }
-
-    #[test]
-    fn linear_has_the_gradient_of_its_value() {
-        assert_gradients(&[&[2, 3, 5], &[4, 5], &[4]], |x| {
-            linear(&x[0], &x[1], &x[2])
-        });
-    }
-
-    #[test]
-    fn values_agree_with_the_composed_operations() {
-        let x = random(&[4, 37], 7);
-        let close = |a: Tensor, b: Tensor| {
-            let gap = a.sub(&b).unwrap().abs().unwrap().max_all().unwrap();
-            assert!(gap.to_scalar::<f32>().unwrap() < 2e-6, "{gap}");
-        };
-        close(
-            softmax(&x).unwrap(),
-            candle_nn::ops::softmax(&x, D::Minus1).unwrap(),
-        );
-        close(gelu(&x).unwrap(), x.gelu_erf().unwrap());
-        let (weight, bias) = (random(&[37], 8), random(&[37], 9));
-        close(
-            layer_norm(&x, &weight, &bias, 1e-6).unwrap(),
-            candle_nn::ops::layer_norm_slow(&x, &weight, &bias, 1e-6).unwrap(),
-        );
     }
 }

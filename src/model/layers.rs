@@ -57,6 +57,11 @@ fn uses_fused(tokens: &Tensor, mode: Mode) -> bool {
     mode == Mode::Inference && !tokens.device().is_cpu()
 }
 
+/// Whether attention is one operation of ours, which has no backward step.
+fn uses_own(tokens: &Tensor, mode: Mode) -> bool {
+    mode == Mode::Inference && kernels::is_fast(tokens)
+}
+
 /// A linear layer with bias, over the last dimension.
 #[derive(Clone, Debug)]
 pub(crate) struct Linear {
@@ -87,25 +92,56 @@ pub(crate) fn linear(inputs: usize, outputs: usize, weights: VarBuilder<'_>) -> 
     Ok(Linear { weight, bias })
 }
 
-/// Softmax over the last dimension.
-pub(crate) fn softmax(scores: &Tensor, mode: Mode) -> Result<Tensor> {
-    if uses_fused(scores, mode) {
-        candle_nn::ops::softmax_last_dim(&scores.contiguous()?)
-    } else {
-        kernels::softmax(scores)
+/// Softmax attention over `[batch, tokens, 3 * width]`, queries, keys and values each head by head:
+/// `[batch, tokens, width]`.
+pub(crate) fn attention(projected: &Tensor, heads: usize, mode: Mode) -> Result<Tensor> {
+    if uses_own(projected, mode) {
+        return kernels::attention(projected, heads);
     }
+    let Heads {
+        queries,
+        keys,
+        values,
+    } = Heads::split(projected, heads)?;
+    let scale = 1. / (queries.dim(D::Minus1)? as f64).sqrt();
+    let scores = (queries * scale)?.matmul(&keys.t()?)?;
+    let weights = if uses_fused(&scores, mode) {
+        candle_nn::ops::softmax_last_dim(&scores.contiguous()?)?
+    } else {
+        kernels::softmax(&scores)?
+    };
+    merge_heads(&weights.matmul(&values)?)
+}
+
+/// Attention whose cost is linear in the tokens; shapes as for [`attention`].
+///
+/// With `phi(u) = elu(u) + 1`: `o_n = phi(q_n) KV / (phi(q_n) . sum phi(k))`,
+/// `KV = sum phi(k_n) v_n` (Katharopoulos et al., "Transformers are RNNs"), all in f32.
+pub(crate) fn linear_attention(projected: &Tensor, heads: usize, mode: Mode) -> Result<Tensor> {
+    if uses_own(projected, mode) {
+        return kernels::linear_attention(projected, heads, DENOMINATOR_EPSILON as f32);
+    }
+    let heads = Heads::split(projected, heads)?;
+    let queries = (heads.queries.elu(1.)? + 1.)?;
+    let keys = (heads.keys.elu(1.)? + 1.)?;
+    let summary = keys.t()?.matmul(&heads.values)?;
+    let key_sums = keys.sum_keepdim(2)?;
+    let denominators = queries.matmul(&key_sums.t()?)?;
+    let rebuilt = queries
+        .matmul(&summary)?
+        .broadcast_div(&(denominators + DENOMINATOR_EPSILON)?)?;
+    merge_heads(&rebuilt)
 }
 
 /// Queries, keys and values, each `[batch, heads, tokens, head width]`.
-pub(crate) struct Heads {
-    pub(crate) queries: Tensor,
-    pub(crate) keys: Tensor,
-    pub(crate) values: Tensor,
+struct Heads {
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
 }
 
 impl Heads {
-    /// Splits `[batch, tokens, 3 * width]`: queries, keys, values, each head by head.
-    pub(crate) fn split(projected: &Tensor, heads: usize) -> Result<Self> {
+    fn split(projected: &Tensor, heads: usize) -> Result<Self> {
         let width = projected.dim(D::Minus1)? / 3;
         let part =
             |index: usize| split_heads(&projected.narrow(D::Minus1, index * width, width)?, heads);
@@ -114,14 +150,6 @@ impl Heads {
             keys: part(1)?,
             values: part(2)?,
         })
-    }
-
-    /// Softmax attention, its heads merged again: `[batch, tokens, width]`.
-    pub(crate) fn attend(&self, mode: Mode) -> Result<Tensor> {
-        let head_width = self.queries.dim(D::Minus1)?;
-        let queries = (&self.queries * (1. / (head_width as f64).sqrt()))?;
-        let scores = queries.matmul(&self.keys.t()?)?;
-        merge_heads(&softmax(&scores, mode)?.matmul(&self.values)?)
     }
 }
 
@@ -135,20 +163,4 @@ pub(crate) fn split_heads(tokens: &Tensor, heads: usize) -> Result<Tensor> {
     let (batch, count, width) = tokens.dims3()?;
     let split = tokens.reshape((batch, count, heads, width / heads))?;
     split.transpose(1, 2)?.contiguous()
-}
-
-/// Attention whose cost is linear in the tokens, its heads merged again: `[batch, tokens, width]`.
-///
-/// With `phi(u) = elu(u) + 1`: `o_n = phi(q_n) KV / (phi(q_n) . sum phi(k))`,
-/// `KV = sum phi(k_n) v_n` (Katharopoulos et al., "Transformers are RNNs"), all in f32.
-pub(crate) fn linear_attention(heads: &Heads) -> Result<Tensor> {
-    let queries = (heads.queries.elu(1.)? + 1.)?;
-    let keys = (heads.keys.elu(1.)? + 1.)?;
-    let summary = keys.t()?.matmul(&heads.values)?;
-    let key_sums = keys.sum_keepdim(2)?;
-    let denominators = queries.matmul(&key_sums.t()?)?;
-    let rebuilt = queries
-        .matmul(&summary)?
-        .broadcast_div(&(denominators + DENOMINATOR_EPSILON)?)?;
-    merge_heads(&rebuilt)
 }

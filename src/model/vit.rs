@@ -14,7 +14,7 @@ use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
 use super::kernels::gelu;
-use super::layers::{Heads, LayerNorm, Linear, Mode, linear};
+use super::layers::{LayerNorm, Linear, Mode, attention, linear};
 use super::tensors::{Initial, TensorSpecs};
 
 /// Epsilon of the encoder's layer norms, as in DINOv2, DeiT and timm.
@@ -355,7 +355,7 @@ impl Block {
 
     fn forward(&self, tokens: &Tensor, mode: Mode) -> Result<Tensor> {
         let projected = self.qkv.forward(&self.norm1.forward(tokens, mode)?)?;
-        let attended = Heads::split(&projected, self.heads)?.attend(mode)?;
+        let attended = attention(&projected, self.heads, mode)?;
         let branch = scaled(self.projection.forward(&attended)?, self.scale1.as_ref())?;
         let tokens = (tokens + branch)?;
         let hidden = gelu(&self.fc1.forward(&self.norm2.forward(&tokens, mode)?)?)?;

@@ -72,17 +72,16 @@ impl Account {
             .count() as u64
     }
 
-    /// Parts a second, from the first view of the first part to the last score: of complete parts
-    /// alone, for the others wait for a timeout on purpose.
+    /// Parts a second: those that were scored from the first view of the first part to the last
+    /// score of a complete one. What is scored later had waited for its timeout on purpose.
     pub(super) fn parts_per_second(&self) -> Option<f64> {
-        let complete = || {
-            let results = self.results.values().flatten();
-            results.filter(|result| !result.is_partial)
-        };
-        let began = complete().map(|result| result.timing.first_view_at).min()?;
+        let results = || self.results.values().flatten();
+        let complete = || results().filter(|result| !result.is_partial);
+        let began = results().map(|result| result.timing.first_view_at).min()?;
         let ended = complete().map(|result| result.timing.scored_at).max()?;
+        let scored = results().filter(|result| result.timing.scored_at <= ended);
         let seconds = (ended - began) as f64 / 1000.0;
-        (seconds > 0.0).then(|| complete().count() as f64 / seconds)
+        (seconds > 0.0).then(|| scored.count() as f64 / seconds)
     }
 
     /// Whether everything that must come has come.

@@ -16,7 +16,7 @@ use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
 use super::super::layers::{
-    Heads, LayerNorm, Linear, Mode, linear, linear_attention, merge_heads, split_heads,
+    LayerNorm, Linear, Mode, attention, linear, linear_attention, merge_heads, split_heads,
 };
 use super::super::tensors::{Initial, TensorSpecs};
 use super::{INITIAL_WEIGHT, NORM_EPSILON};
@@ -186,10 +186,12 @@ impl AmplificationLayer {
     }
 
     fn amplify(&self, tokens: &Tensor, mode: Mode) -> Result<Tensor> {
-        let heads = Heads::split(&self.qkv.forward(tokens)?, self.heads)?;
+        let projected = self.qkv.forward(tokens)?;
         let attended = match (self.form.attention, self.form.scope) {
-            (AmplificationAttention::Softmax, AmplificationScope::View) => heads.attend(mode)?,
-            _ => linear_attention(&heads)?,
+            (AmplificationAttention::Softmax, AmplificationScope::View) => {
+                attention(&projected, self.heads, mode)?
+            }
+            _ => linear_attention(&projected, self.heads, mode)?,
         };
         let features = split_heads(&self.mix.forward(&attended)?, self.heads)?;
         let squares = features.sqr()?;

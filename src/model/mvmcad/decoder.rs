@@ -7,7 +7,7 @@ use candle_core::{Module, Result, Tensor};
 use candle_nn::VarBuilder;
 
 use super::super::kernels::gelu;
-use super::super::layers::{Heads, LayerNorm, Linear, Mode, linear, linear_attention};
+use super::super::layers::{LayerNorm, Linear, Mode, linear, linear_attention};
 use super::super::tensors::TensorSpecs;
 use super::{INITIAL_WEIGHT, NORM_EPSILON};
 
@@ -95,7 +95,7 @@ impl Block {
 
     fn forward(&self, tokens: &Tensor, mode: Mode) -> Result<Tensor> {
         let projected = self.qkv.forward(&self.norm1.forward(tokens, mode)?)?;
-        let attended = linear_attention(&Heads::split(&projected, self.heads)?)?;
+        let attended = linear_attention(&projected, self.heads, mode)?;
         let tokens = (tokens + self.projection.forward(&attended)?)?;
         let hidden = gelu(&self.fc1.forward(&self.norm2.forward(&tokens, mode)?)?)?;
         tokens + self.fc2.forward(&hidden)?
