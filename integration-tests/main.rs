@@ -9,6 +9,7 @@ mod config_errors;
 mod demo;
 mod duplicates;
 mod every_part;
+mod exactly_once;
 mod figures;
 mod kafka;
 mod model_fetch;

@@ -71,6 +71,13 @@ impl Readiness {
         telemetry::set_ready(self.is_ready());
     }
 
+    /// Nothing is ready any more: what made it so is built anew.
+    pub fn start_anew(&self) {
+        for condition in Condition::ALL {
+            self.set(condition, false);
+        }
+    }
+
     /// From now on no new work is taken.
     pub fn start_draining(&self) {
         self.flags.draining.store(true, Ordering::Relaxed);

@@ -69,6 +69,10 @@ pub const COMMITS: &str = "panoptes_commits_total";
 pub const COMMIT_FAILURES: &str = "panoptes_commit_failures_total";
 /// Commits whose metadata could not hold all that is finished above the position.
 pub const COMMIT_METADATA_CUTS: &str = "panoptes_commit_metadata_cuts_total";
+/// Transactions that were aborted and made again.
+pub const TRANSACTION_ABORTS: &str = "panoptes_transaction_aborts_total";
+/// Pipelines that were built anew from what the group has committed.
+pub const REBUILDS: &str = "panoptes_pipeline_rebuilds_total";
 /// Records read whose fate is not yet acknowledged by the brokers, so that no commit passes them.
 pub const UNCOMMITTED_RECORDS: &str = "panoptes_uncommitted_records";
 /// How far stream time lies behind the wall clock.
@@ -92,7 +96,7 @@ pub enum Kind {
 }
 
 /// Every metric: name, kind, unit and help.
-pub const CATALOGUE: [(&str, Kind, Unit, &str); 30] = [
+pub const CATALOGUE: [(&str, Kind, Unit, &str); 32] = [
     (
         RECORDS,
         Kind::Counter,
@@ -237,6 +241,18 @@ pub const CATALOGUE: [(&str, Kind, Unit, &str); 30] = [
         Kind::Counter,
         Unit::Count,
         "Commits that could not tell all that is finished out of order.",
+    ),
+    (
+        TRANSACTION_ABORTS,
+        Kind::Counter,
+        Unit::Count,
+        "Transactions that were aborted and made again.",
+    ),
+    (
+        REBUILDS,
+        Kind::Counter,
+        Unit::Count,
+        "Pipelines built anew from what the group has committed.",
     ),
     (
         UNCOMMITTED_RECORDS,
@@ -386,6 +402,8 @@ fn describe() {
         COMMITS,
         COMMIT_FAILURES,
         COMMIT_METADATA_CUTS,
+        TRANSACTION_ABORTS,
+        REBUILDS,
     ] {
         counter!(name).increment(0);
     }
@@ -573,6 +591,16 @@ pub fn commit_failed() {
 /// Counts a commit that could not tell all that is finished above its position.
 pub fn commit_metadata_cut() {
     counter!(COMMIT_METADATA_CUTS).increment(1);
+}
+
+/// Counts a transaction that was aborted.
+pub fn transaction_aborted() {
+    counter!(TRANSACTION_ABORTS).increment(1);
+}
+
+/// Counts a pipeline that is built anew.
+pub fn pipeline_rebuilt() {
+    counter!(REBUILDS).increment(1);
 }
 
 /// States how many records are read and not yet finished.

@@ -38,7 +38,12 @@ pub(crate) fn bound(program: impl AsRef<std::ffi::OsStr>) -> Command {
 
 /// Sends SIGTERM to the child.
 pub(crate) fn terminate(child: &Child) {
-    let kill = format!("kill -TERM {}", child.id());
+    signal(child, "TERM");
+}
+
+/// Sends a signal, by its name, to the child.
+pub(crate) fn signal(child: &Child, name: &str) {
+    let kill = format!("kill -{name} {}", child.id());
     assert!(
         Command::new("sh")
             .args(["-c", &kill])

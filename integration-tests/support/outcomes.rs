@@ -236,6 +236,14 @@ impl Outcomes {
         );
     }
 
+    /// Fails the test unless each of the parts has one result, a whole one, and no other part has any.
+    pub(crate) fn assert_one_whole_result_each(&self, parts: &[String]) {
+        self.assert_one_result_id_each(parts.iter().map(String::as_str));
+        for part in parts {
+            assert!(!self.result_of(part).is_partial, "part `{part}` is partial");
+        }
+    }
+
     /// The fate of every record that stands in `topics`.
     pub(super) fn fates(&self, client: &ClientConfig, topics: &[String]) -> Vec<Fate> {
         let mut fates: BTreeMap<Place, Fate> = places_in(client, topics)

@@ -191,6 +191,16 @@ impl Panoptes {
         );
     }
 
+    /// Freezes it (SIGSTOP), as a machine does that hangs or is cut off.
+    pub(crate) fn freeze(&self) {
+        children::signal(&self.child, "STOP");
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub(crate) fn thaw(&self) {
+        children::signal(&self.child, "CONT");
+    }
+
     /// Takes it down at once (SIGKILL).
     pub(crate) fn kill(mut self) {
         children::end(&mut self.child);

@@ -21,6 +21,7 @@ pub mod train;
 
 use std::future::Future;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
@@ -142,13 +143,19 @@ fn parse_property(text: &str) -> Result<(String, String), String> {
         .ok_or_else(|| format!("a property is `NAME=VALUE`, found `{text}`"))
 }
 
+/// How long calls that block may take once all else has ended. A client that waits for brokers that
+/// are gone waits for ever.
+const BLOCKING_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Runs a future on a runtime of its own.
 pub(crate) fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .context("failed to start the async runtime")?
-        .block_on(future)
+        .context("failed to start the async runtime")?;
+    let outcome = runtime.block_on(future);
+    runtime.shutdown_timeout(BLOCKING_PATIENCE);
+    outcome
 }
 
 #[cfg(test)]

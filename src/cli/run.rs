@@ -1,13 +1,24 @@
 //! `panoptes run`: the pipeline on a real broker, until SIGTERM.
 
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
 use anyhow::Context;
 use clap::Args;
+use futures::FutureExt as _;
 
 use super::config::SettingsArgs;
 use crate::admin::{AdminServer, Readiness};
 use crate::config::Settings;
 use crate::pipeline::{self, PipelineSetup};
 use crate::telemetry;
+
+/// How many times in a row a pipeline is built anew before the process gives up.
+const MOST_REBUILDS: u32 = 10;
+/// A pipeline that has run for this long has not failed in a row with the one before.
+const HEALTHY_AFTER: Duration = Duration::from_secs(300);
+/// The pause before a pipeline is built anew.
+const REBUILD_PAUSE: Duration = Duration::from_secs(1);
 
 /// Flags of `panoptes run`.
 #[derive(Debug, Args)]
@@ -38,18 +49,53 @@ pub fn run(arguments: &RunArguments) -> anyhow::Result<()> {
         let serving = tokio::spawn(admin.serve(readiness.clone(), metrics, async {
             admin_stopped.await.ok(); // an end of `run` by error stops it too
         }));
-        // Loading and warming the model takes seconds of CPU: not on the runtime's threads.
-        let setup =
-            tokio::task::spawn_blocking(move || PipelineSetup::from_settings(&settings, readiness))
-                .await
-                .context("failed to set up")??;
-        let outcome = pipeline::run(setup, stop_signal()?).await;
+        let outcome = run_until_stopped(settings, readiness, stop_signal()?).await;
         drop(stop_admin);
         outcome?;
         serving.await.context("admin port panicked")??;
         tracing::info!("drained");
         Ok(())
     })
+}
+
+/// Runs the pipeline until `stop`, and another one in its place where one has ended in a way that
+/// starting from what the group has committed heals.
+async fn run_until_stopped(
+    settings: Settings,
+    readiness: Readiness,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> anyhow::Result<()> {
+    let stop = stop.shared();
+    let settings = Arc::new(settings);
+    let mut rebuilds = 0;
+    loop {
+        let began = Instant::now();
+        let setup = {
+            let (settings, readiness) = (Arc::clone(&settings), readiness.clone());
+            // Loading and warming the model takes seconds of CPU: not on the runtime's threads.
+            tokio::task::spawn_blocking(move || PipelineSetup::from_settings(&settings, readiness))
+                .await
+                .context("failed to set up")??
+        };
+        let Err(error) = pipeline::run(setup, stop.clone()).await else {
+            return Ok(());
+        };
+        if began.elapsed() > HEALTHY_AFTER {
+            rebuilds = 0;
+        }
+        if !pipeline::can_be_rebuilt(&error) || stop.peek().is_some() || rebuilds == MOST_REBUILDS {
+            return Err(error);
+        }
+        rebuilds += 1;
+        telemetry::pipeline_rebuilt();
+        tracing::error!(
+            error = format!("{error:#}"),
+            rebuilds,
+            "the pipeline cannot go on: building it anew from what the group has committed"
+        );
+        readiness.start_anew();
+        tokio::time::sleep(REBUILD_PAUSE).await;
+    }
 }
 
 /// Resolves on the first SIGTERM or SIGINT; a second one ends the process at once, with nothing

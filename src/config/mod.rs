@@ -33,7 +33,7 @@ pub use sections::{
     AdminSettings, BusSettings, Delivery, Device, DuplicatePolicy, InputSettings, LimitSettings,
     LineSettings, LogFormat, MapCodecSetting, MapSettings, ModelSettings, OnTimeout,
     OutputSettings, ReassemblySettings, RegionSettings, ResultFormat, TelemetrySettings,
-    ViewSettings,
+    TransactionSettings, ViewSettings,
 };
 
 /// Everything that can be set, one field a section of the file.

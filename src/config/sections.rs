@@ -236,6 +236,8 @@ pub struct OutputSettings {
     pub format: ResultFormat,
     /// What a crash may do to results. Default `at_least_once`.
     pub delivery: Delivery,
+    /// How transactions are made under `exactly_once`.
+    pub transactions: TransactionSettings,
     /// The largest message to publish. Default 1 MB, Kafka's own default; at most the broker's
     /// `message.max.bytes`. Maps are left out of a result that would be larger, and the value of
     /// a dead letter that would be; set it above `limits.max_bytes` to keep dead letters whole.
@@ -254,9 +256,36 @@ impl Default for OutputSettings {
             dead_letter_topic: "panoptes.dead-letters".to_owned(),
             format: ResultFormat::Msgpack,
             delivery: Delivery::AtLeastOnce,
+            transactions: TransactionSettings::default(),
             max_message_bytes: ByteSize::mb(1),
             maps: MapSettings::default(),
             regions: RegionSettings::default(),
+        }
+    }
+}
+
+/// `output.transactions`: how results, dead letters and offsets are committed together.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TransactionSettings {
+    /// The time from one transaction to the next, at least; what is scored meanwhile shares the
+    /// next. Default 100 ms: more delays results, less loads the brokers.
+    #[serde(with = "humantime_serde")]
+    pub interval: Duration,
+    /// The most records of one transaction. Default 1000.
+    pub max_records: usize,
+    /// After how long the brokers abort the open transaction of an instance that is gone. Default
+    /// 15 s; until then `read_committed` readers, and the next owner of its partitions, wait.
+    #[serde(with = "humantime_serde")]
+    pub timeout: Duration,
+}
+
+impl Default for TransactionSettings {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_millis(100),
+            max_records: 1000,
+            timeout: Duration::from_secs(15),
         }
     }
 }

@@ -387,8 +387,39 @@ fn each_rule_names_key_value_and_rule() {
             "`output.dead_letter_topic` is `x`: must differ from `output.results_topic`",
         ),
         (
-            &["output.delivery=exactly_once"],
-            "`output.delivery` is `exactly_once`: is not available in this version; set `at_least_once`",
+            &[
+                "output.delivery=exactly_once",
+                "output.transactions.timeout=10ms",
+            ],
+            "`output.transactions.timeout` is `10ms`: must be at least 1s",
+        ),
+        (
+            &[
+                "output.delivery=exactly_once",
+                "output.transactions.interval=8s",
+            ],
+            "`output.transactions.interval` is `8s`: must be shorter than half of `output.transactions.timeout` (15s)",
+        ),
+        (
+            &[
+                "output.delivery=exactly_once",
+                "output.transactions.max_records=0",
+            ],
+            "`output.transactions.max_records` is `0`: must be at least 1",
+        ),
+        (
+            &[
+                "output.delivery=exactly_once",
+                "bus.properties.message.timeout.ms=60000",
+            ],
+            "`bus.properties.message.timeout.ms` is `60000`: must be at most `output.transactions.timeout` (15s)",
+        ),
+        (
+            &[
+                "output.delivery=exactly_once",
+                "bus.properties.isolation.level=read_uncommitted",
+            ],
+            "`bus.properties.isolation.level` is `read_uncommitted`: must be `read_committed` under `exactly_once`: it also decides how committed offsets are read",
         ),
         (
             &["output.max_message_bytes=1kB"],

@@ -69,6 +69,9 @@ const OWNED_PROPERTIES: [(&str, &str); 17] = [
     ),
 ];
 
+/// Brokers and clients need some time for each step of a transaction.
+const SHORTEST_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// What Rust's regular expressions know and POSIX's do not, and what to write instead.
 const NOT_POSIX: [(&str, &str); 9] = [
     ("\\d", "`[0-9]`"),
@@ -509,12 +512,9 @@ impl Rules<'_> {
 
     fn output(&mut self) {
         let output = &self.settings.output;
-        self.require(
-            output.delivery == Delivery::AtLeastOnce,
-            "output.delivery",
-            "exactly_once",
-            "is not available in this version; set `at_least_once`",
-        );
+        if output.delivery == Delivery::ExactlyOnce {
+            self.transactions();
+        }
         self.require(
             output.max_message_bytes.as_u64() >= MIN_MESSAGE_BYTES,
             "output.max_message_bytes",
@@ -535,6 +535,52 @@ impl Rules<'_> {
             output.maps.side,
             &format!("must be from {} to {}", MAP_SIDES.start(), MAP_SIDES.end()),
         );
+    }
+
+    fn transactions(&mut self) {
+        let Settings { output, bus, .. } = self.settings;
+        let (key, timeout) = ("output.transactions.timeout", output.transactions.timeout);
+        let shown = humantime::format_duration(timeout).to_string();
+        self.require(
+            timeout >= SHORTEST_TRANSACTION_TIMEOUT,
+            key,
+            &shown,
+            &format!(
+                "must be at least {}",
+                humantime::format_duration(SHORTEST_TRANSACTION_TIMEOUT)
+            ),
+        );
+        self.require(
+            output.transactions.interval < timeout / 2,
+            "output.transactions.interval",
+            humantime::format_duration(output.transactions.interval),
+            &format!("must be shorter than half of `{key}` ({shown})"),
+        );
+        self.require(
+            output.transactions.max_records > 0,
+            "output.transactions.max_records",
+            output.transactions.max_records,
+            "must be at least 1",
+        );
+        for name in ["message.timeout.ms", "delivery.timeout.ms"] {
+            if let Some(limit) = self.number_property(name) {
+                self.require(
+                    Duration::from_millis(limit) <= timeout,
+                    &format!("bus.properties.{name}"),
+                    limit,
+                    &format!("must be at most `{key}` ({shown})"),
+                );
+            }
+        }
+        if let Some(isolation) = bus.properties.get("isolation.level") {
+            self.require(
+                isolation == "read_committed",
+                "bus.properties.isolation.level",
+                isolation,
+                "must be `read_committed` under `exactly_once`: it also decides how committed \
+                 offsets are read",
+            );
+        }
     }
 
     fn telemetry(&mut self) {

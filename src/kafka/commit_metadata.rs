@@ -23,6 +23,11 @@ const PREFIX: &str = "p1:";
 /// Bytes of numbers that base64 turns into no more than what the prefix leaves.
 const MAX_NUMBER_BYTES: usize = (MAX_BYTES - PREFIX.len()) / 4 * 3;
 
+/// With no more unfinished records than this, what is finished above the position always fits: there
+/// are at most as many ranges as unfinished records, of two bytes for each gap, which is no longer than
+/// they are many, and of four for each length, up to 2^28 records.
+pub(crate) const MOST_UNFINISHED: usize = MAX_NUMBER_BYTES / 6;
+
 /// Ranges as they travel with a commit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Encoded {
@@ -151,6 +156,24 @@ mod tests {
     }
 
     proptest! {
+        /// One range between any two unfinished records, however long.
+        #[test]
+        fn what_the_most_unfinished_records_leave_fits(
+            gaps in prop::collection::vec(1_i64..8, MOST_UNFINISHED / 7..MOST_UNFINISHED),
+            length in prop::sample::select(vec![1_i64, 100, (1 << 28) - 1]),
+        ) {
+            let (mut ranges, mut unfinished, mut end) = (Vec::new(), 0, 0);
+            for gap in gaps {
+                unfinished += gap;
+                if unfinished > MOST_UNFINISHED as i64 {
+                    break;
+                }
+                ranges.push(end + gap..end + gap + length);
+                end += gap + length;
+            }
+            prop_assert_eq!(encode(0, &ranges).left_out, 0);
+        }
+
         #[test]
         fn what_is_written_is_read(
             position in 0..i64::MAX / 2,

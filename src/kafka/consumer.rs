@@ -8,15 +8,17 @@
 //! for each commit: `rdkafka` does not tell of asynchronous ones how they ended.
 //!
 //! Rebalance callbacks run inline in `poll` on this thread. Revocation waits for the stages
-//! behind, for a bounded time, then commits and forgets.
+//! behind, for a bounded time, then commits and forgets. With `exactly_once` the publisher commits
+//! instead, together with what it publishes.
 
 use std::collections::{HashSet, VecDeque};
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
 use rdkafka::error::KafkaError;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -55,12 +57,58 @@ pub struct ConsumerSettings {
     pub group_id: String,
     /// Topic names, or one regular expression that starts with `^`.
     pub subscription: Vec<String>,
-    /// How often finished offsets are committed.
-    pub commit_interval: Duration,
+    /// Who commits finished offsets.
+    pub commits: Commits,
     /// How long revocation waits for work in flight.
     pub drain_timeout: Duration,
     /// Bound of librdkafka's prefetch queue.
     pub prefetch_bytes: u64,
+}
+
+/// Who commits finished offsets.
+#[derive(Clone, Debug)]
+pub enum Commits {
+    /// The consumer, this often.
+    Every(Duration),
+    /// The publisher, in one transaction with results and dead letters.
+    InTransactions(TransactionSettings),
+}
+
+/// How transactions are made; consumer and publisher share it.
+#[derive(Clone, Debug)]
+pub struct TransactionSettings {
+    /// Names the producer to the brokers; no two running instances may have the same.
+    pub transactional_id: String,
+    /// The time from one transaction to the next, at least: what comes meanwhile shares the next.
+    pub interval: Duration,
+    /// The most records of one transaction, as far as a publication has not more.
+    pub max_records: usize,
+    /// How long a transaction may be open.
+    pub timeout: Duration,
+    /// Told by the consumer.
+    pub membership: Membership,
+}
+
+/// Membership of the group as of the last assignment, by which the brokers refuse the offsets of a
+/// member that is none any more (KIP-447).
+#[derive(Clone, Default)]
+pub struct Membership(Arc<Mutex<Option<Arc<ConsumerGroupMetadata>>>>);
+
+impl Membership {
+    /// As it was told last; none before the first assignment.
+    pub(super) fn get(&self) -> Option<Arc<ConsumerGroupMetadata>> {
+        lock(&self.0).clone()
+    }
+
+    pub(super) fn set(&self, membership: Option<ConsumerGroupMetadata>) {
+        *lock(&self.0) = membership.map(Arc::new);
+    }
+}
+
+impl fmt::Debug for Membership {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("Membership").finish_non_exhaustive()
+    }
 }
 
 /// What the poll thread says, in the order in which it happened.
@@ -139,6 +187,9 @@ pub enum ConsumerError {
          be committed for the group, or the property to be `earliest` or `latest`"
     )]
     NoOffset,
+    /// Nobody may go on from where the last owner is not known to have come.
+    #[error("failed to learn what the group has committed: {0}")]
+    UnknownCommits(KafkaError),
     /// librdkafka says that the client instance is beyond repair.
     #[error("kafka consumer failed for good: {0}")]
     Fatal(String),
@@ -222,6 +273,10 @@ impl CameraConsumer {
         budget: MemoryBudget,
         events: mpsc::Sender<ConsumerEvent>,
     ) -> Result<Self, ConsumerError> {
+        let (commit_interval, transactions) = match settings.commits.clone() {
+            Commits::Every(interval) => (Some(interval), None),
+            Commits::InTransactions(settings) => (None, Some(settings)),
+        };
         let context = GroupContext {
             ledger: Arc::clone(&ledger),
             events: events.clone(),
@@ -233,8 +288,11 @@ impl CameraConsumer {
             assignment: Mutex::new(HashSet::new()),
             undelivered: Mutex::new(VecDeque::new()),
             paused_by_flow: Mutex::new(HashSet::new()),
+            crowded: Mutex::new(HashSet::new()),
             is_halted: AtomicBool::new(false),
             is_closing: AtomicBool::new(false),
+            transactions,
+            unknown_commits: Mutex::new(None),
             taken: AtomicU64::new(0),
             ends: Mutex::new(PartitionEnds::default()),
             ended: Mutex::new(Vec::new()),
@@ -247,7 +305,7 @@ impl CameraConsumer {
             budget,
             events,
             runtime: Handle::current(),
-            commit_interval: settings.commit_interval,
+            commit_interval,
             held: VecDeque::new(),
             is_jammed: false,
             is_drained: false,

@@ -56,7 +56,7 @@ impl Bus {
             },
             group_id: GROUP.to_owned(),
             subscription: vec![TOPIC.to_owned()],
-            commit_interval: Duration::from_millis(100),
+            commits: Commits::Every(Duration::from_millis(100)),
             drain_timeout: Duration::from_millis(200),
             prefetch_bytes: 1 << 20,
         }

@@ -20,7 +20,8 @@ use tokio::sync::mpsc;
 use super::client::log_client_message;
 use super::commit_metadata;
 use super::consumer::{
-    CLOSE_PATIENCE, ConsumerEvent, METADATA_TIMEOUT, POLL_INTERVAL, SharedLedger, lock, send_within,
+    CLOSE_PATIENCE, ConsumerEvent, METADATA_TIMEOUT, POLL_INTERVAL, SharedLedger,
+    TransactionSettings, lock, send_within,
 };
 use super::offsets::CommitPosition;
 use super::partition_counts::{describe_unequal_counts, fetch_partition_counts};
@@ -44,10 +45,16 @@ pub(super) struct GroupContext {
     pub(super) undelivered: Mutex<VecDeque<ConsumerEvent>>,
     /// Paused for memory, under the current assignment.
     pub(super) paused_by_flow: Mutex<HashSet<TopicPartition>>,
+    /// Paused because so much is unfinished that a commit could soon not tell it all.
+    pub(super) crowded: Mutex<HashSet<TopicPartition>>,
     /// Nothing is to be fetched, whatever is assigned: a jam or the drain.
     pub(super) is_halted: AtomicBool,
     /// The consumer is being closed: all that could be waited for has been.
     pub(super) is_closing: AtomicBool,
+    /// Where offsets go with the results: the consumer then commits nothing itself.
+    pub(super) transactions: Option<TransactionSettings>,
+    /// What was committed could not be learnt in time: whoever goes on would score parts twice.
+    pub(super) unknown_commits: Mutex<Option<KafkaError>>,
     /// Messages taken from librdkafka.
     pub(super) taken: AtomicU64,
     pub(super) ends: Mutex<PartitionEnds>,
@@ -78,9 +85,8 @@ impl GroupContext {
     /// Pauses of earlier assignments and what was known of ends hold no more.
     fn start_afresh(&self, partitions: &[TopicPartition]) {
         lock(&self.ends).forget(partitions);
-        let mut paused = lock(&self.paused_by_flow);
-        for partition in partitions {
-            paused.remove(partition);
+        for paused in [&self.paused_by_flow, &self.crowded] {
+            lock(paused).retain(|partition| !partitions.contains(partition));
         }
     }
 
@@ -109,7 +115,10 @@ impl GroupContext {
         telemetry::set_assigned_partitions(assignment.len());
         drop(assignment);
         lock(&self.ledger).assign(partitions.iter().cloned(), generation);
-        self.restore_finished(consumer, list);
+        self.learn_what_is_finished(consumer, list);
+        if let Some(transactions) = &self.transactions {
+            transactions.membership.set(consumer.group_metadata());
+        }
         self.check_partition_counts(consumer);
         let event = ConsumerEvent::Assigned {
             partitions,
@@ -129,15 +138,33 @@ impl GroupContext {
     }
 
     /// Learns what earlier owners finished above the committed positions. Where that cannot be
-    /// learnt, parts that they published may be scored again.
-    fn restore_finished(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
-        let committed = match consumer.committed_offsets(list.clone(), METADATA_TIMEOUT) {
-            Ok(committed) => committed,
-            Err(error) => {
+    /// learnt, parts that they published may be scored again; with transactions that must not be,
+    /// and their own last one may still be open: the brokers tell no offsets before it has ended.
+    fn learn_what_is_finished(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
+        let patience = match &self.transactions {
+            Some(transactions) => METADATA_TIMEOUT + 2 * transactions.timeout,
+            None => Duration::ZERO,
+        };
+        let deadline = Instant::now() + patience;
+        loop {
+            let error = match committed_offsets(consumer, list) {
+                Ok(committed) => return self.restore_finished(&committed),
+                Err(error) => error,
+            };
+            if self.transactions.is_none() {
                 tracing::warn!(%error, "failed to read what is committed; parts may be scored again");
                 return;
             }
-        };
+            if Instant::now() >= deadline {
+                *lock(&self.unknown_commits) = Some(error);
+                return;
+            }
+            tracing::info!(%error, "what is committed is not told yet; asking again");
+            std::thread::sleep(POLL_INTERVAL);
+        }
+    }
+
+    fn restore_finished(&self, committed: &TopicPartitionList) {
         let mut ledger = lock(&self.ledger);
         for element in committed.elements() {
             let Offset::Offset(position) = element.offset() else {
@@ -149,6 +176,15 @@ impl GroupContext {
             };
             let finished = commit_metadata::decode(position, element.metadata());
             ledger.restore(&partition, position, &finished);
+        }
+    }
+
+    /// Commits every position that moved since the last commit that succeeded, and waits for it;
+    /// positions that go out in transactions are none of the consumer's business.
+    pub(super) fn commit(&self, consumer: &BaseConsumer<Self>) -> KafkaResult<()> {
+        match self.transactions {
+            Some(_) => Ok(()),
+            None => commit(consumer, &self.ledger),
         }
     }
 
@@ -179,7 +215,7 @@ impl GroupContext {
             tracing::warn!("assignment lost: another member owns it already, nothing to commit");
         } else {
             telemetry::rebalanced(telemetry::Rebalance::Revoked);
-            if let Err(error) = commit(consumer, &self.ledger) {
+            if let Err(error) = self.commit(consumer) {
                 tracing::warn!(%error, "failed to commit revoked partitions; they will be read again");
             }
         }
@@ -258,22 +294,24 @@ impl ConsumerContext for GroupContext {
     }
 }
 
-/// Commits every position that moved since the last commit that succeeded, and waits for it.
-pub(super) fn commit(
+/// What the group has committed, of every partition of `list`.
+fn committed_offsets(
     consumer: &BaseConsumer<GroupContext>,
-    ledger: &SharedLedger,
-) -> KafkaResult<()> {
+    list: &TopicPartitionList,
+) -> KafkaResult<TopicPartitionList> {
+    let committed = consumer.committed_offsets(list.clone(), METADATA_TIMEOUT)?;
+    for element in committed.elements() {
+        element.error()?;
+    }
+    Ok(committed)
+}
+
+fn commit(consumer: &BaseConsumer<GroupContext>, ledger: &SharedLedger) -> KafkaResult<()> {
     let positions = lock(ledger).positions_to_commit();
     if positions.is_empty() {
         return Ok(());
     }
-    let mut list = TopicPartitionList::new();
-    for commit in &positions {
-        let partition = &commit.partition;
-        let mut element = list.add_partition(partition.topic.as_str(), partition.partition);
-        element.set_offset(Offset::Offset(commit.position))?;
-        element.set_metadata(metadata(commit));
-    }
+    let list = offsets_of(&positions)?;
     match consumer.commit(&list, CommitMode::Sync) {
         Ok(()) | Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => {
             lock(ledger).mark_committed(&positions);
@@ -285,6 +323,18 @@ pub(super) fn commit(
             Err(error)
         }
     }
+}
+
+/// Positions, each with what is finished above it, as the client takes them.
+pub(super) fn offsets_of(positions: &[CommitPosition]) -> KafkaResult<TopicPartitionList> {
+    let mut list = TopicPartitionList::new();
+    for commit in positions {
+        let partition = &commit.partition;
+        let mut element = list.add_partition(partition.topic.as_str(), partition.partition);
+        element.set_offset(Offset::Offset(commit.position))?;
+        element.set_metadata(metadata(commit));
+    }
+    Ok(list)
 }
 
 /// What is finished above the position. What does not fit is scored again after a restart.

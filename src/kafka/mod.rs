@@ -14,3 +14,4 @@ mod record_copy;
 pub mod record_producer;
 pub mod topic_admin;
 pub mod topic_reader;
+pub mod transactional_publisher;

@@ -178,6 +178,13 @@ impl OffsetLedger {
             .is_some_and(|ledger| ledger.generation == generation)
     }
 
+    /// How many records of a partition are unfinished.
+    pub fn in_flight(&self, partition: &TopicPartition) -> usize {
+        self.partitions
+            .get(partition)
+            .map_or(0, |ledger| ledger.unfinished.len())
+    }
+
     /// How many records of all partitions are unfinished.
     pub fn total_in_flight(&self) -> usize {
         self.partitions

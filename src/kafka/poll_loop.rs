@@ -11,15 +11,19 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
+use super::commit_metadata::MOST_UNFINISHED;
 use super::consumer::{
     ConsumerCommand, ConsumerError, ConsumerEvent, JAM_PATIENCE, POLL_INTERVAL, SharedLedger, lock,
     send_within,
 };
-use super::group_context::{GroupContext, commit};
+use super::group_context::GroupContext;
 use super::offsets::Begun;
 use super::record_copy::{CopiedRecord, copy_record};
 use crate::domain::{MemoryBudget, Record, Reject, RejectReason, TopicPartition};
 use crate::telemetry;
+
+/// How often the number of unfinished records is reported where the publisher commits.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The state of the poll thread between two polls.
 pub(super) struct PollLoop {
@@ -28,7 +32,8 @@ pub(super) struct PollLoop {
     pub(super) budget: MemoryBudget,
     pub(super) events: mpsc::Sender<ConsumerEvent>,
     pub(super) runtime: Handle,
-    pub(super) commit_interval: Duration,
+    /// None where the publisher commits.
+    pub(super) commit_interval: Option<Duration>,
     /// Events that found the channel full, oldest first.
     pub(super) held: VecDeque<ConsumerEvent>,
     pub(super) is_jammed: bool,
@@ -46,11 +51,16 @@ impl PollLoop {
                 return self.close();
             }
             self.poll_once()?;
+            self.relieve();
             if let Some(counts) = lock(&self.consumer.context().unequal_partitions).take() {
                 return Err(ConsumerError::UnequalPartitions(counts));
             }
+            if let Some(error) = lock(&self.consumer.context().unknown_commits).take() {
+                return Err(ConsumerError::UnknownCommits(error));
+            }
             self.hand_on();
-            if committed_at.elapsed() >= self.commit_interval {
+            let interval = self.commit_interval.unwrap_or(REPORT_INTERVAL);
+            if committed_at.elapsed() >= interval {
                 self.commit_finished();
                 committed_at = Instant::now();
             }
@@ -74,9 +84,7 @@ impl PollLoop {
                 }) if self.is_current(generation) => {
                     lock(&self.consumer.context().paused_by_flow)
                         .retain(|paused| !partitions.contains(paused));
-                    if !self.is_jammed && !self.is_drained {
-                        self.resume(&partitions);
-                    }
+                    self.resume_unless_held(&partitions);
                 }
                 Ok(ConsumerCommand::Pause { .. } | ConsumerCommand::Resume { .. }) => {}
                 Ok(ConsumerCommand::Drain) => self.drain(),
@@ -112,7 +120,15 @@ impl PollLoop {
                 let generation = self.consumer.context().generation.load(Ordering::Relaxed);
                 let CopiedRecord { mut record, fault } = copy_record(&message, generation);
                 telemetry::record_read(&record.source.topic, record.size_bytes());
-                if lock(&self.ledger).begin(&record.source) == Begun::Fresh {
+                let partition = record.source.topic_partition();
+                let mut ledger = lock(&self.ledger);
+                let begun = ledger.begin(&record.source);
+                let is_crowded = ledger.in_flight(&partition) >= MOST_UNFINISHED;
+                drop(ledger);
+                if is_crowded {
+                    self.crowd(partition);
+                }
+                if begun == Begun::Fresh {
                     record.lease = Some(self.budget.lease(record.size_bytes()));
                     self.held.push_back(read_event(record, fault));
                 }
@@ -146,12 +162,7 @@ impl PollLoop {
             }
         } else if self.is_jammed {
             self.set_jammed(false);
-            if !self.is_drained {
-                let paused = lock(&self.consumer.context().paused_by_flow).clone();
-                let mut wanted = self.assigned();
-                wanted.retain(|partition| !paused.contains(partition));
-                self.resume(&wanted);
-            }
+            self.resume_unless_held(&self.assigned());
         }
     }
 
@@ -189,7 +200,7 @@ impl PollLoop {
     fn close(self) -> Result<(), ConsumerError> {
         let context = self.consumer.context();
         context.is_closing.store(true, Ordering::Relaxed);
-        if let Err(error) = commit(&self.consumer, &self.ledger) {
+        if let Err(error) = context.commit(&self.consumer) {
             tracing::warn!(%error, "last commit failed; unfinished work will be read again");
         }
         drop(self.consumer); // leaves the group
@@ -198,7 +209,7 @@ impl PollLoop {
 
     fn commit_finished(&self) {
         telemetry::set_uncommitted_records(lock(&self.ledger).total_in_flight());
-        if let Err(error) = commit(&self.consumer, &self.ledger) {
+        if let Err(error) = self.consumer.context().commit(&self.consumer) {
             tracing::warn!(%error, "offset commit failed; it is tried again");
         }
         telemetry::set_uncommitted_records(lock(&self.ledger).total_in_flight());
@@ -214,6 +225,55 @@ impl PollLoop {
     fn pause(&self, partitions: &[TopicPartition]) {
         if let Err(error) = self.consumer.pause(&self.still_assigned(partitions)) {
             tracing::warn!(%error, "failed to pause partitions");
+        }
+    }
+
+    /// Pauses a partition of which so much is unfinished that a commit could soon not tell what is
+    /// finished above its position.
+    fn crowd(&self, partition: TopicPartition) {
+        if lock(&self.consumer.context().crowded).insert(partition.clone()) {
+            tracing::debug!(
+                topic = %partition.topic,
+                partition = partition.partition,
+                "as much is unfinished as a commit can tell: partition paused"
+            );
+            self.pause(&[partition]);
+        }
+    }
+
+    /// Resumes the crowded partitions of which half is finished.
+    fn relieve(&self) {
+        let mut crowded = lock(&self.consumer.context().crowded);
+        if crowded.is_empty() {
+            return;
+        }
+        let ledger = lock(&self.ledger);
+        let is_relieved =
+            |partition: &TopicPartition| ledger.in_flight(partition) <= MOST_UNFINISHED / 2;
+        let relieved: Vec<TopicPartition> = crowded
+            .iter()
+            .filter(|partition| is_relieved(partition))
+            .cloned()
+            .collect();
+        crowded.retain(|partition| !relieved.contains(partition));
+        drop((crowded, ledger));
+        self.resume_unless_held(&relieved);
+    }
+
+    /// Resumes those of the partitions that nothing holds any more.
+    fn resume_unless_held(&self, partitions: &[TopicPartition]) {
+        if self.is_jammed || self.is_drained {
+            return;
+        }
+        let context = self.consumer.context();
+        let (by_flow, crowded) = (lock(&context.paused_by_flow), lock(&context.crowded));
+        let is_free = |partition: &&TopicPartition| {
+            !by_flow.contains(*partition) && !crowded.contains(*partition)
+        };
+        let free: Vec<TopicPartition> = partitions.iter().filter(is_free).cloned().collect();
+        drop((by_flow, crowded));
+        if !free.is_empty() {
+            self.resume(&free);
         }
     }
 

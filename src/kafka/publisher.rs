@@ -87,6 +87,18 @@ pub enum PublishError {
         /// Size of the record.
         bytes: usize,
     },
+    /// One transaction after the other was aborted.
+    #[error("`{0}` transactions in a row were aborted; what they held is read again")]
+    Aborts(u32),
+    /// The producer cannot go on, or does not know whether its last transaction is committed. Who
+    /// starts anew from what the group has committed loses nothing and doubles nothing.
+    #[error("failed to {during} a transaction: {source}")]
+    Unusable {
+        /// The step.
+        during: &'static str,
+        /// librdkafka's reason.
+        source: KafkaError,
+    },
     /// Acknowledgements did not come in time at the end.
     #[error("failed to flush the producer: {0}")]
     Flush(KafkaError),
@@ -218,7 +230,7 @@ impl Publisher {
 }
 
 /// Whether the client or the broker found a record, or the batch that it was in, too large.
-fn is_size(error: &KafkaError) -> bool {
+pub(super) fn is_size(error: &KafkaError) -> bool {
     matches!(
         error,
         KafkaError::MessageProduction(

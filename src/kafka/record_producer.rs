@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Header as KafkaHeader, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
@@ -22,7 +23,33 @@ impl RecordProducer {
     /// # Errors
     /// When a property is refused.
     pub fn connect(bus: &BusSettings, max_message_bytes: usize) -> Result<Self, KafkaError> {
+        Self::with_config(bus, max_message_bytes, bus.producer_config())
+    }
+
+    /// As [`Self::connect`], for records that go out in transactions: of two producers with the same
+    /// `transactional_id` the later one ends the earlier one's. A transaction that is open for
+    /// longer than `timeout` is aborted by the broker.
+    ///
+    /// # Errors
+    /// When a property is refused.
+    pub fn connect_transactional(
+        bus: &BusSettings,
+        max_message_bytes: usize,
+        transactional_id: &str,
+        timeout: Duration,
+    ) -> Result<Self, KafkaError> {
         let mut config = bus.producer_config();
+        config
+            .set("transactional.id", transactional_id)
+            .set("transaction.timeout.ms", timeout.as_millis().to_string());
+        Self::with_config(bus, max_message_bytes, config)
+    }
+
+    fn with_config(
+        bus: &BusSettings,
+        max_message_bytes: usize,
+        mut config: ClientConfig,
+    ) -> Result<Self, KafkaError> {
         config
             .set("enable.idempotence", "true")
             .set("acks", "all")
@@ -74,6 +101,11 @@ impl RecordProducer {
             .await
             .map(|_| ())
             .map_err(|(error, _)| error)
+    }
+
+    /// The client itself, for the calls of transactions.
+    pub(super) fn client(&self) -> &FutureProducer {
+        &self.producer
     }
 
     /// Waits (blocking) until everything sent is acknowledged.

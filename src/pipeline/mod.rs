@@ -40,10 +40,14 @@ use crate::batcher::Batcher;
 use crate::decode::EnvelopeDecoder;
 use crate::domain::{MemoryBudget, Timestamp};
 use crate::inference::DeviceThread;
-use crate::kafka::consumer::{CameraConsumer, ConsumerCommand, ConsumerHandle, SharedLedger};
+use crate::kafka::consumer::{
+    CameraConsumer, Commits, ConsumerCommand, ConsumerError, ConsumerHandle, ConsumerSettings,
+    SharedLedger,
+};
 use crate::kafka::offsets::OffsetLedger;
-use crate::kafka::publisher::Publisher;
+use crate::kafka::publisher::{Publication, PublishError, Publisher};
 use crate::kafka::record_producer::RecordProducer;
+use crate::kafka::transactional_publisher::TransactionalPublisher;
 use crate::reassembly::{ReassemblyBuffer, ReassemblyCounts};
 use crate::scoring::Judge;
 
@@ -77,8 +81,8 @@ pub async fn run(setup: PipelineSetup, stop: impl Future<Output = ()>) -> anyhow
 
     let output = Arc::new(Output::new(setup.output));
     let (publications, to_publish) = mpsc::channel(PUBLICATIONS);
-    let publisher = Publisher::connect(
-        &setup.consumer.bus,
+    let publisher = AnyPublisher::connect(
+        &setup.consumer,
         output.max_message_bytes(),
         Arc::clone(&ledger),
     )?;
@@ -151,6 +155,62 @@ pub async fn run(setup: PipelineSetup, stop: impl Future<Output = ()>) -> anyhow
         .await
         .context("failed to join the poll thread")?;
     outcome.and(closed.context("consumer failed"))
+}
+
+/// Whether a pipeline that ended with this error is to be followed by another one.
+pub fn can_be_rebuilt(error: &anyhow::Error) -> bool {
+    let publish = error.downcast_ref::<PublishError>();
+    let consume = error.downcast_ref::<ConsumerError>();
+    matches!(
+        publish,
+        Some(PublishError::Unusable { .. } | PublishError::Aborts(_))
+    ) || matches!(
+        consume,
+        Some(ConsumerError::UnknownCommits(_) | ConsumerError::Fatal(_))
+    )
+}
+
+/// The publisher that keeps the promise of the settings.
+enum AnyPublisher {
+    AtLeastOnce(Publisher),
+    ExactlyOnce(TransactionalPublisher),
+}
+
+impl AnyPublisher {
+    fn connect(
+        consumer: &ConsumerSettings,
+        max_message_bytes: usize,
+        ledger: SharedLedger,
+    ) -> Result<Self, PublishError> {
+        let bus = &consumer.bus;
+        match &consumer.commits {
+            Commits::Every(_) => {
+                Publisher::connect(bus, max_message_bytes, ledger).map(Self::AtLeastOnce)
+            }
+            Commits::InTransactions(settings) => {
+                TransactionalPublisher::connect(bus, max_message_bytes, settings.clone(), ledger)
+                    .map(Self::ExactlyOnce)
+            }
+        }
+    }
+
+    fn producer(&self) -> RecordProducer {
+        match self {
+            Self::AtLeastOnce(publisher) => publisher.producer(),
+            Self::ExactlyOnce(publisher) => publisher.producer(),
+        }
+    }
+
+    async fn run(
+        self,
+        publications: mpsc::Receiver<Publication<Receipt>>,
+        close: impl Fn(Receipt),
+    ) -> Result<(), PublishError> {
+        match self {
+            Self::AtLeastOnce(publisher) => publisher.run(publications, close).await,
+            Self::ExactlyOnce(publisher) => publisher.run(publications, close).await,
+        }
+    }
 }
 
 /// Tells readiness whether the publisher reaches the brokers.

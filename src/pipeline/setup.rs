@@ -7,11 +7,11 @@ use anyhow::anyhow;
 
 use super::output::OutputSettings;
 use crate::admin::Readiness;
-use crate::config::{self, Settings};
+use crate::config::{self, Delivery, Settings};
 use crate::decode::{EnvelopeSettings, ImageLimits};
 use crate::domain::{ClassName, DuplicatePolicy, LineId, Topic, ViewId};
 use crate::kafka::client::BusSettings;
-use crate::kafka::consumer::ConsumerSettings;
+use crate::kafka::consumer::{Commits, ConsumerSettings, Membership, TransactionSettings};
 use crate::model::AnomalyModel;
 use crate::model::bundle::Bundle;
 use crate::model::candle_model::CandleModel;
@@ -82,7 +82,7 @@ impl PipelineSetup {
                     Some(regex) => vec![regex.clone()],
                     None => settings.input.topics.clone(),
                 },
-                commit_interval: settings.bus.commit_interval,
+                commits: commits(settings),
                 drain_timeout: settings.bus.drain_timeout,
                 prefetch_bytes: memory_budget_bytes / PREFETCH_SHARE,
             },
@@ -117,6 +117,29 @@ impl PipelineSetup {
             readiness,
         })
     }
+}
+
+fn commits(settings: &Settings) -> Commits {
+    match settings.output.delivery {
+        Delivery::AtLeastOnce => Commits::Every(settings.bus.commit_interval),
+        Delivery::ExactlyOnce => Commits::InTransactions(TransactionSettings {
+            transactional_id: transactional_id(&settings.bus),
+            interval: settings.output.transactions.interval,
+            max_records: settings.output.transactions.max_records,
+            timeout: settings.output.transactions.timeout,
+            membership: Membership::default(),
+        }),
+    }
+}
+
+/// The name of this instance's producer: a static member's own, so that one which comes back ends
+/// at once what it had left open; else one that no other instance has.
+fn transactional_id(bus: &config::BusSettings) -> String {
+    let instance = match bus.properties.get("group.instance.id") {
+        Some(instance) => instance.to_owned(),
+        None => format!("{:032x}", rand::random::<u128>()),
+    };
+    format!("{}-{instance}", bus.group_id)
 }
 
 /// The bus as its clients see it.

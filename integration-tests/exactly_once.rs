@@ -1,0 +1,156 @@
+//! Results, dead letters and offsets in one transaction: a `read_committed` reader finds one result a
+//! part, whatever happens to the instances.
+
+use std::time::Duration;
+
+use rand::{Rng as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+
+use crate::kafka::{Broker, free_port};
+use crate::support::config::Config;
+use crate::support::line::Line;
+use crate::support::outcomes::DeadLetter;
+use crate::support::process::Panoptes;
+use crate::support::shots::Shot;
+
+/// As long as the instances of a group wait for one that is gone (`session.timeout.ms` of the
+/// tests), and some.
+const SESSION: Duration = Duration::from_secs(7);
+
+/// The seed of the random schedule, another one each run where it is set so.
+fn seed() -> u64 {
+    let given = std::env::var("PANOPTES_TEST_SEED").ok();
+    let seed = given.map_or(4, |seed| seed.parse().unwrap());
+    println!("PANOPTES_TEST_SEED={seed}");
+    seed
+}
+
+fn config(line: &Line<'_>) -> Config {
+    line.config()
+        .set("output.delivery", "exactly_once")
+        .set("output.transactions.timeout", "3s")
+        .set("reassembly.timeout", "60s")
+}
+
+/// The settings of one instance among several.
+fn instance(config: &Config) -> Config {
+    let listen = format!("127.0.0.1:{}", free_port());
+    config.clone().set("admin.listen", listen)
+}
+
+fn names(parts: usize) -> Vec<String> {
+    (0..parts)
+        .map(|number| format!("part-{number:04}"))
+        .collect()
+}
+
+#[test]
+fn parts_and_bad_records_are_committed_with_their_offsets() {
+    let line = Line::new(Broker::shared(), "transactions");
+    let config = config(&line).set("output.transactions.max_records", 7);
+    let panoptes = Panoptes::run(&config, "transactions");
+    let parts = names(40);
+    line.send(parts.iter().flat_map(|part| line.part(part, 3)));
+    let nameless = Shot {
+        key: None,
+        ..Shot::jpeg(&line.camera("top"), "nameless", 1)
+    };
+    line.send([nameless]);
+    line.await_outcomes(|found| {
+        found.parts().len() == parts.len() && !found.dead_letters.is_empty()
+    });
+    // A look at the group from outside, while it is up: nothing is left to do.
+    panoptes.await_metrics("nothing uncommitted", |metrics| {
+        metrics.sum("panoptes_uncommitted_records", &[]) == 0.0
+    });
+    panoptes.stop_in_order();
+
+    let outcomes = line.outcomes();
+    outcomes.assert_one_whole_result_each(&parts);
+    let reasons: Vec<_> = outcomes
+        .dead_letters
+        .iter()
+        .map(DeadLetter::reason)
+        .collect();
+    assert_eq!(reasons, ["missing_key"]);
+    line.assert_every_record_has_one_fate(&outcomes);
+    let lags = crate::kafka::tools::describe_group(line.broker, &line.name);
+    assert!(
+        lags.iter()
+            .all(|position| position.end == 0 || position.lag == Some(0)),
+        "{lags:?}"
+    );
+}
+
+#[test]
+fn instances_that_are_killed_at_random_double_and_lose_nothing() {
+    const INSTANCES: usize = 3;
+    const KILLS: usize = 8;
+    const PARTS_A_KILL: usize = 30;
+    let mut rng = ChaCha8Rng::seed_from_u64(seed());
+    let line = Line::new(Broker::shared(), "killed");
+    let configs: Vec<Config> = (0..INSTANCES).map(|_| instance(&config(&line))).collect();
+    let start = |number: usize, life: usize| {
+        Panoptes::start(&configs[number], &format!("killed-{number}-{life}"))
+    };
+    let mut running: Vec<(usize, Panoptes)> = (0..INSTANCES)
+        .map(|number| (number, start(number, 0)))
+        .collect();
+    for (_, panoptes) in &mut running {
+        panoptes.wait_until_ready();
+    }
+    let parts = names((KILLS + 1) * PARTS_A_KILL);
+    let mut shots: Vec<Vec<Shot>> = Vec::new();
+    for chunk in parts.chunks(PARTS_A_KILL) {
+        shots.push(chunk.iter().flat_map(|part| line.part(part, 2)).collect());
+    }
+    let mut shots = shots.into_iter();
+    line.send(shots.next().unwrap());
+    for (life, chunk) in (1..).zip(shots) {
+        std::thread::sleep(Duration::from_millis(rng.random_range(100..3000)));
+        let (number, victim) = running.swap_remove(rng.random_range(0..INSTANCES));
+        victim.kill();
+        running.push((number, start(number, life)));
+        line.send(chunk);
+    }
+    line.await_parts(parts.len());
+    // What is open now would be published in the meantime.
+    std::thread::sleep(Duration::from_secs(2));
+    for (_, panoptes) in running {
+        panoptes.stop_in_order();
+    }
+    let outcomes = line.outcomes();
+    outcomes.assert_one_whole_result_each(&parts);
+    assert!(outcomes.dead_letters.is_empty());
+    line.assert_every_record_has_one_fate(&outcomes);
+}
+
+#[test]
+fn an_instance_that_comes_back_from_a_freeze_publishes_nothing_that_others_own() {
+    let line = Line::new(Broker::shared(), "frozen");
+    let config = config(&line);
+    let first = Panoptes::run(&instance(&config), "frozen-1");
+    let parts = names(90);
+    let mut chunks = parts.chunks(30).map(|chunk| {
+        chunk
+            .iter()
+            .flat_map(|part| line.part(part, 5))
+            .collect::<Vec<_>>()
+    });
+    line.send(chunks.next().unwrap());
+    line.await_parts(3);
+    first.freeze();
+    let second = Panoptes::start(&instance(&config), "frozen-2");
+    line.send(chunks.next().unwrap());
+    std::thread::sleep(SESSION);
+    line.await_parts(60);
+    first.thaw();
+    line.send(chunks.next().unwrap());
+    line.await_parts(parts.len());
+    first.await_metric("panoptes_rebalances_total", &[("kind", "lost")], 1.0);
+    first.stop_in_order();
+    second.stop_in_order();
+    let outcomes = line.outcomes();
+    outcomes.assert_one_whole_result_each(&parts);
+    line.assert_every_record_has_one_fate(&outcomes);
+}

@@ -1,0 +1,363 @@
+//! Produces results and dead letters and commits their inputs' offsets in one Kafka transaction.
+//!
+//! `exactly_once`: a `read_committed` reader sees what a publication produced if and only if its
+//! inputs are committed, so a crash repeats work and doubles nothing. The offsets carry the group's
+//! membership (KIP-447): the brokers refuse those of a member that has lost its partitions, and with
+//! them the transaction.
+//!
+//! A transaction that is aborted is made again from the same publications, but for those whose
+//! partitions another member owns by now. An error that leaves the producer unusable, or the outcome
+//! of a commit unknown, ends the publisher with [`PublishError::Unusable`]: who starts anew from what
+//! the group has committed knows the outcome.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures::future::join_all;
+use rdkafka::consumer::ConsumerGroupMetadata;
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::producer::{FutureProducer, Producer};
+use rdkafka::util::Timeout;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::client::BusSettings;
+use super::consumer::{SharedLedger, TransactionSettings, lock};
+use super::group_context::offsets_of;
+use super::offsets::CommitPosition;
+use super::publisher::{Outgoing, Publication, PublishError, is_size};
+use super::record_producer::RecordProducer;
+use crate::telemetry;
+
+/// How many aborted transactions in a row are made again.
+const MOST_ATTEMPTS: u32 = 20;
+/// The pause after the first abort in a row; it doubles with each, up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Produces publications in transactions, in order.
+pub struct TransactionalPublisher {
+    producer: RecordProducer,
+    settings: TransactionSettings,
+    ledger: SharedLedger,
+    /// The largest record that no broker has refused, once one was.
+    largest: AtomicUsize,
+}
+
+/// How an attempt at a transaction ended, but for what ends the publisher.
+enum Attempt {
+    Committed,
+    Aborted(KafkaError),
+    /// The group has gone on without this member: whoever owns the partitions now, and be it this
+    /// member after it has joined again, reads the inputs again.
+    Disowned,
+}
+
+impl TransactionalPublisher {
+    /// Connects; `max_message_bytes` is what the producer accepts at most.
+    ///
+    /// # Errors
+    /// When a property is refused.
+    pub fn connect(
+        bus: &BusSettings,
+        max_message_bytes: usize,
+        settings: TransactionSettings,
+        ledger: SharedLedger,
+    ) -> Result<Self, PublishError> {
+        let producer = RecordProducer::connect_transactional(
+            bus,
+            max_message_bytes,
+            &settings.transactional_id,
+            settings.timeout,
+        )
+        .map_err(PublishError::Create)?;
+        Ok(Self {
+            producer,
+            settings,
+            ledger,
+            largest: AtomicUsize::new(max_message_bytes),
+        })
+    }
+
+    /// The connection, to ask whether the brokers can be reached.
+    pub fn producer(&self) -> RecordProducer {
+        self.producer.clone()
+    }
+
+    /// Publishes until the channel closes and everything is committed; each token is given to
+    /// `close` once its transaction is.
+    ///
+    /// # Errors
+    /// When a record cannot be made small enough, or the producer is beyond repair.
+    pub async fn run<Token: Send>(
+        self,
+        mut publications: mpsc::Receiver<Publication<Token>>,
+        close: impl Fn(Token),
+    ) -> Result<(), PublishError> {
+        self.initialise().await?;
+        let mut earliest_end = Instant::now();
+        while let Some(first) = publications.recv().await {
+            let mut batch = self.gather(first, &mut publications, earliest_end).await;
+            earliest_end = Instant::now() + self.settings.interval;
+            self.publish(&mut batch).await?;
+            for publication in batch {
+                close(publication.token);
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the brokers know the producer, and have ended what an earlier one with its
+    /// name left open.
+    async fn initialise(&self) -> Result<(), PublishError> {
+        loop {
+            let patience = self.settings.timeout;
+            let initialised = self.call(move |client| client.init_transactions(patience));
+            match initialised.await {
+                Ok(()) => return Ok(()),
+                Err(error) if is_retriable(&error) => {
+                    tracing::warn!(%error, "transactions not ready; trying again");
+                    tokio::time::sleep(FIRST_PAUSE).await;
+                }
+                Err(error) => return Err(unusable("initialise")(error)),
+            }
+        }
+    }
+
+    /// What goes out in the next transaction.
+    async fn gather<Token>(
+        &self,
+        first: Publication<Token>,
+        publications: &mut mpsc::Receiver<Publication<Token>>,
+        end: Instant,
+    ) -> Vec<Publication<Token>> {
+        let mut records = first.records.len();
+        let mut batch = vec![first];
+        while records < self.settings.max_records {
+            let Ok(Some(next)) = tokio::time::timeout_at(end, publications.recv()).await else {
+                break;
+            };
+            records += next.records.len();
+            batch.push(next);
+        }
+        batch
+    }
+
+    /// Attempts the transaction until it is committed. What is stale leaves the batch.
+    async fn publish<Token>(
+        &self,
+        batch: &mut Vec<Publication<Token>>,
+    ) -> Result<(), PublishError> {
+        let started = Instant::now();
+        let mut pause = FIRST_PAUSE;
+        for _ in 0..MOST_ATTEMPTS {
+            batch.retain(|publication| self.is_current(publication));
+            if batch.is_empty() {
+                return Ok(());
+            }
+            match self.attempt(batch).await? {
+                Attempt::Committed => {
+                    telemetry::stage_took(telemetry::Stage::Publish, started.elapsed());
+                    return Ok(());
+                }
+                Attempt::Disowned => {
+                    tracing::warn!(
+                        "not a member of the group any more: its transaction is dropped"
+                    );
+                    batch.clear();
+                    return Ok(());
+                }
+                Attempt::Aborted(error) => {
+                    telemetry::transaction_aborted();
+                    tracing::warn!(%error, "transaction aborted; it is made again");
+                    tokio::time::sleep(pause).await;
+                    pause = (2 * pause).min(LONGEST_PAUSE);
+                }
+            }
+        }
+        Err(PublishError::Aborts(MOST_ATTEMPTS))
+    }
+
+    /// Whether no other member owns the inputs by now.
+    fn is_current<Token>(&self, publication: &Publication<Token>) -> bool {
+        let ledger = lock(&self.ledger);
+        let mut inputs = publication.finishes.iter();
+        inputs.all(|input| ledger.is_current(&input.source.topic_partition(), input.generation))
+    }
+
+    async fn attempt<Token>(
+        &self,
+        batch: &mut [Publication<Token>],
+    ) -> Result<Attempt, PublishError> {
+        self.call(FutureProducer::begin_transaction)
+            .await
+            .map_err(unusable("begin"))?;
+        if let Err(error) = self.produce(batch).await? {
+            return self.abort(error).await;
+        }
+        // Membership before positions: were it the other way round, a rebalance in between would
+        // let a new membership vouch for the positions of an old one.
+        let membership = self.settings.membership.get();
+        let (Some(membership), Some(positions)) = (membership, self.finish(batch)) else {
+            return self.abort(KafkaError::Canceled).await;
+        };
+        if let Err(error) = self.send_offsets(&positions, membership).await {
+            let is_disowned = disowns(&error);
+            let aborted = self.abort(error).await?;
+            return Ok(if is_disowned {
+                Attempt::Disowned
+            } else {
+                aborted
+            });
+        }
+        match self.commit().await {
+            Ok(()) => {
+                lock(&self.ledger).mark_committed(&positions);
+                telemetry::offsets_committed();
+                Ok(Attempt::Committed)
+            }
+            Err(error) if requires_abort(&error) => self.abort(error).await,
+            Err(error) => Err(unusable("commit")(error)),
+        }
+    }
+
+    /// Produces all records; what brokers find too large is made smaller for the next attempt.
+    async fn produce<Token>(
+        &self,
+        batch: &mut [Publication<Token>],
+    ) -> Result<KafkaResult<()>, PublishError> {
+        let mut records = Vec::new();
+        for publication in batch {
+            for outgoing in &mut publication.records {
+                self.shrink(outgoing)?;
+                records.push(&outgoing.record);
+            }
+        }
+        let sent = join_all(records.iter().map(|record| self.producer.send(record))).await;
+        let failed = |sent: &KafkaResult<()>| sent.as_ref().err().cloned();
+        let Some(error) = sent.iter().find_map(failed) else {
+            return Ok(Ok(()));
+        };
+        // Brokers refuse a whole batch of records for one that is too large: of those refused, the
+        // largest is.
+        let refused = records.iter().zip(&sent);
+        let refused = refused.filter(|(_, sent)| sent.as_ref().is_err_and(is_size));
+        if let Some(largest) = refused.map(|(record, _)| record.size_bytes()).max() {
+            tracing::warn!(
+                bytes = largest,
+                "record exceeds the message limit of its topic"
+            );
+            self.largest.fetch_min(largest - 1, Ordering::Relaxed);
+        }
+        Ok(Err(error))
+    }
+
+    /// Makes a record smaller than what brokers have refused.
+    fn shrink(&self, outgoing: &mut Outgoing) -> Result<(), PublishError> {
+        let limit = self.largest.load(Ordering::Relaxed);
+        while outgoing.record.size_bytes() > limit {
+            let bytes = outgoing.record.size_bytes();
+            let topic = outgoing.record.topic.to_string();
+            let smaller = (outgoing.smaller)(outgoing.record.clone());
+            outgoing.record = smaller.ok_or(PublishError::TooLarge { topic, bytes })?;
+        }
+        Ok(())
+    }
+
+    /// Finishes the batch's inputs and says what to commit; nothing, when one has become stale.
+    ///
+    /// They stay finished when the transaction is aborted: no offsets are committed but with the
+    /// next one, which has the same publications again.
+    fn finish<Token>(&self, batch: &[Publication<Token>]) -> Option<Vec<CommitPosition>> {
+        let mut ledger = lock(&self.ledger);
+        let inputs = || batch.iter().flat_map(|publication| &publication.finishes);
+        let mut all = inputs();
+        if !all.all(|input| ledger.is_current(&input.source.topic_partition(), input.generation)) {
+            return None;
+        }
+        for input in inputs() {
+            ledger.finish(&input.source, input.generation);
+        }
+        Some(ledger.positions_to_commit())
+    }
+
+    async fn send_offsets(
+        &self,
+        positions: &[CommitPosition],
+        membership: Arc<ConsumerGroupMetadata>,
+    ) -> KafkaResult<()> {
+        let offsets = offsets_of(positions)?;
+        let patience = self.settings.timeout;
+        self.retried(move |client| {
+            client.send_offsets_to_transaction(&offsets, &membership, patience)
+        })
+        .await
+    }
+
+    /// Without a deadline: the brokers abort the transaction themselves when its time is over, and
+    /// only they know how it ended.
+    async fn commit(&self) -> KafkaResult<()> {
+        self.retried(|client| client.commit_transaction(Timeout::Never))
+            .await
+    }
+
+    async fn abort(&self, reason: KafkaError) -> Result<Attempt, PublishError> {
+        self.retried(|client| client.abort_transaction(Timeout::Never))
+            .await
+            .map_err(unusable("abort"))?;
+        Ok(Attempt::Aborted(reason))
+    }
+
+    /// As [`Self::call`], again and again while the client says that this may help.
+    async fn retried(
+        &self,
+        call: impl Fn(&FutureProducer) -> KafkaResult<()> + Clone + Send + 'static,
+    ) -> KafkaResult<()> {
+        loop {
+            match self.call(call.clone()).await {
+                Err(error) if is_retriable(&error) => {
+                    tracing::debug!(%error, "transaction call tried again");
+                    tokio::time::sleep(FIRST_PAUSE).await;
+                }
+                ended => return ended,
+            }
+        }
+    }
+
+    /// Calls the client on a thread that may block.
+    async fn call(
+        &self,
+        call: impl FnOnce(&FutureProducer) -> KafkaResult<()> + Send + 'static,
+    ) -> KafkaResult<()> {
+        let producer = self.producer.clone();
+        tokio::task::spawn_blocking(move || call(producer.client()))
+            .await
+            .unwrap_or(Err(KafkaError::Canceled))
+    }
+}
+
+fn is_retriable(error: &KafkaError) -> bool {
+    matches!(error, KafkaError::Transaction(error) if error.is_retriable())
+}
+
+fn requires_abort(error: &KafkaError) -> bool {
+    matches!(error, KafkaError::Transaction(error) if error.txn_requires_abort())
+}
+
+/// Whether the brokers say that the group has gone on without this member.
+fn disowns(error: &KafkaError) -> bool {
+    let KafkaError::Transaction(error) = error else {
+        return false;
+    };
+    matches!(
+        error.code(),
+        RDKafkaErrorCode::UnknownMemberId
+            | RDKafkaErrorCode::IllegalGeneration
+            | RDKafkaErrorCode::FencedInstanceId
+    )
+}
+
+fn unusable(during: &'static str) -> impl Fn(KafkaError) -> PublishError {
+    move |source| PublishError::Unusable { during, source }
+}
