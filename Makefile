@@ -26,7 +26,7 @@ demo: setup ## Watch a simulated line: no Kafka, no data needed
 	RUSTFLAGS="-C target-cpu=native" $(CARGO) run --release --locked --target-dir target/native -- demo
 
 test: test-setup ## Run all tests, those on a real Kafka included
-	$(CARGO) test --locked --no-fail-fast
+	$(CARGO) test --locked --no-fail-fast --features failpoints
 	target/python/bin/python -m unittest discover integration-tests/readers
 
 parity: parity-setup ## Hold the model against timm, transformers, Dinomaly, ToST and INP-Former at full size
@@ -41,7 +41,7 @@ rules:
 	@scripts/rules
 
 clippy: setup
-	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --all-targets --features failpoints -- -D warnings
 
 doc: setup
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --locked --no-deps

@@ -154,3 +154,53 @@ fn an_instance_that_comes_back_from_a_freeze_publishes_nothing_that_others_own()
     outcomes.assert_one_whole_result_each(&parts);
     line.assert_every_record_has_one_fate(&outcomes);
 }
+
+/// Ends a process at one step of its third transaction; another one finishes.
+#[cfg(feature = "failpoints")]
+fn crash_at(step: &str) {
+    let name = format!("crash-{step}");
+    let line = Line::new(Broker::shared(), &name);
+    let config = config(&line).set("output.transactions.max_records", 5);
+    let fail_points = format!("transaction-{step}=2*off->return");
+    let variables = [("FAILPOINTS", fail_points.as_str())];
+    let first = Panoptes::start_with(&config, &format!("{name}-1"), &variables);
+    let parts = names(40);
+    line.send(parts.iter().flat_map(|part| line.part(part, 4)));
+    let ended = first.await_end();
+    assert_eq!(
+        ended.status.code(),
+        None,
+        "killed by a signal: {}",
+        ended.log
+    );
+    let second = Panoptes::run(&config, &format!("{name}-2"));
+    line.await_parts(parts.len());
+    second.stop_in_order();
+    let outcomes = line.outcomes();
+    outcomes.assert_one_whole_result_each(&parts);
+    line.assert_every_record_has_one_fate(&outcomes);
+}
+
+#[cfg(feature = "failpoints")]
+#[test]
+fn a_crash_after_records_are_produced_doubles_and_loses_nothing() {
+    crash_at("after-produce");
+}
+
+#[cfg(feature = "failpoints")]
+#[test]
+fn a_crash_before_offsets_are_sent_doubles_and_loses_nothing() {
+    crash_at("before-offsets");
+}
+
+#[cfg(feature = "failpoints")]
+#[test]
+fn a_crash_after_offsets_are_sent_doubles_and_loses_nothing() {
+    crash_at("after-offsets");
+}
+
+#[cfg(feature = "failpoints")]
+#[test]
+fn a_crash_after_the_commit_doubles_and_loses_nothing() {
+    crash_at("after-commit");
+}

@@ -6,5 +6,6 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     panoptes::process::prepare();
+    let _fail_points = fail::FailScenario::setup();
     panoptes::cli::run(panoptes::cli::Cli::parse())
 }

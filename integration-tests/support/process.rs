@@ -73,11 +73,17 @@ impl Panoptes {
 
     /// Starts it.
     pub(crate) fn start(config: &Config, name: &str) -> Self {
+        Self::start_with(config, name, &[])
+    }
+
+    /// Starts it with more variables in its environment.
+    pub(crate) fn start_with(config: &Config, name: &str, variables: &[(&str, &str)]) -> Self {
         let path = write_config(config, name);
         let log = log_folder().join(format!("{name}.log"));
         let output = File::create(&log).unwrap();
         let mut command = binary();
         command.arg("run").arg("--config").arg(path);
+        command.envs(variables.iter().copied());
         command.stdin(Stdio::null());
         command.stdout(output.try_clone().unwrap()).stderr(output);
         Self {

@@ -234,7 +234,7 @@ pub struct OutputSettings {
     pub dead_letter_topic: String,
     /// How results are encoded. Default `msgpack`.
     pub format: ResultFormat,
-    /// What a crash may do to results. Default `at_least_once`.
+    /// What a crash may do to results. Default `exactly_once`.
     pub delivery: Delivery,
     /// How transactions are made under `exactly_once`.
     pub transactions: TransactionSettings,
@@ -255,7 +255,7 @@ impl Default for OutputSettings {
             results_topic: "panoptes.results".to_owned(),
             dead_letter_topic: "panoptes.dead-letters".to_owned(),
             format: ResultFormat::Msgpack,
-            delivery: Delivery::AtLeastOnce,
+            delivery: Delivery::ExactlyOnce,
             transactions: TransactionSettings::default(),
             max_message_bytes: ByteSize::mb(1),
             maps: MapSettings::default(),

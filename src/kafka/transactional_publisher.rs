@@ -196,12 +196,14 @@ impl TransactionalPublisher {
         if let Err(error) = self.produce(batch).await? {
             return self.abort(error).await;
         }
+        crash_at("transaction-after-produce");
         // Membership before positions: were it the other way round, a rebalance in between would
         // let a new membership vouch for the positions of an old one.
         let membership = self.settings.membership.get();
         let (Some(membership), Some(positions)) = (membership, self.finish(batch)) else {
             return self.abort(KafkaError::Canceled).await;
         };
+        crash_at("transaction-before-offsets");
         if let Err(error) = self.send_offsets(&positions, membership).await {
             let is_disowned = disowns(&error);
             let aborted = self.abort(error).await?;
@@ -211,8 +213,10 @@ impl TransactionalPublisher {
                 aborted
             });
         }
+        crash_at("transaction-after-offsets");
         match self.commit().await {
             Ok(()) => {
+                crash_at("transaction-after-commit");
                 lock(&self.ledger).mark_committed(&positions);
                 telemetry::offsets_committed();
                 Ok(Attempt::Committed)
@@ -335,6 +339,11 @@ impl TransactionalPublisher {
             .await
             .unwrap_or(Err(KafkaError::Canceled))
     }
+}
+
+/// A point at which tests with the feature `failpoints` end the process, as SIGKILL would.
+fn crash_at(point: &str) {
+    fail::fail_point!(point, |_| std::process::abort());
 }
 
 fn is_retriable(error: &KafkaError) -> bool {

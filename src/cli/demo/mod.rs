@@ -154,6 +154,8 @@ fn settings(arguments: &DemoArguments, brokers: String) -> anyhow::Result<Settin
             format!("input.topics={}", topics.join(",")),
             format!("input.line={}", line::LINE),
             format!("views.default={}", VIEWS.join(",")),
+            // The embedded broker only plays transactions.
+            "output.delivery=at_least_once".into(),
             "reassembly.timeout=3s".into(),
             "reassembly.idle_after=500ms".into(),
             "reassembly.wall_grace=500ms".into(),
