@@ -6,7 +6,7 @@ use std::time::Duration;
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
-use crate::kafka::{Broker, free_port};
+use crate::kafka::{Broker, Cluster, free_port};
 use crate::support::config::Config;
 use crate::support::line::Line;
 use crate::support::outcomes::DeadLetter;
@@ -153,6 +153,57 @@ fn an_instance_that_comes_back_from_a_freeze_publishes_nothing_that_others_own()
     let outcomes = line.outcomes();
     outcomes.assert_one_whole_result_each(&parts);
     line.assert_every_record_has_one_fate(&outcomes);
+}
+
+#[test]
+fn brokers_that_go_and_come_back_one_at_a_time_double_and_lose_nothing() {
+    let cluster = Cluster::start("failover");
+    let line = Line::new(&cluster.first, "failover");
+    let config = config(&line);
+    let instances: Vec<Panoptes> = (1..3)
+        .map(|number| Panoptes::run(&instance(&config), &format!("failover-{number}")))
+        .collect();
+    let parts = names(160);
+    let mut chunks = parts.chunks(20).map(|chunk| {
+        let shots = chunk.iter().flat_map(|part| line.part(part, 6));
+        shots.collect::<Vec<_>>()
+    });
+    // Killed and stopped in order by turns, each broker both ways.
+    for (round, broker) in [0, 1, 1, 0].into_iter().enumerate() {
+        let broker = &cluster.others[broker];
+        line.send(chunks.next().unwrap());
+        match round % 2 {
+            0 => broker.kill(),
+            _ => broker.stop(),
+        }
+        line.send(chunks.next().unwrap());
+        broker.resume();
+    }
+    line.await_parts(parts.len());
+    instances.into_iter().for_each(Panoptes::stop_in_order);
+    let outcomes = line.outcomes();
+    outcomes.assert_one_whole_result_each(&parts);
+    assert!(outcomes.dead_letters.is_empty());
+    line.assert_every_record_has_one_fate(&outcomes);
+}
+
+#[test]
+fn results_that_their_topic_finds_too_large_go_out_smaller_and_once() {
+    let line = Line::new(Broker::shared(), "limited");
+    line.broker.limit_messages(&line.results_topic(), 12_000);
+    let config = config(&line).set("output.maps.side", 128);
+    let panoptes = Panoptes::run(&config, "limited");
+    let parts = names(12);
+    line.send(parts.iter().flat_map(|part| line.part(part, 8)));
+    line.await_parts(parts.len());
+    panoptes.await_metric("panoptes_transaction_aborts_total", &[], 1.0);
+    panoptes.stop_in_order();
+    let outcomes = line.outcomes();
+    outcomes.assert_one_whole_result_each(&parts);
+    for part in &parts {
+        let views = &outcomes.result_of(part).views;
+        assert!(views.iter().any(|view| view.map.is_none()), "{views:?}");
+    }
 }
 
 /// Ends a process at one step of its third transaction; another one finishes.

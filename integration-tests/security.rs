@@ -84,6 +84,7 @@ static SECURED: LazyLock<SecuredBroker> = LazyLock::new(|| {
             ],
             scram: Some("SCRAM-SHA-256=[name=alice,password=secret]".to_owned()),
             properties: properties(&certificates),
+            ..BrokerSettings::default()
         },
     );
     SecuredBroker {

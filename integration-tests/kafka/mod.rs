@@ -17,7 +17,9 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::types::RDKafkaErrorCode;
@@ -55,6 +57,8 @@ pub(crate) struct BrokerSettings {
     pub(crate) listeners: Vec<(&'static str, &'static str, u16)>,
     /// SCRAM credentials created when the storage is formatted.
     pub(crate) scram: Option<String>,
+    /// Node ID, and the port of the controller of the cluster that it joins.
+    pub(crate) joins: Option<(u16, u16)>,
 }
 
 /// A running (or stopped) node with its data.
@@ -65,6 +69,8 @@ pub(crate) struct Broker {
     settings: BrokerSettings,
     data: TempDir,
     child: Mutex<Option<Child>>,
+    /// Ports of the other nodes of its cluster.
+    peers: Vec<u16>,
 }
 
 impl Broker {
@@ -84,13 +90,14 @@ impl Broker {
         let broker = Self {
             name: name.to_owned(),
             port: free_port(),
-            controller_port: free_port(),
+            controller_port: settings.joins.map_or_else(free_port, |(_, port)| port),
             settings,
             data: tempfile::Builder::new()
                 .prefix("panoptes-kafka-")
                 .tempdir()
                 .unwrap(),
             child: Mutex::new(None),
+            peers: Vec::new(),
         };
         broker.resume();
         broker
@@ -98,7 +105,9 @@ impl Broker {
 
     /// The plain-text address, as `bus.brokers` takes it.
     pub(crate) fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        let ports = std::iter::once(self.port).chain(self.peers.iter().copied());
+        let addresses: Vec<String> = ports.map(|port| format!("127.0.0.1:{port}")).collect();
+        addresses.join(",")
     }
 
     /// A client configuration that points at this broker.
@@ -151,13 +160,29 @@ impl Broker {
     /// Creates a topic and waits until it can be written to.
     pub(crate) fn create_topic(&self, topic: &str, partitions: i32) {
         let admin: AdminClient<DefaultClientContext> = self.client().create().unwrap();
-        let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+        let new = NewTopic::new(
+            topic,
+            partitions,
+            TopicReplication::Fixed(1 + self.peers.len() as i32),
+        );
         let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
         let created = futures::executor::block_on(admin.create_topics([&new], &options)).unwrap();
         match &created[0] {
             Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
             Err((topic, code)) => panic!("cannot create topic `{topic}`: {code}"),
         }
+    }
+
+    /// Sets the largest record that a topic takes.
+    pub(crate) fn limit_messages(&self, topic: &str, bytes: usize) {
+        let admin: AdminClient<DefaultClientContext> = self.client().create().unwrap();
+        let bytes = bytes.to_string();
+        let limit =
+            AlterConfig::new(ResourceSpecifier::Topic(topic)).set("max.message.bytes", &bytes);
+        let altered = admin.alter_configs([&limit], &AdminOptions::new());
+        futures::executor::block_on(altered).unwrap()[0]
+            .as_ref()
+            .unwrap();
     }
 
     fn answers(&self, probe: &BaseConsumer) -> bool {
@@ -171,6 +196,9 @@ impl Broker {
         let mut command = children::bound(repository().join("scripts/kafka-start"));
         command.args(["--port", &self.port.to_string()]);
         command.args(["--controller-port", &self.controller_port.to_string()]);
+        if let Some((node, _)) = self.settings.joins {
+            command.args(["--join", &node.to_string()]);
+        }
         command.arg("--data").arg(self.data.path());
         for (name, protocol, port) in &self.settings.listeners {
             command.args(["--listener", &format!("{name}:{protocol}:{port}")]);
@@ -199,6 +227,41 @@ impl Broker {
         repository()
             .join("target/kafka/logs")
             .join(format!("{}.log", self.name))
+    }
+}
+
+/// Three nodes, each with a copy of everything; the first one is the controller as well.
+pub(crate) struct Cluster {
+    /// The node with the controller, which stays up.
+    pub(crate) first: Broker,
+    /// Those that may be stopped, one at a time.
+    pub(crate) others: Vec<Broker>,
+}
+
+impl Cluster {
+    pub(crate) fn start(name: &str) -> Self {
+        let properties: Vec<String> = [
+            "offsets.topic.replication.factor=3",
+            "transaction.state.log.replication.factor=3",
+            "transaction.state.log.min.isr=2",
+            "min.insync.replicas=2",
+        ]
+        .map(str::to_owned)
+        .into();
+        let settings = |joins| BrokerSettings {
+            properties: properties.clone(),
+            joins,
+            ..BrokerSettings::default()
+        };
+        let mut first = Broker::start_with(name, settings(None));
+        let others: Vec<Broker> = [2, 3]
+            .map(|node| {
+                let settings = settings(Some((node, first.controller_port)));
+                Broker::start_with(&format!("{name}-{node}"), settings)
+            })
+            .into();
+        first.peers = others.iter().map(|broker| broker.port).collect();
+        Self { first, others }
     }
 }
 
