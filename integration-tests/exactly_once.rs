@@ -10,7 +10,7 @@ use crate::kafka::{Broker, Cluster, free_port};
 use crate::support::config::Config;
 use crate::support::line::Line;
 use crate::support::outcomes::DeadLetter;
-use crate::support::process::Panoptes;
+use crate::support::process::{Metrics, Panoptes};
 use crate::support::shots::Shot;
 
 /// As long as the instances of a group wait for one that is gone (`session.timeout.ms` of the
@@ -204,6 +204,40 @@ fn results_that_their_topic_finds_too_large_go_out_smaller_and_once() {
         let views = &outcomes.result_of(part).views;
         assert!(views.iter().any(|view| view.map.is_none()), "{views:?}");
     }
+}
+
+#[test]
+fn a_camera_far_ahead_waits_before_commits_cannot_tell_what_is_finished() {
+    const PARTS: usize = 560;
+    let line = Line::with_views(Broker::shared(), "crowded", &["top", "left"]);
+    let panoptes = Panoptes::run(&config(&line), "crowded");
+    let parts = names(PARTS);
+    let seen_by = |view: &str| {
+        let shots = parts
+            .iter()
+            .flat_map(|part| line.part_seen_by(part, 3, &[view]));
+        let on_one_partition = shots.map(|shot| Shot {
+            partition: Some(0),
+            ..shot
+        });
+        on_one_partition.collect::<Vec<_>>()
+    };
+    let uncommitted = |metrics: &Metrics| metrics.sum("panoptes_uncommitted_records", &[]);
+    line.send(seen_by("top"));
+    panoptes.await_metrics("500 records unfinished", |metrics| {
+        uncommitted(metrics) >= 500.0
+    });
+    // Long enough for the others, were they not held back.
+    std::thread::sleep(Duration::from_secs(3));
+    let held = uncommitted(&panoptes.metrics());
+    assert!(
+        held < PARTS as f64,
+        "{held} of {PARTS} records were taken in"
+    );
+    line.send(seen_by("left"));
+    line.await_parts(PARTS);
+    panoptes.stop_in_order();
+    line.outcomes().assert_one_whole_result_each(&parts);
 }
 
 /// Ends a process at one step of its third transaction; another one finishes.
