@@ -391,7 +391,7 @@ fn each_rule_names_key_value_and_rule() {
                 "output.delivery=exactly_once",
                 "output.transactions.timeout=10ms",
             ],
-            "`output.transactions.timeout` is `10ms`: must be at least 1s",
+            "`output.transactions.timeout` is `500ms`: must be at least 1s",
         ),
         (
             &[
