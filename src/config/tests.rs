@@ -389,7 +389,7 @@ fn each_rule_names_key_value_and_rule() {
         (
             &[
                 "output.delivery=exactly_once",
-                "output.transactions.timeout=10ms",
+                "output.transactions.timeout=500ms",
             ],
             "`output.transactions.timeout` is `500ms`: must be at least 1s",
         ),
