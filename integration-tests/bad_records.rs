@@ -6,7 +6,7 @@ use crate::kafka::{Broker, wire};
 use crate::support::images;
 use crate::support::line::{Line, PARTITIONS, VIEWS};
 use crate::support::outcomes::{DeadLetter, Outcomes};
-use crate::support::process::Panoptes;
+use crate::support::process::{Panoptes, log_folder};
 use crate::support::shots::Shot;
 
 /// One bad record, which part of the line it belongs to, and the reason that it must get.
@@ -227,6 +227,40 @@ fn a_view_on_another_partition_than_its_part_is_misrouted() {
     line.assert_every_record_has_one_fate(&outcomes);
     for number in 0..PARTITIONS {
         assert!(!outcomes.result_of(&format!("sound-{number}")).is_partial);
+    }
+}
+
+#[test]
+fn producers_that_place_keys_differently_are_told_apart() {
+    let line = Line::with_views(Broker::shared(), "placed", &["top", "left"]);
+    let config = line.config().set("reassembly.timeout", "30s");
+    let panoptes = Panoptes::run(&config, "placed");
+    let shots = |view: &str| {
+        let parts = (0..60).map(|number| format!("part-{number}"));
+        let shots = parts.flat_map(|part| line.part_seen_by(&part, 1, &[view]));
+        shots.collect::<Vec<_>>()
+    };
+    line.send(shots("top"));
+    line.send_placed_by("murmur2_random", shots("left"));
+    panoptes.await_metric("panoptes_partitioner_mismatch", &[], 1.0);
+    // Those that came before enough keys were seen say less.
+    let outcomes = line.await_outcomes(|outcomes| {
+        let mut letters = outcomes.dead_letters.iter();
+        letters.any(|letter| letter.header("panoptes-error").contains("placed by"))
+    });
+    panoptes.stop_in_order();
+    for letter in &outcomes.dead_letters {
+        assert_eq!(letter.reason(), "misrouted");
+    }
+    let told = std::fs::read_to_string(log_folder().join("placed.log")).unwrap();
+    let [top, left] = ["top", "left"].map(|view| line.camera(view));
+    for placed in [
+        format!("the keys of `{left}` seem to be placed by murmur2, the default of Java's clients"),
+        format!(
+            "the keys of `{top}` seem to be placed by CRC32, the default of librdkafka's clients"
+        ),
+    ] {
+        assert!(told.contains(&placed), "{placed}: {told}");
     }
 }
 

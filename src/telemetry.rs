@@ -75,6 +75,8 @@ pub const TRANSACTION_ABORTS: &str = "panoptes_transaction_aborts_total";
 pub const REBUILDS: &str = "panoptes_pipeline_rebuilds_total";
 /// Records read whose fate is not yet acknowledged by the brokers, so that no commit passes them.
 pub const UNCOMMITTED_RECORDS: &str = "panoptes_uncommitted_records";
+/// 1 while keys of camera topics seem to be placed by several partitioners.
+pub const PARTITIONER_MISMATCH: &str = "panoptes_partitioner_mismatch";
 /// How far stream time lies behind the wall clock.
 pub const STREAM_TIME_LAG_SECONDS: &str = "panoptes_stream_time_lag_seconds";
 /// 1 for the model in use, by `name` and `version`.
@@ -96,7 +98,7 @@ pub enum Kind {
 }
 
 /// Every metric: name, kind, unit and help.
-pub const CATALOGUE: [(&str, Kind, Unit, &str); 32] = [
+pub const CATALOGUE: [(&str, Kind, Unit, &str); 33] = [
     (
         RECORDS,
         Kind::Counter,
@@ -255,6 +257,12 @@ pub const CATALOGUE: [(&str, Kind, Unit, &str); 32] = [
         "Pipelines built anew from what the group has committed.",
     ),
     (
+        PARTITIONER_MISMATCH,
+        Kind::Gauge,
+        Unit::Count,
+        "1 while keys of camera topics seem to be placed by several partitioners.",
+    ),
+    (
         UNCOMMITTED_RECORDS,
         Kind::Gauge,
         Unit::Count,
@@ -409,6 +417,7 @@ fn describe() {
     }
     for name in [
         OPEN_GROUPS,
+        PARTITIONER_MISMATCH,
         ASSIGNED_PARTITIONS,
         PAUSED_PARTITIONS,
         UNCOMMITTED_RECORDS,
@@ -601,6 +610,11 @@ pub fn transaction_aborted() {
 /// Counts a pipeline that is built anew.
 pub fn pipeline_rebuilt() {
     counter!(REBUILDS).increment(1);
+}
+
+/// States whether keys of camera topics seem to be placed by several partitioners.
+pub fn set_partitioner_mismatch(is_mismatch: bool) {
+    gauge!(PARTITIONER_MISMATCH).set(f64::from(u8::from(is_mismatch)));
 }
 
 /// States how many records are read and not yet finished.

@@ -113,19 +113,22 @@ impl<'a> Line<'a> {
 
     /// Produces the shots in order and waits until the broker has them all.
     pub(crate) fn send(&self, shots: impl IntoIterator<Item = Shot>) {
-        let producer = self.producer.get_or_init(|| {
-            let mut client = self.broker.client();
-            client.set("linger.ms", "1");
-            client.set("enable.idempotence", "true");
-            client.set("message.max.bytes", "8000000");
-            client.create().unwrap()
-        });
-        for shot in shots {
-            send_one(producer, &shot);
-        }
-        producer
-            .flush(Timeout::After(Duration::from_secs(60)))
-            .unwrap();
+        let connect = || self.connect("consistent_random");
+        send_all(self.producer.get_or_init(connect), shots);
+    }
+
+    /// The same by a producer with another `partitioner`.
+    pub(crate) fn send_placed_by(&self, partitioner: &str, shots: impl IntoIterator<Item = Shot>) {
+        send_all(&self.connect(partitioner), shots);
+    }
+
+    fn connect(&self, partitioner: &str) -> BaseProducer {
+        let mut client = self.broker.client();
+        client.set("linger.ms", "1");
+        client.set("enable.idempotence", "true");
+        client.set("message.max.bytes", "8000000");
+        client.set("partitioner", partitioner);
+        client.create().unwrap()
     }
 
     /// Reads what was published, to the end.
@@ -170,6 +173,15 @@ impl<'a> Line<'a> {
         std::fs::write(&path, outcomes.to_json_lines()).unwrap();
         path
     }
+}
+
+fn send_all(producer: &BaseProducer, shots: impl IntoIterator<Item = Shot>) {
+    for shot in shots {
+        send_one(producer, &shot);
+    }
+    producer
+        .flush(Timeout::After(Duration::from_secs(60)))
+        .unwrap();
 }
 
 fn send_one(producer: &BaseProducer, shot: &Shot) {

@@ -120,6 +120,8 @@ pub enum ConsumerEvent {
         partitions: Vec<TopicPartition>,
         /// Counts assignments; records carry it.
         generation: u64,
+        /// Partitions of every camera topic, if that is known.
+        count: Option<usize>,
     },
     /// A record was read and entered into the ledger.
     Record(Record),

@@ -113,6 +113,7 @@ impl Reader {
             ConsumerEvent::Assigned {
                 partitions,
                 generation,
+                ..
             } => (partitions, generation),
             other => panic!("expected an assignment, found {other:?}"),
         }

@@ -119,21 +119,27 @@ impl GroupContext {
         if let Some(transactions) = &self.transactions {
             transactions.membership.set(consumer.group_metadata());
         }
-        self.check_partition_counts(consumer);
         let event = ConsumerEvent::Assigned {
             partitions,
             generation,
+            count: self.check_partition_counts(consumer),
         };
         if !self.deliver(event, Instant::now()) {
             tracing::debug!(generation, "stages behind are full: assignment waits");
         }
     }
 
-    /// Notes unequal partition counts for the poll loop to end on.
-    fn check_partition_counts(&self, consumer: &BaseConsumer<Self>) {
+    /// Notes unequal partition counts for the poll loop to end on; gives the count that all have.
+    fn check_partition_counts(&self, consumer: &BaseConsumer<Self>) -> Option<usize> {
         match fetch_partition_counts(consumer, &self.subscription, METADATA_TIMEOUT) {
-            Ok(counts) => *lock(&self.unequal_partitions) = describe_unequal_counts(&counts),
-            Err(error) => tracing::warn!(%error, "failed to compare partition counts"),
+            Ok(counts) => {
+                *lock(&self.unequal_partitions) = describe_unequal_counts(&counts);
+                counts.into_values().next()
+            }
+            Err(error) => {
+                tracing::warn!(%error, "failed to compare partition counts");
+                None
+            }
         }
     }
 

@@ -8,6 +8,7 @@ mod group_context;
 pub mod offsets;
 mod partition_counts;
 mod partition_ends;
+pub mod partitioners;
 mod poll_loop;
 pub mod publisher;
 mod record_copy;

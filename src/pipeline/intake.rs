@@ -16,8 +16,9 @@ use super::receipt::Receipt;
 use super::wall_clock;
 use crate::admin::{Condition, Readiness};
 use crate::decode::EnvelopeDecoder;
-use crate::domain::{CloseCause, MemoryBudget, Reject, Timestamp};
+use crate::domain::{CloseCause, MemoryBudget, Reject, RejectReason, Timestamp};
 use crate::kafka::consumer::{ConsumerCommand, ConsumerEvent, ConsumerHandle};
+use crate::kafka::partitioners::KeyedTopics;
 use crate::kafka::publisher::{Publication, finished_inputs};
 use crate::reassembly::{Event, ReassemblyBuffer, ReassemblyCounts};
 use crate::telemetry;
@@ -49,6 +50,9 @@ pub(crate) struct Intake {
     pub(crate) generation: u64,
     /// What the metrics know already.
     pub(crate) counted: ReassemblyCounts,
+    pub(crate) keyed: KeyedTopics,
+    /// What was told of topics that are keyed in several ways.
+    pub(crate) told_mismatch: Option<String>,
 }
 
 impl Intake {
@@ -89,19 +93,24 @@ impl Intake {
 
     fn apply(&mut self, event: ConsumerEvent, now: Timestamp) -> Vec<Event> {
         match event {
-            ConsumerEvent::Record(record) => match self.decoder.decode(Arc::new(record), now) {
-                Ok(view) => {
-                    telemetry::view_accepted();
-                    self.reassembly.accept(view, now)
+            ConsumerEvent::Record(record) => {
+                self.keyed.observe(&record);
+                match self.decoder.decode(Arc::new(record), now) {
+                    Ok(view) => {
+                        telemetry::view_accepted();
+                        self.with_partitioners(self.reassembly.accept(view, now))
+                    }
+                    Err(reject) => vec![Event::Rejected(reject)],
                 }
-                Err(reject) => vec![Event::Rejected(reject)],
-            },
+            }
             ConsumerEvent::Unreadable(reject) => vec![Event::Rejected(reject)],
             ConsumerEvent::Assigned {
                 partitions,
                 generation,
+                count,
             } => {
                 self.generation = generation;
+                self.keyed.begin(count.unwrap_or_default());
                 self.reassembly.assign(&partitions, generation, now);
                 self.readiness.set(Condition::ConsumerAssigned, true);
                 Vec::new()
@@ -110,6 +119,40 @@ impl Intake {
                 self.reassembly.end_of_partition(&partition, now)
             }
             ConsumerEvent::Revoked { .. } | ConsumerEvent::Drained => Vec::new(),
+        }
+    }
+
+    /// Adds to what is misrouted what is known of its producers.
+    fn with_partitioners(&self, mut events: Vec<Event>) -> Vec<Event> {
+        for event in &mut events {
+            if let Event::Rejected(reject) = event
+                && reject.reason == RejectReason::Misrouted
+            {
+                let known = self.keyed.describe();
+                if !known.is_empty() {
+                    reject.error.push_str(": ");
+                    reject.error.push_str(&known);
+                }
+            }
+        }
+        events
+    }
+
+    /// Where several instances share the partitions, none sees that the views of a part do not meet,
+    /// but each sees how keys were placed.
+    fn tell_mismatch(&mut self) {
+        let mismatch = self.keyed.mismatch();
+        telemetry::set_partitioner_mismatch(mismatch.is_some());
+        if mismatch != self.told_mismatch {
+            match &mismatch {
+                Some(placed) => tracing::warn!(
+                    placed,
+                    "producers of camera topics place keys in several ways: views of one part do not \
+                     meet"
+                ),
+                None => tracing::info!("producers of camera topics place keys in one way again"),
+            }
+            self.told_mismatch = mismatch;
         }
     }
 
@@ -139,6 +182,7 @@ impl Intake {
         }
         events.extend(flow.events);
         self.report(now);
+        self.tell_mismatch();
         events
     }
 

@@ -48,6 +48,8 @@ fn parts(reassembly: ReassemblySettings) -> Parts {
         publications,
         generation: 0,
         counted: ReassemblyCounts::default(),
+        keyed: KeyedTopics::default(),
+        told_mismatch: None,
     };
     Parts {
         intake,
@@ -160,6 +162,7 @@ fn groups_that_end_in_dead_letters_are_counted_too() {
         let assigned = ConsumerEvent::Assigned {
             partitions: vec![record(0, "", 0).source.topic_partition()],
             generation: 1,
+            count: Some(1),
         };
         intake.apply(assigned, now);
         intake.apply(ConsumerEvent::Record(record(0, "first", 0)), now);

@@ -45,6 +45,7 @@ use crate::kafka::consumer::{
     SharedLedger,
 };
 use crate::kafka::offsets::OffsetLedger;
+use crate::kafka::partitioners::KeyedTopics;
 use crate::kafka::publisher::{Publication, PublishError, Publisher};
 use crate::kafka::record_producer::RecordProducer;
 use crate::kafka::transactional_publisher::TransactionalPublisher;
@@ -139,6 +140,8 @@ pub async fn run(setup: PipelineSetup, stop: impl Future<Output = ()>) -> anyhow
         publications,
         generation: 0,
         counted: ReassemblyCounts::default(),
+        keyed: KeyedTopics::default(),
+        told_mismatch: None,
     };
     stages.spawn(intake.run(to_take_in));
     readiness.set(Condition::ModelLoaded, true);
