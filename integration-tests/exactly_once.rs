@@ -189,21 +189,55 @@ fn brokers_that_go_and_come_back_one_at_a_time_double_and_lose_nothing() {
 
 #[test]
 fn results_that_their_topic_finds_too_large_go_out_smaller_and_once() {
+    const LIMIT: usize = 6_000;
     let line = Line::new(Broker::shared(), "limited");
-    line.broker.limit_messages(&line.results_topic(), 12_000);
+    line.broker.limit_messages(&line.results_topic(), LIMIT);
     let config = config(&line).set("output.maps.side", 128);
     let panoptes = Panoptes::run(&config, "limited");
-    let parts = names(12);
+    // Many to a batch: brokers refuse one that is too large as a whole.
+    let parts = names(60);
     line.send(parts.iter().flat_map(|part| line.part(part, 8)));
     line.await_parts(parts.len());
     panoptes.await_metric("panoptes_transaction_aborts_total", &[], 1.0);
     panoptes.stop_in_order();
     let outcomes = line.outcomes();
     outcomes.assert_one_whole_result_each(&parts);
-    for part in &parts {
-        let views = &outcomes.result_of(part).views;
-        assert!(views.iter().any(|view| view.map.is_none()), "{views:?}");
-    }
+    assert!(
+        outcomes
+            .results
+            .iter()
+            .all(|record| record.value.len() < LIMIT)
+    );
+    let mut views = outcomes
+        .results
+        .iter()
+        .flat_map(|record| &record.result.views);
+    assert!(views.any(|view| view.map.is_none()));
+}
+
+#[test]
+fn a_camera_that_is_gone_does_not_stop_the_others() {
+    const PARTS: usize = 560;
+    let line = Line::with_views(Broker::shared(), "gone", &["top", "left"]);
+    let config = config(&line).set("reassembly.timeout", "3s");
+    let panoptes = Panoptes::run(&config, "gone");
+    let parts = names(PARTS);
+    let shots = parts
+        .iter()
+        .flat_map(|part| line.part_seen_by(part, 3, &["top"]));
+    line.send(shots.map(|shot| Shot {
+        partition: Some(0),
+        ..shot
+    }));
+    let outcomes = line.await_parts(PARTS);
+    panoptes.stop_in_order();
+    outcomes.assert_one_result_id_each(parts.iter().map(String::as_str));
+    assert!(
+        outcomes
+            .results
+            .iter()
+            .all(|record| record.result.is_partial)
+    );
 }
 
 #[test]

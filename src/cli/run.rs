@@ -16,7 +16,7 @@ use crate::telemetry;
 /// How many times in a row a pipeline is built anew before the process gives up.
 const MOST_REBUILDS: u32 = 10;
 /// A pipeline that has run for this long has not failed in a row with the one before.
-const HEALTHY_AFTER: Duration = Duration::from_secs(300);
+const HEALTHY_AFTER: Duration = Duration::from_secs(1800);
 /// The pause before a pipeline is built anew.
 const REBUILD_PAUSE: Duration = Duration::from_secs(1);
 

@@ -396,6 +396,13 @@ fn each_rule_names_key_value_and_rule() {
         (
             &[
                 "output.delivery=exactly_once",
+                "output.transactions.timeout=3m",
+            ],
+            "`output.transactions.timeout` is `3m`: must be at most 2m",
+        ),
+        (
+            &[
+                "output.delivery=exactly_once",
                 "output.transactions.interval=8s",
             ],
             "`output.transactions.interval` is `8s`: must be shorter than half of `output.transactions.timeout` (15s)",

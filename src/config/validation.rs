@@ -13,7 +13,7 @@ use super::{Delivery, Device, Problem, Settings};
 use crate::kafka::client::property_fault;
 
 /// Properties that carry a promise of Panoptes, and where to set what they stand for.
-const OWNED_PROPERTIES: [(&str, &str); 17] = [
+const OWNED_PROPERTIES: [(&str, &str); 18] = [
     ("bootstrap.servers", "set `bus.brokers`"),
     ("metadata.broker.list", "set `bus.brokers`"),
     ("group.id", "set `bus.group_id`"),
@@ -48,6 +48,10 @@ const OWNED_PROPERTIES: [(&str, &str); 17] = [
     ),
     ("transactional.id", "set `output.delivery`"),
     (
+        "transaction.timeout.ms",
+        "set `output.transactions.timeout`",
+    ),
+    (
         "acks",
         "results are acknowledged by all in-sync replicas before offsets are committed",
     ),
@@ -71,6 +75,8 @@ const OWNED_PROPERTIES: [(&str, &str); 17] = [
 
 /// Brokers and clients need some time for each step of a transaction.
 const SHORTEST_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(1);
+/// A new owner of partitions may have to wait for twice as long, within `max.poll.interval.ms`.
+const LONGEST_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// What Rust's regular expressions know and POSIX's do not, and what to write instead.
 const NOT_POSIX: [(&str, &str); 9] = [
@@ -551,6 +557,15 @@ impl Rules<'_> {
             ),
         );
         self.require(
+            timeout <= LONGEST_TRANSACTION_TIMEOUT,
+            key,
+            &shown,
+            &format!(
+                "must be at most {}",
+                humantime::format_duration(LONGEST_TRANSACTION_TIMEOUT)
+            ),
+        );
+        self.require(
             output.transactions.interval < timeout / 2,
             "output.transactions.interval",
             humantime::format_duration(output.transactions.interval),
@@ -562,7 +577,11 @@ impl Rules<'_> {
             output.transactions.max_records,
             "must be at least 1",
         );
-        for name in ["message.timeout.ms", "delivery.timeout.ms"] {
+        for name in [
+            "message.timeout.ms",
+            "delivery.timeout.ms",
+            "socket.timeout.ms",
+        ] {
             if let Some(limit) = self.number_property(name) {
                 self.require(
                     Duration::from_millis(limit) <= timeout,

@@ -11,9 +11,9 @@
 //! behind, for a bounded time, then commits and forgets. With `exactly_once` the publisher commits
 //! instead, together with what it publishes.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -61,6 +61,9 @@ pub struct ConsumerSettings {
     pub commits: Commits,
     /// How long revocation waits for work in flight.
     pub drain_timeout: Duration,
+    /// How long a partition may be paused because too much of it is unfinished, with nothing of it
+    /// finishing, before its oldest parts must make way.
+    pub crowd_patience: Duration,
     /// Bound of librdkafka's prefetch queue.
     pub prefetch_bytes: u64,
 }
@@ -129,6 +132,14 @@ pub enum ConsumerEvent {
     Unreadable(Reject),
     /// Everything that the partition holds was read.
     EndOfPartition(TopicPartition),
+    /// Too much of the partition is unfinished for it to be read on, and nothing of it finishes: so
+    /// many of its oldest parts must make way.
+    Stuck {
+        /// The partition.
+        partition: TopicPartition,
+        /// How many records must be finished.
+        records: usize,
+    },
     /// These partitions are lost; the thread waits (bounded) for `done` before it commits.
     Revoked {
         /// The partitions.
@@ -244,11 +255,16 @@ pub struct CameraConsumer {
 #[derive(Clone, Debug)]
 pub struct ConsumerHandle {
     commands: std::sync::mpsc::Sender<ConsumerCommand>,
+    /// Told with a drain or a close, since a callback that waits for the brokers hears no command.
+    is_ending: Arc<AtomicBool>,
 }
 
 impl ConsumerHandle {
     /// Tells the thread something; a thread that has ended is told nothing.
     pub fn command(&self, command: ConsumerCommand) {
+        if matches!(command, ConsumerCommand::Drain | ConsumerCommand::Close) {
+            self.is_ending.store(true, Ordering::Relaxed);
+        }
         if self.commands.send(command).is_err() {
             tracing::debug!("poll thread has ended, command dropped");
         }
@@ -260,7 +276,14 @@ impl ConsumerHandle {
     /// A handle that speaks to the test.
     pub(crate) fn to_test() -> (Self, std::sync::mpsc::Receiver<ConsumerCommand>) {
         let (commands, received) = std::sync::mpsc::channel();
-        (Self { commands }, received)
+        let is_ending = Arc::default();
+        (
+            Self {
+                commands,
+                is_ending,
+            },
+            received,
+        )
     }
 }
 
@@ -275,6 +298,7 @@ impl CameraConsumer {
         budget: MemoryBudget,
         events: mpsc::Sender<ConsumerEvent>,
     ) -> Result<Self, ConsumerError> {
+        let is_ending = Arc::new(AtomicBool::new(false));
         let (commit_interval, transactions) = match settings.commits.clone() {
             Commits::Every(interval) => (Some(interval), None),
             Commits::InTransactions(settings) => (None, Some(settings)),
@@ -290,9 +314,10 @@ impl CameraConsumer {
             assignment: Mutex::new(HashSet::new()),
             undelivered: Mutex::new(VecDeque::new()),
             paused_by_flow: Mutex::new(HashSet::new()),
-            crowded: Mutex::new(HashSet::new()),
+            crowded: Mutex::new(HashMap::new()),
             is_halted: AtomicBool::new(false),
             is_closing: AtomicBool::new(false),
+            is_ending: Arc::clone(&is_ending),
             transactions,
             unknown_commits: Mutex::new(None),
             taken: AtomicU64::new(0),
@@ -308,6 +333,7 @@ impl CameraConsumer {
             events,
             runtime: Handle::current(),
             commit_interval,
+            crowd_patience: settings.crowd_patience,
             held: VecDeque::new(),
             is_jammed: false,
             is_drained: false,
@@ -316,7 +342,10 @@ impl CameraConsumer {
             .name("kafka-poll".into())
             .spawn(move || poll_loop.run(&received))?;
         Ok(Self {
-            handle: ConsumerHandle { commands },
+            handle: ConsumerHandle {
+                commands,
+                is_ending,
+            },
             thread,
         })
     }

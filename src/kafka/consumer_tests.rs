@@ -58,6 +58,7 @@ impl Bus {
             subscription: vec![TOPIC.to_owned()],
             commits: Commits::Every(Duration::from_millis(100)),
             drain_timeout: Duration::from_millis(200),
+            crowd_patience: Duration::from_secs(1),
             prefetch_bytes: 1 << 20,
         }
     }

@@ -3,16 +3,17 @@
 //! librdkafka's callbacks run inline on the poll thread. Revocation waits for the stages behind, for
 //! a bounded time, then commits and forgets.
 
-use std::collections::{HashSet, VecDeque};
-use std::sync::Mutex;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::statistics::{self, Statistics};
+use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -28,6 +29,10 @@ use super::partition_counts::{describe_unequal_counts, fetch_partition_counts};
 use super::partition_ends::{PartitionEnds, Reported};
 use crate::domain::{Topic, TopicPartition};
 use crate::telemetry;
+
+/// How long one question for what is committed waits where it is asked again: a stop is heard between
+/// two of them.
+const OFFSETS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What the rebalance, commit and statistics callbacks share with the loop. They all run on the
 /// poll thread, inside `poll`.
@@ -46,11 +51,13 @@ pub(super) struct GroupContext {
     /// Paused for memory, under the current assignment.
     pub(super) paused_by_flow: Mutex<HashSet<TopicPartition>>,
     /// Paused because so much is unfinished that a commit could soon not tell it all.
-    pub(super) crowded: Mutex<HashSet<TopicPartition>>,
+    pub(super) crowded: Mutex<HashMap<TopicPartition, Crowd>>,
     /// Nothing is to be fetched, whatever is assigned: a jam or the drain.
     pub(super) is_halted: AtomicBool,
     /// The consumer is being closed: all that could be waited for has been.
     pub(super) is_closing: AtomicBool,
+    /// A drain or a close was asked for.
+    pub(super) is_ending: Arc<AtomicBool>,
     /// Where offsets go with the results: the consumer then commits nothing itself.
     pub(super) transactions: Option<TransactionSettings>,
     /// What was committed could not be learnt in time: whoever goes on would score parts twice.
@@ -59,6 +66,15 @@ pub(super) struct GroupContext {
     pub(super) taken: AtomicU64,
     pub(super) ends: Mutex<PartitionEnds>,
     pub(super) ended: Mutex<Vec<TopicPartition>>,
+}
+
+/// How much of a crowded partition is unfinished.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Crowd {
+    /// The fewest records since it was paused.
+    pub(super) fewest: usize,
+    /// When there were first so few.
+    pub(super) since: Instant,
 }
 
 impl GroupContext {
@@ -85,15 +101,19 @@ impl GroupContext {
     /// Pauses of earlier assignments and what was known of ends hold no more.
     fn start_afresh(&self, partitions: &[TopicPartition]) {
         lock(&self.ends).forget(partitions);
-        for paused in [&self.paused_by_flow, &self.crowded] {
-            lock(paused).retain(|partition| !partitions.contains(partition));
-        }
+        lock(&self.paused_by_flow).retain(|partition| !partitions.contains(partition));
+        lock(&self.crowded).retain(|partition, _| !partitions.contains(partition));
     }
 
-    fn assigned(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
+    fn assigned(&self, consumer: &BaseConsumer<Self>, list: &mut TopicPartitionList) {
         let partitions = partitions_of(list);
         let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
         self.start_afresh(&partitions);
+        lock(&self.ledger).assign(partitions.iter().cloned(), generation);
+        self.learn_what_is_finished(consumer, list);
+        if let Err(error) = consumer.assign(list) {
+            tracing::error!(%error, "failed to take assigned partitions");
+        }
         // A pause survives reassignment in librdkafka; a new owner starts unpaused, unless there is
         // no room for anything.
         let started = if self.is_halted.load(Ordering::Relaxed) {
@@ -114,8 +134,6 @@ impl GroupContext {
         assignment.extend(partitions.iter().cloned());
         telemetry::set_assigned_partitions(assignment.len());
         drop(assignment);
-        lock(&self.ledger).assign(partitions.iter().cloned(), generation);
-        self.learn_what_is_finished(consumer, list);
         if let Some(transactions) = &self.transactions {
             transactions.membership.set(consumer.group_metadata());
         }
@@ -146,19 +164,33 @@ impl GroupContext {
     /// Learns what earlier owners finished above the committed positions. Where that cannot be
     /// learnt, parts that they published may be scored again; with transactions that must not be,
     /// and their own last one may still be open: the brokers tell no offsets before it has ended.
-    fn learn_what_is_finished(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
-        let patience = match &self.transactions {
-            Some(transactions) => METADATA_TIMEOUT + 2 * transactions.timeout,
-            None => Duration::ZERO,
+    ///
+    /// The positions go into `list`, from which the partitions are read: librdkafka asks by itself
+    /// otherwise, and does not ask again when the group's coordinator has just moved.
+    fn learn_what_is_finished(&self, consumer: &BaseConsumer<Self>, list: &mut TopicPartitionList) {
+        let (patience, in_all) = match &self.transactions {
+            Some(transactions) => (
+                OFFSETS_PATIENCE,
+                METADATA_TIMEOUT + 2 * transactions.timeout,
+            ),
+            None => (METADATA_TIMEOUT, METADATA_TIMEOUT),
         };
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + in_all;
         loop {
-            let error = match committed_offsets(consumer, list) {
-                Ok(committed) => return self.restore_finished(&committed),
-                Err(error) => error,
+            let error = match committed_offsets(consumer, list, patience) {
+                Ok((committed, None)) => return self.restore_finished(&committed, list),
+                Ok((committed, Some(error))) if self.transactions.is_none() => {
+                    tracing::warn!(%error, "not all that is committed was told; parts may be scored again");
+                    return self.restore_finished(&committed, list);
+                }
+                Err(error) if self.transactions.is_none() => {
+                    tracing::warn!(%error, "failed to read what is committed; parts may be scored again");
+                    return;
+                }
+                Ok((_, Some(error))) | Err(error) => error,
             };
-            if self.transactions.is_none() {
-                tracing::warn!(%error, "failed to read what is committed; parts may be scored again");
+            if self.is_ending.load(Ordering::Relaxed) {
+                tracing::info!(%error, "what is committed is not told before the end: nothing is read");
                 return;
             }
             if Instant::now() >= deadline {
@@ -170,10 +202,10 @@ impl GroupContext {
         }
     }
 
-    fn restore_finished(&self, committed: &TopicPartitionList) {
+    fn restore_finished(&self, committed: &TopicPartitionList, list: &mut TopicPartitionList) {
         let mut ledger = lock(&self.ledger);
         for element in committed.elements() {
-            let Offset::Offset(position) = element.offset() else {
+            let (Ok(()), Offset::Offset(position)) = (element.error(), element.offset()) else {
                 continue;
             };
             let partition = TopicPartition {
@@ -182,6 +214,12 @@ impl GroupContext {
             };
             let finished = commit_metadata::decode(position, element.metadata());
             ledger.restore(&partition, position, &finished);
+            let start = Offset::Offset(position);
+            if let Err(error) =
+                list.set_partition_offset(element.topic(), element.partition(), start)
+            {
+                tracing::warn!(%error, "failed to set where a partition is read from");
+            }
         }
     }
 
@@ -281,17 +319,24 @@ fn reported(partition: &statistics::Partition) -> Reported {
 }
 
 impl ConsumerContext for GroupContext {
-    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        if let Rebalance::Revoke(list) = rebalance {
-            self.revoked(consumer, list);
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        what: RDKafkaRespErr,
+        list: &mut TopicPartitionList,
+    ) {
+        match what {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
+                return self.assigned(consumer, list);
+            }
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => self.revoked(consumer, list),
+            other => {
+                let error = KafkaError::Rebalance(other.into());
+                tracing::error!(%error, "rebalance failed");
+            }
         }
-    }
-
-    fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        match rebalance {
-            Rebalance::Assign(list) => self.assigned(consumer, list),
-            Rebalance::Revoke(_) => {}
-            Rebalance::Error(error) => tracing::error!(%error, "rebalance failed"),
+        if let Err(error) = consumer.unassign() {
+            tracing::error!(%error, "failed to give partitions up");
         }
     }
 
@@ -300,16 +345,17 @@ impl ConsumerContext for GroupContext {
     }
 }
 
-/// What the group has committed, of every partition of `list`.
+/// What the group has committed of the partitions of `list`, and what the brokers said of those of
+/// which they do not tell.
 fn committed_offsets(
     consumer: &BaseConsumer<GroupContext>,
     list: &TopicPartitionList,
-) -> KafkaResult<TopicPartitionList> {
-    let committed = consumer.committed_offsets(list.clone(), METADATA_TIMEOUT)?;
-    for element in committed.elements() {
-        element.error()?;
-    }
-    Ok(committed)
+    patience: Duration,
+) -> KafkaResult<(TopicPartitionList, Option<KafkaError>)> {
+    let committed = consumer.committed_offsets(list.clone(), patience)?;
+    let elements = committed.elements();
+    let error = elements.iter().find_map(|element| element.error().err());
+    Ok((committed, error))
 }
 
 fn commit(consumer: &BaseConsumer<GroupContext>, ledger: &SharedLedger) -> KafkaResult<()> {

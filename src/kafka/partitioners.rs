@@ -183,9 +183,12 @@ mod tests {
     use super::*;
     use crate::domain::SourceOffset;
 
+    /// A key and its partition.
+    type KeyPlace = (Vec<u8>, i32);
+
     /// Notes where librdkafka has placed which key.
     #[derive(Clone, Default)]
-    struct Places(Arc<Mutex<Vec<(Vec<u8>, i32)>>>);
+    struct Places(Arc<Mutex<Vec<KeyPlace>>>);
 
     impl ClientContext for Places {}
 

@@ -16,7 +16,7 @@ use super::consumer::{
     ConsumerCommand, ConsumerError, ConsumerEvent, JAM_PATIENCE, POLL_INTERVAL, SharedLedger, lock,
     send_within,
 };
-use super::group_context::GroupContext;
+use super::group_context::{Crowd, GroupContext};
 use super::offsets::Begun;
 use super::record_copy::{CopiedRecord, copy_record};
 use crate::domain::{MemoryBudget, Record, Reject, RejectReason, TopicPartition};
@@ -34,6 +34,8 @@ pub(super) struct PollLoop {
     pub(super) runtime: Handle,
     /// None where the publisher commits.
     pub(super) commit_interval: Option<Duration>,
+    /// How long a crowded partition may stand still.
+    pub(super) crowd_patience: Duration,
     /// Events that found the channel full, oldest first.
     pub(super) held: VecDeque<ConsumerEvent>,
     pub(super) is_jammed: bool,
@@ -123,10 +125,10 @@ impl PollLoop {
                 let partition = record.source.topic_partition();
                 let mut ledger = lock(&self.ledger);
                 let begun = ledger.begin(&record.source);
-                let is_crowded = ledger.in_flight(&partition) >= MOST_UNFINISHED;
+                let unfinished = ledger.in_flight(&partition);
                 drop(ledger);
-                if is_crowded {
-                    self.crowd(partition);
+                if unfinished >= MOST_UNFINISHED {
+                    self.crowd(partition, unfinished);
                 }
                 if begun == Begun::Fresh {
                     record.lease = Some(self.budget.lease(record.size_bytes()));
@@ -230,34 +232,57 @@ impl PollLoop {
 
     /// Pauses a partition of which so much is unfinished that a commit could soon not tell what is
     /// finished above its position.
-    fn crowd(&self, partition: TopicPartition) {
-        if lock(&self.consumer.context().crowded).insert(partition.clone()) {
-            tracing::debug!(
-                topic = %partition.topic,
-                partition = partition.partition,
-                "as much is unfinished as a commit can tell: partition paused"
-            );
-            self.pause(&[partition]);
+    fn crowd(&self, partition: TopicPartition, unfinished: usize) {
+        let mut crowded = lock(&self.consumer.context().crowded);
+        if crowded.contains_key(&partition) {
+            return;
         }
+        tracing::debug!(
+            topic = %partition.topic,
+            partition = partition.partition,
+            "as much is unfinished as a commit can tell: partition paused"
+        );
+        let crowd = Crowd {
+            fewest: unfinished,
+            since: Instant::now(),
+        };
+        crowded.insert(partition.clone(), crowd);
+        drop(crowded);
+        self.pause(&[partition]);
     }
 
-    /// Resumes the crowded partitions of which half is finished.
-    fn relieve(&self) {
-        let mut crowded = lock(&self.consumer.context().crowded);
+    /// Resumes the crowded partitions of which half is finished, and tells of those of which nothing
+    /// finishes: paused, they hold back the time by which their parts would be due.
+    fn relieve(&mut self) {
+        let context = self.consumer.context();
+        let mut crowded = lock(&context.crowded);
         if crowded.is_empty() {
             return;
         }
         let ledger = lock(&self.ledger);
-        let is_relieved =
-            |partition: &TopicPartition| ledger.in_flight(partition) <= MOST_UNFINISHED / 2;
-        let relieved: Vec<TopicPartition> = crowded
-            .iter()
-            .filter(|partition| is_relieved(partition))
-            .cloned()
-            .collect();
-        crowded.retain(|partition| !relieved.contains(partition));
+        let mut relieved = Vec::new();
+        crowded.retain(|partition, crowd| {
+            let unfinished = ledger.in_flight(partition);
+            if unfinished <= MOST_UNFINISHED / 2 {
+                relieved.push(partition.clone());
+                return false;
+            }
+            if unfinished < crowd.fewest {
+                crowd.fewest = unfinished;
+                crowd.since = Instant::now();
+            } else if crowd.since.elapsed() >= self.crowd_patience {
+                crowd.since = Instant::now();
+                self.held.push_back(ConsumerEvent::Stuck {
+                    partition: partition.clone(),
+                    records: unfinished - MOST_UNFINISHED / 2,
+                });
+            }
+            true
+        });
         drop((crowded, ledger));
-        self.resume_unless_held(&relieved);
+        if !relieved.is_empty() {
+            self.resume_unless_held(&relieved);
+        }
     }
 
     /// Resumes those of the partitions that nothing holds any more.
@@ -268,7 +293,7 @@ impl PollLoop {
         let context = self.consumer.context();
         let (by_flow, crowded) = (lock(&context.paused_by_flow), lock(&context.crowded));
         let is_free = |partition: &&TopicPartition| {
-            !by_flow.contains(*partition) && !crowded.contains(*partition)
+            !by_flow.contains(*partition) && !crowded.contains_key(*partition)
         };
         let free: Vec<TopicPartition> = partitions.iter().filter(is_free).cloned().collect();
         drop((by_flow, crowded));

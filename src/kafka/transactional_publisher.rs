@@ -10,8 +10,9 @@
 //! of a commit unknown, ends the publisher with [`PublishError::Unusable`]: who starts anew from what
 //! the group has committed knows the outcome.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -28,8 +29,11 @@ use super::group_context::offsets_of;
 use super::offsets::CommitPosition;
 use super::publisher::{Outgoing, Publication, PublishError, is_size};
 use super::record_producer::RecordProducer;
+use crate::domain::{OutboundRecord, Topic};
 use crate::telemetry;
 
+/// A transaction is closed when it holds so much: it must reach the brokers within its time.
+const MOST_BYTES: usize = 8 << 20;
 /// How many aborted transactions in a row are made again.
 const MOST_ATTEMPTS: u32 = 20;
 /// The pause after the first abort in a row; it doubles with each, up to [`LONGEST_PAUSE`].
@@ -41,8 +45,18 @@ pub struct TransactionalPublisher {
     producer: RecordProducer,
     settings: TransactionSettings,
     ledger: SharedLedger,
-    /// The largest record that no broker has refused, once one was.
-    largest: AtomicUsize,
+    /// What brokers have refused, by topic.
+    refused: Mutex<HashMap<Topic, Refused>>,
+    max_message_bytes: usize,
+    is_initialised: Arc<AtomicBool>,
+}
+
+/// What brokers have refused of a topic for its size. They refuse a whole batch of records, so from
+/// then on the topic's records go out one at a time: then it is the record that is too large.
+#[derive(Clone, Copy, Debug)]
+struct Refused {
+    /// The largest record that may still be taken.
+    largest: usize,
 }
 
 /// How an attempt at a transaction ended, but for what ends the publisher.
@@ -76,13 +90,20 @@ impl TransactionalPublisher {
             producer,
             settings,
             ledger,
-            largest: AtomicUsize::new(max_message_bytes),
+            refused: Mutex::new(HashMap::new()),
+            max_message_bytes,
+            is_initialised: Arc::default(),
         })
     }
 
     /// The connection, to ask whether the brokers can be reached.
     pub fn producer(&self) -> RecordProducer {
         self.producer.clone()
+    }
+
+    /// Whether the brokers have taken the producer for transactions.
+    pub fn is_initialised(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.is_initialised)
     }
 
     /// Publishes until the channel closes and everything is committed; each token is given to
@@ -115,9 +136,16 @@ impl TransactionalPublisher {
             let patience = self.settings.timeout;
             let initialised = self.call(move |client| client.init_transactions(patience));
             match initialised.await {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    self.is_initialised.store(true, Ordering::Relaxed);
+                    return Ok(());
+                }
                 Err(error) if is_retriable(&error) => {
-                    tracing::warn!(%error, "transactions not ready; trying again");
+                    tracing::warn!(
+                        %error,
+                        "the brokers do not take transactions yet, trying again; there must be as many \
+                         brokers as their `transaction.state.log.replication.factor` says (3 by default)"
+                    );
                     tokio::time::sleep(FIRST_PAUSE).await;
                 }
                 Err(error) => return Err(unusable("initialise")(error)),
@@ -132,13 +160,18 @@ impl TransactionalPublisher {
         publications: &mut mpsc::Receiver<Publication<Token>>,
         end: Instant,
     ) -> Vec<Publication<Token>> {
-        let mut records = first.records.len();
+        let size = |publication: &Publication<Token>| -> usize {
+            let records = publication.records.iter();
+            records.map(|outgoing| outgoing.record.size_bytes()).sum()
+        };
+        let (mut records, mut bytes) = (first.records.len(), size(&first));
         let mut batch = vec![first];
-        while records < self.settings.max_records {
+        while records < self.settings.max_records && bytes < MOST_BYTES {
             let Ok(Some(next)) = tokio::time::timeout_at(end, publications.recv()).await else {
                 break;
             };
             records += next.records.len();
+            bytes += size(&next);
             batch.push(next);
         }
         batch
@@ -231,42 +264,49 @@ impl TransactionalPublisher {
         &self,
         batch: &mut [Publication<Token>],
     ) -> Result<KafkaResult<()>, PublishError> {
-        let mut records = Vec::new();
+        let (mut together, mut alone) = (Vec::new(), Vec::new());
         for publication in batch {
             for outgoing in &mut publication.records {
-                self.shrink(outgoing)?;
-                records.push(&outgoing.record);
+                match lock(&self.refused).get(&outgoing.record.topic).copied() {
+                    None => together.push(&outgoing.record),
+                    Some(refused) => {
+                        shrink(outgoing, refused.largest)?;
+                        alone.push(&outgoing.record);
+                    }
+                }
             }
         }
-        let sent = join_all(records.iter().map(|record| self.producer.send(record))).await;
-        let failed = |sent: &KafkaResult<()>| sent.as_ref().err().cloned();
-        let Some(error) = sent.iter().find_map(failed) else {
-            return Ok(Ok(()));
-        };
-        // Brokers refuse a whole batch of records for one that is too large: of those refused, the
-        // largest is.
-        let refused = records.iter().zip(&sent);
-        let refused = refused.filter(|(_, sent)| sent.as_ref().is_err_and(is_size));
-        if let Some(largest) = refused.map(|(record, _)| record.size_bytes()).max() {
-            tracing::warn!(
-                bytes = largest,
-                "record exceeds the message limit of its topic"
-            );
-            self.largest.fetch_min(largest - 1, Ordering::Relaxed);
+        let sent = join_all(together.iter().map(|record| self.producer.send(record))).await;
+        let mut failure = None;
+        for (record, sent) in together.into_iter().zip(sent) {
+            if let Err(error) = sent {
+                if is_size(&error) {
+                    self.note_refused(record, self.max_message_bytes);
+                }
+                failure.get_or_insert(error);
+            }
         }
-        Ok(Err(error))
+        if let Some(error) = failure {
+            return Ok(Err(error));
+        }
+        for record in alone {
+            if let Err(error) = self.producer.send(record).await {
+                if is_size(&error) {
+                    self.note_refused(record, record.size_bytes() - 1);
+                }
+                return Ok(Err(error));
+            }
+        }
+        Ok(Ok(()))
     }
 
-    /// Makes a record smaller than what brokers have refused.
-    fn shrink(&self, outgoing: &mut Outgoing) -> Result<(), PublishError> {
-        let limit = self.largest.load(Ordering::Relaxed);
-        while outgoing.record.size_bytes() > limit {
-            let bytes = outgoing.record.size_bytes();
-            let topic = outgoing.record.topic.to_string();
-            let smaller = (outgoing.smaller)(outgoing.record.clone());
-            outgoing.record = smaller.ok_or(PublishError::TooLarge { topic, bytes })?;
-        }
-        Ok(())
+    fn note_refused(&self, record: &OutboundRecord, largest: usize) {
+        tracing::warn!(
+            topic = %record.topic,
+            largest,
+            "a record, or the batch that it was in, exceeds the topic's `max.message.bytes`"
+        );
+        lock(&self.refused).insert(record.topic.clone(), Refused { largest });
     }
 
     /// Finishes the batch's inputs and says what to commit; nothing, when one has become stale.
@@ -350,6 +390,17 @@ fn crash_at(point: &str) {
 #[cfg(not(feature = "failpoints"))]
 fn crash_at(_: &str) {}
 
+/// Makes a record smaller until it has at most `largest` bytes.
+fn shrink(outgoing: &mut Outgoing, largest: usize) -> Result<(), PublishError> {
+    while outgoing.record.size_bytes() > largest {
+        let bytes = outgoing.record.size_bytes();
+        let topic = outgoing.record.topic.to_string();
+        let smaller = (outgoing.smaller)(outgoing.record.clone());
+        outgoing.record = smaller.ok_or(PublishError::TooLarge { topic, bytes })?;
+    }
+    Ok(())
+}
+
 fn is_retriable(error: &KafkaError) -> bool {
     matches!(error, KafkaError::Transaction(error) if error.is_retriable())
 }
@@ -368,6 +419,23 @@ fn disowns(error: &KafkaError) -> bool {
         RDKafkaErrorCode::UnknownMemberId
             | RDKafkaErrorCode::IllegalGeneration
             | RDKafkaErrorCode::FencedInstanceId
+    )
+}
+
+/// Whether brokers would say the same to another producer with these settings.
+pub(crate) fn refuses_for_good(error: &KafkaError) -> bool {
+    let KafkaError::Transaction(error) = error else {
+        return false;
+    };
+    matches!(
+        error.code(),
+        RDKafkaErrorCode::TransactionalIdAuthorizationFailed
+            | RDKafkaErrorCode::ClusterAuthorizationFailed
+            | RDKafkaErrorCode::GroupAuthorizationFailed
+            | RDKafkaErrorCode::TopicAuthorizationFailed
+            | RDKafkaErrorCode::InvalidTransactionTimeout
+            | RDKafkaErrorCode::UnsupportedVersion
+            | RDKafkaErrorCode::UnsupportedFeature
     )
 }
 

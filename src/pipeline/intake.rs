@@ -118,6 +118,15 @@ impl Intake {
             ConsumerEvent::EndOfPartition(partition) => {
                 self.reassembly.end_of_partition(&partition, now)
             }
+            ConsumerEvent::Stuck { partition, records } => {
+                tracing::warn!(
+                    topic = %partition.topic,
+                    partition = partition.partition,
+                    records,
+                    "more waits for missing views than a commit can tell: the oldest parts make way"
+                );
+                self.reassembly.make_way(partition.partition, records)
+            }
             ConsumerEvent::Revoked { .. } | ConsumerEvent::Drained => Vec::new(),
         }
     }

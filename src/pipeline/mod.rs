@@ -21,6 +21,7 @@ mod score;
 mod setup;
 
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -48,7 +49,7 @@ use crate::kafka::offsets::OffsetLedger;
 use crate::kafka::partitioners::KeyedTopics;
 use crate::kafka::publisher::{Publication, PublishError, Publisher};
 use crate::kafka::record_producer::RecordProducer;
-use crate::kafka::transactional_publisher::TransactionalPublisher;
+use crate::kafka::transactional_publisher::{TransactionalPublisher, refuses_for_good};
 use crate::reassembly::{ReassemblyBuffer, ReassemblyCounts};
 use crate::scoring::Judge;
 
@@ -70,6 +71,9 @@ const PUBLICATIONS: usize = 256;
 const PROBE_INTERVAL: Duration = Duration::from_secs(10);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How often it is looked whether the publisher is initialised, before it is asked for brokers.
+const INITIALISATION_INTERVAL: Duration = Duration::from_millis(20);
+
 /// Runs the pipeline until `stop` resolves, then drains it.
 ///
 /// # Errors
@@ -87,7 +91,11 @@ pub async fn run(setup: PipelineSetup, stop: impl Future<Output = ()>) -> anyhow
         output.max_message_bytes(),
         Arc::clone(&ledger),
     )?;
-    let probing = tokio::spawn(probe_brokers(publisher.producer(), readiness.clone()));
+    let probing = tokio::spawn(probe_brokers(
+        publisher.producer(),
+        publisher.is_initialised(),
+        readiness.clone(),
+    ));
     let budget = MemoryBudget::new(setup.memory_budget_bytes);
     let reassembly = Arc::new(ReassemblyBuffer::new(setup.reassembly));
     let remembering = Arc::clone(&reassembly);
@@ -164,13 +172,12 @@ pub async fn run(setup: PipelineSetup, stop: impl Future<Output = ()>) -> anyhow
 pub fn can_be_rebuilt(error: &anyhow::Error) -> bool {
     let publish = error.downcast_ref::<PublishError>();
     let consume = error.downcast_ref::<ConsumerError>();
-    matches!(
-        publish,
-        Some(PublishError::Unusable { .. } | PublishError::Aborts(_))
-    ) || matches!(
-        consume,
-        Some(ConsumerError::UnknownCommits(_) | ConsumerError::Fatal(_))
-    )
+    let can_be_published = match publish {
+        Some(PublishError::Unusable { source, .. }) => !refuses_for_good(source),
+        Some(PublishError::Aborts(_)) => true,
+        _ => false,
+    };
+    can_be_published || matches!(consume, Some(ConsumerError::UnknownCommits(_)))
 }
 
 /// The publisher that keeps the promise of the settings.
@@ -204,6 +211,14 @@ impl AnyPublisher {
         }
     }
 
+    /// Whether it can publish, but for brokers that are away.
+    fn is_initialised(&self) -> Arc<AtomicBool> {
+        match self {
+            Self::AtLeastOnce(_) => Arc::new(AtomicBool::new(true)),
+            Self::ExactlyOnce(publisher) => publisher.is_initialised(),
+        }
+    }
+
     async fn run(
         self,
         publications: mpsc::Receiver<Publication<Receipt>>,
@@ -217,7 +232,14 @@ impl AnyPublisher {
 }
 
 /// Tells readiness whether the publisher reaches the brokers.
-async fn probe_brokers(producer: RecordProducer, readiness: Readiness) {
+async fn probe_brokers(
+    producer: RecordProducer,
+    is_initialised: Arc<AtomicBool>,
+    readiness: Readiness,
+) {
+    while !is_initialised.load(Ordering::Relaxed) {
+        tokio::time::sleep(INITIALISATION_INTERVAL).await;
+    }
     let mut rounds = tokio::time::interval(PROBE_INTERVAL);
     loop {
         rounds.tick().await;

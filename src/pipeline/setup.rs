@@ -1,6 +1,7 @@
 //! From settings to the parts of a pipeline: the one place where config names meet the stages'
 //! own settings.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::anyhow;
@@ -84,6 +85,7 @@ impl PipelineSetup {
                 },
                 commits: commits(settings),
                 drain_timeout: settings.bus.drain_timeout,
+                crowd_patience: longest_timeout(settings),
                 prefetch_bytes: memory_budget_bytes / PREFETCH_SHARE,
             },
             envelope: envelope(settings),
@@ -119,6 +121,12 @@ impl PipelineSetup {
     }
 }
 
+/// What any part may wait for its views.
+fn longest_timeout(settings: &Settings) -> Duration {
+    let own = settings.lines.values().filter_map(|line| line.timeout);
+    own.fold(settings.reassembly.timeout, Duration::max)
+}
+
 fn commits(settings: &Settings) -> Commits {
     match settings.output.delivery {
         Delivery::AtLeastOnce => Commits::Every(settings.bus.commit_interval),
@@ -135,9 +143,10 @@ fn commits(settings: &Settings) -> Commits {
 /// The name of this instance's producer: a static member's own, so that one which comes back ends
 /// at once what it had left open; else one that no other instance has.
 fn transactional_id(bus: &config::BusSettings) -> String {
+    static PROCESS: OnceLock<u128> = OnceLock::new();
     let instance = match bus.properties.get("group.instance.id") {
         Some(instance) => instance.to_owned(),
-        None => format!("{:032x}", rand::random::<u128>()),
+        None => format!("{:032x}", *PROCESS.get_or_init(rand::random)),
     };
     format!("{}-{instance}", bus.group_id)
 }

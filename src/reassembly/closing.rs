@@ -100,7 +100,7 @@ impl ReassemblyBuffer {
 
 fn expiry_error(group: &Group) -> String {
     let cause = match group.cause {
-        CloseCause::Evicted => "was closed early for lack of memory",
+        CloseCause::Evicted => "was closed early to make way",
         _ => "was not complete in time",
     };
     let missing: Vec<&str> = group.missing.iter().map(ViewId::as_str).collect();

@@ -34,7 +34,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use dashmap::DashMap;
 
 use crate::domain::{
-    MemoryBudget, PartKey, Record, Reject, SourceOffset, Timestamp, TopicPartition, View, ViewId,
+    CloseCause, MemoryBudget, PartKey, Record, Reject, SourceOffset, Timestamp, TopicPartition,
+    View, ViewId,
 };
 
 pub use expected::{ExpectedViews, ViewList};
@@ -198,6 +199,20 @@ impl ReassemblyBuffer {
         }
         let decision = timeline.decide_flow(&self.settings, now);
         FlowDecision { events, ..decision }
+    }
+
+    /// Closes the groups of a partition number that are due first, at most `count`: nothing else lets
+    /// their partition go on.
+    pub fn make_way(&self, number: i32, count: usize) -> Vec<Event> {
+        let first = self.timeline().schedule.first_of(number, count);
+        let due = first.into_iter().map(|(sequence, part)| Due {
+            part,
+            sequence,
+            cause: CloseCause::Evicted,
+        });
+        let mut events = Vec::new();
+        self.close_due(due.collect(), &mut events);
+        events
     }
 
     /// Notes that a part's result is published, told by one of its records. If that record is

@@ -47,6 +47,19 @@ impl Schedule {
         self.appointments.insert(sequence, appointment);
     }
 
+    /// The groups of a partition number that are due first, at most `count`. Where numbers are not
+    /// kept, of all.
+    pub(crate) fn first_of(&self, number: i32, count: usize) -> Vec<(Sequence, PartKey)> {
+        let in_order = self.by_deadline.iter();
+        let groups = in_order.filter_map(|(_, sequence)| {
+            let appointment = self.appointments.get(sequence)?;
+            let own = appointment.quiet_deadline.map(|(number, _)| number);
+            let is_meant = own.is_none_or(|own| own == number);
+            is_meant.then(|| (*sequence, appointment.part.clone()))
+        });
+        groups.take(count).collect()
+    }
+
     /// Moves a group's deadline; its quiet deadline stays.
     pub(crate) fn move_deadline(&mut self, sequence: Sequence, deadline: Timestamp) {
         if let Some(appointment) = self.appointments.get_mut(&sequence) {
