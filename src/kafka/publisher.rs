@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 
 use super::client::BusSettings;
 use super::consumer::{SharedLedger, lock};
+use super::offsets::OffsetLedger;
 use super::record_producer::RecordProducer;
 use crate::domain::{OutboundRecord, Record, SourceOffset};
 use crate::telemetry;
@@ -60,6 +61,14 @@ pub struct Publication<Token> {
     pub finishes: Vec<FinishedInput>,
     /// Dropped when all is done.
     pub token: Token,
+}
+
+impl<Token> Publication<Token> {
+    /// Whether no other member owns the inputs by now.
+    pub(super) fn is_current(&self, ledger: &OffsetLedger) -> bool {
+        let mut inputs = self.finishes.iter();
+        inputs.all(|input| ledger.is_current(&input.source.topic_partition(), input.generation))
+    }
 }
 
 /// Why publishing stopped. Nothing is lost: what was not acknowledged is not committed.
@@ -178,15 +187,15 @@ impl Publisher {
         &self,
         publication: Publication<Token>,
     ) -> Result<Option<Token>, PublishError> {
+        if !publication.is_current(&lock(&self.ledger)) {
+            tracing::debug!("publication of revoked partitions dropped; their new owner makes it");
+            return Ok(None);
+        }
         let Publication {
             records,
             finishes,
             token,
         } = publication;
-        if self.is_stale(&finishes) {
-            tracing::debug!("publication of revoked partitions dropped; their new owner makes it");
-            return Ok(None);
-        }
         let started = Instant::now();
         let deliveries = records.into_iter().map(|record| self.produce(record));
         futures::future::try_join_all(deliveries).await?;
@@ -196,14 +205,6 @@ impl Publisher {
         }
         telemetry::stage_took(telemetry::Stage::Publish, started.elapsed());
         Ok(Some(token))
-    }
-
-    /// Whether another member owns the inputs by now.
-    fn is_stale(&self, inputs: &[FinishedInput]) -> bool {
-        let ledger = lock(&self.ledger);
-        inputs
-            .iter()
-            .any(|input| !ledger.is_current(&input.source.topic_partition(), input.generation))
     }
 
     async fn produce(&self, outgoing: Outgoing) -> Result<(), PublishError> {
@@ -266,7 +267,6 @@ mod tests {
     use super::*;
     use crate::domain::{Topic, TopicPartition};
     use crate::kafka::embedded::EmbeddedBroker;
-    use crate::kafka::offsets::OffsetLedger;
 
     /// Above what `MAX_BYTES` allows.
     const LARGE: usize = 20_000;

@@ -45,18 +45,12 @@ pub struct TransactionalPublisher {
     producer: RecordProducer,
     settings: TransactionSettings,
     ledger: SharedLedger,
-    /// What brokers have refused, by topic.
-    refused: Mutex<HashMap<Topic, Refused>>,
+    /// The largest record that may still be taken, by topic, where brokers have refused some for their
+    /// size. They refuse a whole batch of records, so from then on the topic's records go out one at a
+    /// time: then it is the record that is too large.
+    refused: Mutex<HashMap<Topic, usize>>,
     max_message_bytes: usize,
     is_initialised: Arc<AtomicBool>,
-}
-
-/// What brokers have refused of a topic for its size. They refuse a whole batch of records, so from
-/// then on the topic's records go out one at a time: then it is the record that is too large.
-#[derive(Clone, Copy, Debug)]
-struct Refused {
-    /// The largest record that may still be taken.
-    largest: usize,
 }
 
 /// How an attempt at a transaction ended, but for what ends the publisher.
@@ -185,7 +179,7 @@ impl TransactionalPublisher {
         let started = Instant::now();
         let mut pause = FIRST_PAUSE;
         for _ in 0..MOST_ATTEMPTS {
-            batch.retain(|publication| self.is_current(publication));
+            batch.retain(|publication| publication.is_current(&lock(&self.ledger)));
             if batch.is_empty() {
                 return Ok(());
             }
@@ -210,13 +204,6 @@ impl TransactionalPublisher {
             }
         }
         Err(PublishError::Aborts(MOST_ATTEMPTS))
-    }
-
-    /// Whether no other member owns the inputs by now.
-    fn is_current<Token>(&self, publication: &Publication<Token>) -> bool {
-        let ledger = lock(&self.ledger);
-        let mut inputs = publication.finishes.iter();
-        inputs.all(|input| ledger.is_current(&input.source.topic_partition(), input.generation))
     }
 
     async fn attempt<Token>(
@@ -269,8 +256,8 @@ impl TransactionalPublisher {
             for outgoing in &mut publication.records {
                 match lock(&self.refused).get(&outgoing.record.topic).copied() {
                     None => together.push(&outgoing.record),
-                    Some(refused) => {
-                        shrink(outgoing, refused.largest)?;
+                    Some(largest) => {
+                        shrink(outgoing, largest)?;
                         alone.push(&outgoing.record);
                     }
                 }
@@ -306,7 +293,7 @@ impl TransactionalPublisher {
             largest,
             "a record, or the batch that it was in, exceeds the topic's `max.message.bytes`"
         );
-        lock(&self.refused).insert(record.topic.clone(), Refused { largest });
+        lock(&self.refused).insert(record.topic.clone(), largest);
     }
 
     /// Finishes the batch's inputs and says what to commit; nothing, when one has become stale.
@@ -315,12 +302,13 @@ impl TransactionalPublisher {
     /// next one, which has the same publications again.
     fn finish<Token>(&self, batch: &[Publication<Token>]) -> Option<Vec<CommitPosition>> {
         let mut ledger = lock(&self.ledger);
-        let inputs = || batch.iter().flat_map(|publication| &publication.finishes);
-        let mut all = inputs();
-        if !all.all(|input| ledger.is_current(&input.source.topic_partition(), input.generation)) {
+        if !batch
+            .iter()
+            .all(|publication| publication.is_current(&ledger))
+        {
             return None;
         }
-        for input in inputs() {
+        for input in batch.iter().flat_map(|publication| &publication.finishes) {
             ledger.finish(&input.source, input.generation);
         }
         Some(ledger.positions_to_commit())

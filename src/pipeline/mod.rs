@@ -172,12 +172,12 @@ pub async fn run(setup: PipelineSetup, stop: impl Future<Output = ()>) -> anyhow
 pub fn can_be_rebuilt(error: &anyhow::Error) -> bool {
     let publish = error.downcast_ref::<PublishError>();
     let consume = error.downcast_ref::<ConsumerError>();
-    let can_be_published = match publish {
+    let publisher_can = match publish {
         Some(PublishError::Unusable { source, .. }) => !refuses_for_good(source),
         Some(PublishError::Aborts(_)) => true,
         _ => false,
     };
-    can_be_published || matches!(consume, Some(ConsumerError::UnknownCommits(_)))
+    publisher_can || matches!(consume, Some(ConsumerError::UnknownCommits(_)))
 }
 
 /// The publisher that keeps the promise of the settings.
