@@ -23,3 +23,4 @@ mod threads;
 mod timeouts;
 mod topics;
 mod two_instances;
+mod watchdog;

@@ -84,3 +84,63 @@ fn an_idle_instance_is_ready_and_stops_in_order() {
     assert!(panoptes.metrics().has("panoptes_build_info"));
     panoptes.stop_in_order();
 }
+
+#[test]
+fn the_status_names_the_part_that_holds_a_partition_and_the_views_that_it_waits_for() {
+    let line = Line::new(Broker::shared(), "status");
+    let config = line.config().set("reassembly.timeout", "10m");
+    let panoptes = Panoptes::run(&config, "status");
+    line.send(line.part_seen_by("held", 1, &VIEWS[..3]));
+    for number in 0..12 {
+        line.send(line.part(&format!("whole-{number}"), number));
+    }
+    line.await_parts(12);
+    panoptes.await_metrics("two views missing of what holds 3 topics", |metrics| {
+        metrics.sum("panoptes_watermark_missing_views", &[]) == 6.0
+            && metrics.sum("panoptes_partition_unfinished_records", &[]) == 3.0
+            && metrics.sum("panoptes_watermark_age_seconds", &[]) > 0.0
+    });
+    let lags = panoptes.metrics();
+    assert!(lags.sum("panoptes_partition_lag_records", &[]) >= 3.0);
+    assert!(!lags.has("panoptes_watermark_holder"), "it is not overdue");
+
+    let folder = tempfile::tempdir().unwrap();
+    let admin = config.text("admin.listen");
+    let shown = crate::support::process::panoptes(folder.path(), &["status", "--admin", &admin]);
+    assert!(shown.status.success(), "{shown:?}");
+    let text = String::from_utf8(shown.stdout).unwrap();
+    let held = "part `held` of status: waits for front, back for";
+    assert_eq!(text.matches(held).count(), 3, "{text}");
+    assert_eq!(
+        text.lines().filter(|line| line.contains(".cam.")).count(),
+        20,
+        "{text}"
+    );
+
+    let json = ["status", "--admin", &admin, "--json"];
+    let shown = crate::support::process::panoptes(folder.path(), &json);
+    let status: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
+    assert_eq!(status["ready"], true);
+    assert_eq!(status["pipeline"]["open_parts"], 1);
+    panoptes.stop_in_order();
+}
+
+#[test]
+fn a_part_that_is_overdue_is_named_by_the_metrics() {
+    let line = Line::new(Broker::shared(), "overdue");
+    let config = line
+        .config()
+        .set("reassembly.timeout", "600ms")
+        .set("reassembly.wall_grace", "1h");
+    let panoptes = Panoptes::run(&config, "overdue");
+    line.send(line.part_seen_by("held", 1, &VIEWS[..4]));
+    let labels = [
+        ("part_id", "held"),
+        ("line", "overdue"),
+        ("missing_views", "back"),
+    ];
+    panoptes.await_metrics("four partitions to name the part", |metrics| {
+        metrics.sum("panoptes_watermark_holder", &labels) == 4.0
+    });
+    panoptes.stop_in_order();
+}

@@ -1,7 +1,8 @@
-//! The operators' HTTP port: `/livez`, `/readyz` and `/metrics`.
+//! The operators' HTTP port: `/livez`, `/readyz`, `/status` and `/metrics`.
 //!
 //! It reports and changes nothing. `/livez` answers as long as the process serves at all;
-//! `/readyz` answers 503 with what is still missing until the instance reads, scores and publishes.
+//! `/readyz` answers 503 with what is still missing until the instance reads, scores and publishes;
+//! `/status` says how far each partition has come and what holds it.
 
 use std::future::Future;
 use std::io;
@@ -19,7 +20,9 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
 use tokio::net::TcpListener;
 
+use crate::status::{InstanceStatus, StatusBoard};
 use crate::telemetry;
+use crate::telemetry::partition_metrics;
 
 /// How often histograms are folded while nobody scrapes; the exporter's own advice is seconds.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
@@ -33,16 +36,24 @@ pub enum Condition {
     ModelLoaded,
     /// The publisher reaches the brokers.
     PublisherUp,
+    /// The watchdog has not found the pipeline at a standstill.
+    Moving,
 }
 
 impl Condition {
-    const ALL: [Self; 3] = [Self::ConsumerAssigned, Self::ModelLoaded, Self::PublisherUp];
+    const ALL: [Self; 4] = [
+        Self::ConsumerAssigned,
+        Self::ModelLoaded,
+        Self::PublisherUp,
+        Self::Moving,
+    ];
 
     fn unmet(self) -> &'static str {
         match self {
             Self::ConsumerAssigned => "the consumer has no assignment yet",
             Self::ModelLoaded => "the model is not loaded yet",
             Self::PublisherUp => "the publisher does not reach the brokers",
+            Self::Moving => "the pipeline is not running",
         }
     }
 }
@@ -55,7 +66,7 @@ pub struct Readiness {
 
 #[derive(Debug, Default)]
 struct Flags {
-    met: [AtomicBool; 3],
+    met: [AtomicBool; 4],
     draining: AtomicBool,
 }
 
@@ -69,6 +80,11 @@ impl Readiness {
     pub fn set(&self, condition: Condition, holds: bool) {
         self.flags.met[condition as usize].store(holds, Ordering::Relaxed);
         telemetry::set_ready(self.is_ready());
+    }
+
+    /// Whether a condition holds.
+    pub fn is_met(&self, condition: Condition) -> bool {
+        self.flags.met[condition as usize].load(Ordering::Relaxed)
     }
 
     /// Nothing is ready any more: what made it so is built anew.
@@ -94,7 +110,7 @@ impl Readiness {
         let draining = self.flags.draining.load(Ordering::Relaxed);
         Condition::ALL
             .into_iter()
-            .filter(|condition| !self.flags.met[*condition as usize].load(Ordering::Relaxed))
+            .filter(|condition| !self.is_met(*condition))
             .map(Condition::unmet)
             .chain(draining.then_some("draining before the exit"))
             .collect()
@@ -131,11 +147,12 @@ impl AdminServer {
     pub async fn serve(
         self,
         readiness: Readiness,
+        board: StatusBoard,
         metrics: PrometheusHandle,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> io::Result<()> {
         let upkeep = fold_histograms(metrics.clone());
-        let router = router(readiness, metrics);
+        let router = router(readiness, board, metrics);
         let server = axum::serve(self.listener, router).with_graceful_shutdown(shutdown);
         tokio::select! {
             outcome = server.into_future() => outcome,
@@ -152,11 +169,15 @@ async fn fold_histograms(metrics: PrometheusHandle) {
     }
 }
 
-fn router(readiness: Readiness, metrics: PrometheusHandle) -> Router {
+fn router(readiness: Readiness, board: StatusBoard, metrics: PrometheusHandle) -> Router {
     Router::new()
         .route("/livez", get(|| async { "ok\n" }))
-        .route("/readyz", get(readyz).with_state(readiness))
-        .route("/metrics", get(render).with_state(metrics))
+        .route("/readyz", get(readyz).with_state(readiness.clone()))
+        .route(
+            "/status",
+            get(status).with_state((readiness, board.clone())),
+        )
+        .route("/metrics", get(render).with_state((metrics, board)))
 }
 
 #[derive(Serialize)]
@@ -176,12 +197,28 @@ async fn readyz(State(readiness): State<Readiness>) -> Response {
     (status, Json(ReadinessReport { ready, reasons })).into_response()
 }
 
-async fn render(State(metrics): State<PrometheusHandle>) -> Response {
+async fn status(
+    State((readiness, board)): State<(Readiness, StatusBoard)>,
+) -> Json<InstanceStatus> {
+    let reasons = readiness.reasons();
+    Json(InstanceStatus {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        ready: reasons.is_empty(),
+        reasons: reasons.into_iter().map(str::to_owned).collect(),
+        pipeline: board.pipeline(),
+    })
+}
+
+async fn render(State((metrics, board)): State<(PrometheusHandle, StatusBoard)>) -> Response {
     let text_format = [(
         header::CONTENT_TYPE,
         "text/plain; version=0.0.4; charset=utf-8",
     )];
-    (text_format, metrics.render()).into_response()
+    let mut text = metrics.render();
+    if let Some(pipeline) = board.pipeline() {
+        text.push_str(&partition_metrics::render(&pipeline.partitions));
+    }
+    (text_format, text).into_response()
 }
 
 #[cfg(test)]
@@ -194,10 +231,12 @@ mod tests {
     use tokio::task::JoinHandle;
 
     use super::*;
+    use crate::status::PipelineStatus;
 
     struct Running {
         address: SocketAddr,
         readiness: Readiness,
+        board: StatusBoard,
         stop: oneshot::Sender<()>,
         task: JoinHandle<io::Result<()>>,
     }
@@ -212,12 +251,15 @@ mod tests {
         let handle = recorder.handle();
         metrics::with_local_recorder(&recorder, telemetry::view_accepted);
         let (stop, stopped) = oneshot::channel::<()>();
-        let task = tokio::spawn(server.serve(readiness.clone(), handle, async move {
+        let board = StatusBoard::default();
+        let serving = server.serve(readiness.clone(), board.clone(), handle, async move {
             stopped.await.unwrap_or_default();
-        }));
+        });
+        let task = tokio::spawn(serving);
         Running {
             address,
             readiness,
+            board,
             stop,
             task,
         }
@@ -261,6 +303,7 @@ mod tests {
 
         running.readiness.set(Condition::ConsumerAssigned, true);
         running.readiness.set(Condition::PublisherUp, true);
+        running.readiness.set(Condition::Moving, true);
         let answer = request(running.address, "GET /readyz").await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         assert!(
@@ -290,6 +333,30 @@ mod tests {
             "{answer}"
         );
         assert!(answer.contains("\npanoptes_views_total 1\n"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn tells_how_far_each_partition_has_come_while_a_pipeline_runs() {
+        let running = start().await;
+        let answer = request(running.address, "GET /status").await;
+        assert!(answer.contains(r#""pipeline":null"#), "{answer}");
+
+        running.board.show(PipelineStatus::at_rest);
+        let answer = request(running.address, "GET /status").await;
+        let body = answer.split_once("\r\n\r\n").unwrap().1;
+        let status: InstanceStatus = serde_json::from_str(body).unwrap();
+        assert_eq!(status.pipeline, Some(PipelineStatus::at_rest()));
+        assert!(!status.ready);
+        let answer = request(running.address, "GET /metrics").await;
+        let line = "panoptes_partition_lag_records{topic=\"cam\",partition=\"0\"} 0\n";
+        assert!(answer.contains(line), "{answer}");
+
+        running.board.clear();
+        let answer = request(running.address, "GET /metrics").await;
+        assert!(
+            !answer.contains("panoptes_partition_lag_records"),
+            "{answer}"
+        );
     }
 
     #[tokio::test]

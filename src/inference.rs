@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
+use crate::activity::Activity;
 use crate::domain::AnomalyMap;
 use crate::model::{AnomalyModel, InputImage, ModelError};
 use crate::telemetry;
@@ -38,7 +39,7 @@ pub struct DeviceThread {
 }
 
 impl DeviceThread {
-    /// Starts the thread.
+    /// Starts the thread; `activity` is told of each batch.
     ///
     /// # Errors
     /// When the operating system gives no thread.
@@ -47,6 +48,7 @@ impl DeviceThread {
         max_batch: usize,
         mut batches: mpsc::Receiver<InferenceBatch<Context>>,
         answers: mpsc::Sender<InferenceAnswer<Context>>,
+        activity: Activity,
     ) -> std::io::Result<Self> {
         let thread = thread::Builder::new()
             .name("device".into())
@@ -54,9 +56,11 @@ impl DeviceThread {
                 let mut limit = max_batch.max(1);
                 while let Some(batch) = batches.blocking_recv() {
                     let started = Instant::now();
+                    let underway = activity.begin();
                     fail::fail_point!("device-batch"); // a test makes the device slow
                     let maps =
                         score_in_chunks(model.as_mut(), &batch.images, &batch.views, &mut limit)?;
+                    drop(underway);
                     telemetry::stage_took(telemetry::Stage::Model, started.elapsed());
                     let answer = InferenceAnswer {
                         maps,

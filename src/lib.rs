@@ -1,5 +1,6 @@
 //! Panoptes watches every view of every part on the line.
 
+pub mod activity;
 pub mod admin;
 pub mod batcher;
 pub mod cli;
@@ -16,6 +17,7 @@ pub mod process;
 pub mod reassembly;
 pub mod schema;
 pub mod scoring;
+pub mod status;
 pub mod synthetic;
 pub mod telemetry;
 pub mod training;

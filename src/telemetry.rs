@@ -2,9 +2,12 @@
 //!
 //! Stages report through the functions below, so that a metric has one name, one unit and one set
 //! of labels. Names start with `panoptes_` and use base units (seconds, bytes); labels take few
-//! values: topics, reasons, causes, stages; never a part ID. Counters with fixed labels start at 0,
+//! values: topics, reasons, causes, stages; never a part ID, but for the parts of [`partition_metrics`]
+//! that something has gone wrong with. Counters with fixed labels start at 0,
 //! so that alert rules see the first event too. Dashboards and alert rules in `deploy/` use exactly
 //! these names.
+
+pub mod partition_metrics;
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -73,6 +76,8 @@ pub const COMMIT_METADATA_CUTS: &str = "panoptes_commit_metadata_cuts_total";
 pub const TRANSACTION_ABORTS: &str = "panoptes_transaction_aborts_total";
 /// Pipelines that were built anew from what the group has committed.
 pub const REBUILDS: &str = "panoptes_pipeline_rebuilds_total";
+/// Standstills that the watchdog has found, by `kind`.
+pub const STALLS: &str = "panoptes_stalls_total";
 /// Records read whose fate is not yet acknowledged by the brokers, so that no commit passes them.
 pub const UNCOMMITTED_RECORDS: &str = "panoptes_uncommitted_records";
 /// 1 while keys of camera topics seem to be placed by several partitioners.
@@ -98,7 +103,7 @@ pub enum Kind {
 }
 
 /// Every metric: name, kind, unit and help.
-pub const CATALOGUE: [(&str, Kind, Unit, &str); 33] = [
+pub const CATALOGUE: [(&str, Kind, Unit, &str); 34] = [
     (
         RECORDS,
         Kind::Counter,
@@ -257,6 +262,12 @@ pub const CATALOGUE: [(&str, Kind, Unit, &str); 33] = [
         "Pipelines built anew from what the group has committed.",
     ),
     (
+        STALLS,
+        Kind::Counter,
+        Unit::Count,
+        "Standstills that the watchdog has found.",
+    ),
+    (
         PARTITIONER_MISMATCH,
         Kind::Gauge,
         Unit::Count,
@@ -400,6 +411,9 @@ fn describe() {
     for decision in [Decision::Ok, Decision::Ng, Decision::Review] {
         counter!(RESULTS, "decision" => decision.as_str()).increment(0);
     }
+    for kind in StallKind::ALL {
+        counter!(STALLS, "kind" => kind.label()).increment(0);
+    }
     for name in [
         VIEWS,
         ABSORBED,
@@ -460,6 +474,49 @@ impl Stage {
             Self::Model => "model",
             Self::Score => "score",
             Self::Publish => "publish",
+        }
+    }
+}
+
+/// What stands still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StallKind {
+    /// The poll thread.
+    PollThread,
+    /// The device.
+    Device,
+    /// A transaction that stays open.
+    Transaction,
+    /// Any stage: nothing that is on its way arrives.
+    Stages,
+    /// A partition that is not read.
+    Reading,
+    /// A partition that is paused without cause.
+    Pause,
+    /// A partition's position.
+    Position,
+}
+
+impl StallKind {
+    const ALL: [Self; 7] = [
+        Self::PollThread,
+        Self::Device,
+        Self::Transaction,
+        Self::Stages,
+        Self::Reading,
+        Self::Pause,
+        Self::Position,
+    ];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::PollThread => "poll_thread",
+            Self::Device => "device",
+            Self::Transaction => "transaction",
+            Self::Stages => "stages",
+            Self::Reading => "reading",
+            Self::Pause => "pause",
+            Self::Position => "position",
         }
     }
 }
@@ -612,6 +669,11 @@ pub fn pipeline_rebuilt() {
     counter!(REBUILDS).increment(1);
 }
 
+/// Counts a standstill.
+pub fn stalled(kind: StallKind) {
+    counter!(STALLS, "kind" => kind.label()).increment(1);
+}
+
 /// States whether keys of camera topics seem to be placed by several partitioners.
 pub fn set_partitioner_mismatch(is_mismatch: bool) {
     gauge!(PARTITIONER_MISMATCH).set(f64::from(u8::from(is_mismatch)));
@@ -754,12 +816,16 @@ mod tests {
             let mut names = 0;
             for found in name.find_iter(&text) {
                 names += 1;
-                let is_known = CATALOGUE.iter().any(|(known, kind, _, _)| {
-                    let rest = found.as_str().strip_prefix(known);
-                    rest == Some("")
-                        || *kind == Kind::Histogram
-                            && matches!(rest, Some("_bucket" | "_sum" | "_count"))
-                });
+                let of_partitions = partition_metrics::CATALOGUE
+                    .iter()
+                    .map(|metric| metric.name);
+                let is_known = of_partitions.clone().any(|known| known == found.as_str())
+                    || CATALOGUE.iter().any(|(known, kind, _, _)| {
+                        let rest = found.as_str().strip_prefix(known);
+                        rest == Some("")
+                            || *kind == Kind::Histogram
+                                && matches!(rest, Some("_bucket" | "_sum" | "_count"))
+                    });
                 assert!(is_known, "`{}` in {path}", found.as_str());
             }
             assert!(names > 0, "{path} names no metric");

@@ -15,6 +15,7 @@ mod outputs;
 pub mod pretrain;
 pub mod produce;
 pub mod run;
+pub mod status;
 pub mod synth;
 pub mod tail;
 pub mod train;
@@ -48,6 +49,8 @@ pub enum Command {
     Demo(demo::DemoArguments),
     /// Score the parts of a line's camera topics until told to stop.
     Run(run::RunArguments),
+    /// Print what a running instance is doing, and what holds each partition.
+    Status(status::StatusArguments),
     /// Publish folders of images as camera topics.
     Produce(produce::ProduceArguments),
     /// Print results readably.
@@ -120,6 +123,10 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Demo(arguments) => block_on(demo::run(arguments)),
         Command::Run(arguments) => run::run(&arguments),
+        Command::Status(arguments) => {
+            print!("{}", status::run(&arguments)?);
+            Ok(())
+        }
         Command::Produce(arguments) => produce::run(&arguments),
         Command::Tail(arguments) => Ok(tail::run(&arguments)?),
         Command::Synth(arguments) => synth::run(&arguments),

@@ -11,6 +11,7 @@ use super::config::SettingsArgs;
 use crate::admin::{AdminServer, Readiness};
 use crate::config::Settings;
 use crate::pipeline::{self, PipelineSetup};
+use crate::status::StatusBoard;
 use crate::telemetry;
 
 /// How many times in a row a pipeline is built anew before the process gives up.
@@ -41,15 +42,18 @@ pub fn run(arguments: &RunArguments) -> anyhow::Result<()> {
     }
     super::block_on(async move {
         let readiness = Readiness::default();
+        let board = StatusBoard::default();
         let admin = AdminServer::bind(settings.admin.listen)
             .await
             .with_context(|| format!("failed to listen on `{}`", settings.admin.listen))?;
         tracing::info!(address = %admin.address(), "admin listening");
         let (stop_admin, admin_stopped) = tokio::sync::oneshot::channel::<()>();
-        let serving = tokio::spawn(admin.serve(readiness.clone(), metrics, async {
-            admin_stopped.await.ok(); // an end of `run` by error stops it too
-        }));
-        let outcome = run_until_stopped(settings, readiness, stop_signal()?).await;
+        let serving = tokio::spawn(
+            admin.serve(readiness.clone(), board.clone(), metrics, async {
+                admin_stopped.await.ok(); // an end of `run` by error stops it too
+            }),
+        );
+        let outcome = run_until_stopped(settings, readiness, board, stop_signal()?).await;
         drop(stop_admin);
         outcome?;
         serving.await.context("admin port panicked")??;
@@ -63,6 +67,7 @@ pub fn run(arguments: &RunArguments) -> anyhow::Result<()> {
 async fn run_until_stopped(
     settings: Settings,
     readiness: Readiness,
+    board: StatusBoard,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
     let stop = stop.shared();
@@ -71,11 +76,14 @@ async fn run_until_stopped(
     loop {
         let began = Instant::now();
         let setup = {
-            let (settings, readiness) = (Arc::clone(&settings), readiness.clone());
+            let settings = Arc::clone(&settings);
+            let (readiness, board) = (readiness.clone(), board.clone());
             // Loading and warming the model takes seconds of CPU: not on the runtime's threads.
-            tokio::task::spawn_blocking(move || PipelineSetup::from_settings(&settings, readiness))
-                .await
-                .context("failed to set up")??
+            tokio::task::spawn_blocking(move || {
+                PipelineSetup::from_settings(&settings, readiness, board)
+            })
+            .await
+            .context("failed to set up")??
         };
         let Err(error) = pipeline::run(setup, stop.clone()).await else {
             return Ok(());

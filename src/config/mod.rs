@@ -33,7 +33,7 @@ pub use sections::{
     AdminSettings, BusSettings, Delivery, Device, DuplicatePolicy, InputSettings, LimitSettings,
     LineSettings, LogFormat, MapCodecSetting, MapSettings, ModelSettings, OnTimeout,
     OutputSettings, ReassemblySettings, RegionSettings, ResultFormat, TelemetrySettings,
-    TransactionSettings, ViewSettings,
+    TransactionSettings, ViewSettings, WatchdogSettings,
 };
 
 /// Everything that can be set, one field a section of the file.
@@ -59,6 +59,8 @@ pub struct Settings {
     pub output: OutputSettings,
     /// The operators' HTTP port.
     pub admin: AdminSettings,
+    /// Standstills.
+    pub watchdog: WatchdogSettings,
     /// Logs.
     pub telemetry: TelemetrySettings,
 }

@@ -224,6 +224,24 @@ impl Default for ModelSettings {
     }
 }
 
+/// `[watchdog]`: when an instance that stands still starts anew.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WatchdogSettings {
+    /// How long something may stand still that should move: a partition that is read, a transaction, a
+    /// batch on the device. Default 2 min. Longer where one batch takes so long.
+    #[serde(with = "humantime_serde")]
+    pub stall_after: Duration,
+}
+
+impl Default for WatchdogSettings {
+    fn default() -> Self {
+        Self {
+            stall_after: Duration::from_secs(120),
+        }
+    }
+}
+
 /// `[output]`: what is published.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -387,6 +387,10 @@ fn each_rule_names_key_value_and_rule() {
             "`output.dead_letter_topic` is `x`: must differ from `output.results_topic`",
         ),
         (
+            &["watchdog.stall_after=1s"],
+            "`watchdog.stall_after` is `1s`: must be at least 2s",
+        ),
+        (
             &[
                 "output.delivery=exactly_once",
                 "output.transactions.timeout=500ms",
@@ -605,6 +609,7 @@ fn the_reference_file_states_the_defaults() {
     assert_eq!(stated.limits, defaults.limits);
     assert_eq!(stated.model, defaults.model);
     assert_eq!(stated.admin, defaults.admin);
+    assert_eq!(stated.watchdog, defaults.watchdog);
     assert_eq!(stated.telemetry, defaults.telemetry);
     let stated_output = OutputSettings {
         results_topic: defaults.output.results_topic.clone(),

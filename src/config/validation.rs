@@ -12,6 +12,9 @@ use super::secrets::{REDACTED, is_secret, redact_brokers};
 use super::{Delivery, Device, Problem, Settings};
 use crate::kafka::client::property_fault;
 
+/// The shortest standstill that the statistics of librdkafka, which come four times a second, can tell.
+const SHORTEST_STALL: Duration = Duration::from_secs(2);
+
 /// Properties that carry a promise of Panoptes, and where to set what they stand for.
 const OWNED_PROPERTIES: [(&str, &str); 18] = [
     ("bootstrap.servers", "set `bus.brokers`"),
@@ -123,6 +126,7 @@ pub(super) fn problems(settings: &Settings) -> Vec<Problem> {
     rules.model();
     rules.output_topics();
     rules.output();
+    rules.watchdog();
     rules.telemetry();
     rules.problems
 }
@@ -600,6 +604,19 @@ impl Rules<'_> {
                  offsets are read",
             );
         }
+    }
+
+    fn watchdog(&mut self) {
+        let stall_after = self.settings.watchdog.stall_after;
+        self.require(
+            stall_after >= SHORTEST_STALL,
+            "watchdog.stall_after",
+            humantime::format_duration(stall_after),
+            &format!(
+                "must be at least {}",
+                humantime::format_duration(SHORTEST_STALL)
+            ),
+        );
     }
 
     fn telemetry(&mut self) {

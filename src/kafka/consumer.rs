@@ -28,6 +28,7 @@ use super::group_context::GroupContext;
 use super::offsets::OffsetLedger;
 use super::partition_ends::PartitionEnds;
 use super::poll_loop::PollLoop;
+use super::poll_report::SharedPollReport;
 use crate::domain::{MemoryBudget, Record, Reject, TopicPartition};
 
 /// How long one poll waits: the latency of a pause, a commit or a stop on a silent bus.
@@ -66,6 +67,18 @@ pub struct ConsumerSettings {
     pub crowd_patience: Duration,
     /// Bound of librdkafka's prefetch queue.
     pub prefetch_bytes: u64,
+}
+
+impl ConsumerSettings {
+    /// How long the poll thread may be busy with one rebalance: it waits for the work in flight, then
+    /// asks what is committed and how many partitions there are.
+    pub fn longest_rebalance(&self) -> Duration {
+        let last_owner = match &self.commits {
+            Commits::Every(_) => Duration::ZERO,
+            Commits::InTransactions(settings) => 2 * settings.timeout,
+        };
+        self.drain_timeout + last_owner + 2 * METADATA_TIMEOUT
+    }
 }
 
 /// Who commits finished offsets.
@@ -248,6 +261,7 @@ pub(super) fn send_within(
 /// A running poll thread.
 pub struct CameraConsumer {
     handle: ConsumerHandle,
+    report: SharedPollReport,
     thread: thread::JoinHandle<Result<(), ConsumerError>>,
 }
 
@@ -299,6 +313,7 @@ impl CameraConsumer {
         events: mpsc::Sender<ConsumerEvent>,
     ) -> Result<Self, ConsumerError> {
         let is_ending = Arc::new(AtomicBool::new(false));
+        let report = SharedPollReport::default();
         let (commit_interval, transactions) = match settings.commits.clone() {
             Commits::Every(interval) => (Some(interval), None),
             Commits::InTransactions(settings) => (None, Some(settings)),
@@ -323,6 +338,7 @@ impl CameraConsumer {
             taken: AtomicU64::new(0),
             ends: Mutex::new(PartitionEnds::default()),
             ended: Mutex::new(Vec::new()),
+            report: Arc::clone(&report),
         };
         let consumer = subscribe(&settings, context)?;
         let (commands, received) = std::sync::mpsc::channel();
@@ -346,6 +362,7 @@ impl CameraConsumer {
                 commands,
                 is_ending,
             },
+            report,
             thread,
         })
     }
@@ -353,6 +370,11 @@ impl CameraConsumer {
     /// A way to speak to the thread.
     pub fn handle(&self) -> ConsumerHandle {
         self.handle.clone()
+    }
+
+    /// What the thread tells of itself.
+    pub fn report(&self) -> SharedPollReport {
+        Arc::clone(&self.report)
     }
 
     /// Commits, leaves the group and waits for the thread's end.

@@ -27,6 +27,7 @@ use super::consumer::{
 use super::offsets::CommitPosition;
 use super::partition_counts::{describe_unequal_counts, fetch_partition_counts};
 use super::partition_ends::{PartitionEnds, Reported};
+use super::poll_report::{PartitionReport, Pause, SharedPollReport};
 use crate::domain::{Topic, TopicPartition};
 use crate::telemetry;
 
@@ -66,6 +67,7 @@ pub(super) struct GroupContext {
     pub(super) taken: AtomicU64,
     pub(super) ends: Mutex<PartitionEnds>,
     pub(super) ended: Mutex<Vec<TopicPartition>>,
+    pub(super) report: SharedPollReport,
 }
 
 /// How much of a crowded partition is unfinished.
@@ -105,6 +107,15 @@ impl GroupContext {
         lock(&self.crowded).retain(|partition, _| !partitions.contains(partition));
     }
 
+    fn pause_of(&self, partition: &TopicPartition) -> Option<Pause> {
+        if lock(&self.crowded).contains_key(partition) {
+            return Some(Pause::Unfinished);
+        }
+        lock(&self.paused_by_flow)
+            .contains(partition)
+            .then_some(Pause::Memory)
+    }
+
     fn assigned(&self, consumer: &BaseConsumer<Self>, list: &mut TopicPartitionList) {
         let partitions = partitions_of(list);
         let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
@@ -116,7 +127,7 @@ impl GroupContext {
         }
         // A pause survives reassignment in librdkafka; a new owner starts unpaused, unless there is
         // no room for anything.
-        let started = if self.is_halted.load(Ordering::Relaxed) {
+        let started = if self.is_halted.load(Ordering::Relaxed) || stays_paused() {
             consumer.pause(list)
         } else {
             consumer.resume(list)
@@ -287,6 +298,7 @@ impl ClientContext for GroupContext {
         let taken = self.taken.load(Ordering::Relaxed);
         let mut ended = lock(&self.ended);
         ended.clear();
+        let mut reports = HashMap::new();
         for (name, topic) in &statistics.topics {
             let topic_name = Topic::new(name.as_str());
             for (number, partition) in &topic.partitions {
@@ -294,15 +306,39 @@ impl ClientContext for GroupContext {
                     topic: topic_name.clone(),
                     partition: *number,
                 };
-                let position = ledger.next_to_read(&topic_partition);
-                if assignment.contains(&topic_partition)
-                    && ends.is_read(&topic_partition, reported(partition), position, taken)
-                {
-                    ended.push(topic_partition);
+                if !assignment.contains(&topic_partition) {
+                    continue;
                 }
+                let position = ledger.next_to_read(&topic_partition);
+                let reported = reported(partition);
+                let is_at_end = ends.is_read(&topic_partition, reported, position, taken);
+                if is_at_end {
+                    ended.push(topic_partition.clone());
+                }
+                let is_led = leader_is_up(&statistics, partition.leader);
+                let report = PartitionReport {
+                    end: (is_led && reported.end >= 0).then_some(reported.end),
+                    high_watermark: (partition.hi_offset >= 0).then_some(partition.hi_offset),
+                    is_at_end,
+                    pause: self.pause_of(&topic_partition),
+                };
+                reports.insert(topic_partition, report);
             }
         }
+        lock(&self.report).partitions = reports;
     }
+}
+
+/// Whether the client is connected to the broker that leads a partition.
+fn leader_is_up(statistics: &Statistics, leader: i32) -> bool {
+    let mut brokers = statistics.brokers.values();
+    brokers.any(|broker| broker.nodeid == leader && broker.state == "UP")
+}
+
+/// Whether a test wants a partition to be left paused for ever, as librdkafka has left some.
+fn stays_paused() -> bool {
+    fail::fail_point!("assigned-stays-paused", |_| true);
+    false
 }
 
 fn reported(partition: &statistics::Partition) -> Reported {

@@ -59,6 +59,20 @@ pub struct CommitPosition {
 #[derive(Debug, Default)]
 pub struct OffsetLedger {
     partitions: HashMap<TopicPartition, PartitionLedger>,
+    finishes: u64,
+}
+
+/// How far one partition has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// The position to commit; none until something was read or restored.
+    pub position: Option<i64>,
+    /// The next offset that is expected.
+    pub next_to_read: Option<i64>,
+    /// How many records are unfinished.
+    pub unfinished: usize,
 }
 
 impl OffsetLedger {
@@ -114,9 +128,33 @@ impl OffsetLedger {
     /// Notes that a record's fate is published. Idempotent; a stale generation, an unknown
     /// partition and a record that was never begun change nothing. Returns whether it counted.
     pub fn finish(&mut self, source: &SourceOffset, generation: u64) -> bool {
-        self.partitions
+        let counts = self
+            .partitions
             .get_mut(&source.topic_partition())
-            .is_some_and(|ledger| ledger.generation == generation && ledger.finish(source.offset))
+            .is_some_and(|ledger| ledger.generation == generation && ledger.finish(source.offset));
+        self.finishes += u64::from(counts);
+        counts
+    }
+
+    /// How many records were finished since the start.
+    pub fn finishes(&self) -> u64 {
+        self.finishes
+    }
+
+    /// How far every partition has come, in order.
+    pub fn progress(&self) -> Vec<Progress> {
+        let mut progress: Vec<_> = self
+            .partitions
+            .iter()
+            .map(|(partition, ledger)| Progress {
+                partition: partition.clone(),
+                position: ledger.watermark(),
+                next_to_read: ledger.position,
+                unfinished: ledger.unfinished.len(),
+            })
+            .collect();
+        progress.sort_by(|left, right| left.partition.cmp(&right.partition));
+        progress
     }
 
     /// The position to commit: the lowest unfinished offset, else the next to be read. `None`

@@ -18,6 +18,7 @@ use super::consumer::{
 };
 use super::group_context::{Crowd, GroupContext};
 use super::offsets::Begun;
+use super::poll_report::Reading;
 use super::record_copy::{CopiedRecord, copy_record};
 use crate::domain::{MemoryBudget, Record, Reject, RejectReason, TopicPartition};
 use crate::telemetry;
@@ -53,6 +54,7 @@ impl PollLoop {
                 return self.close();
             }
             self.poll_once()?;
+            self.report();
             self.relieve();
             if let Some(counts) = lock(&self.consumer.context().unequal_partitions).take() {
                 return Err(ConsumerError::UnequalPartitions(counts));
@@ -100,6 +102,16 @@ impl PollLoop {
 
     fn is_current(&self, generation: u64) -> bool {
         self.consumer.context().generation.load(Ordering::Relaxed) == generation
+    }
+
+    fn report(&self) {
+        let mut report = lock(&self.consumer.context().report);
+        report.turned_at = Instant::now();
+        report.reading = match (self.is_drained, self.is_jammed) {
+            (true, _) => Reading::Draining,
+            (false, true) => Reading::Jammed,
+            (false, false) => Reading::Running,
+        };
     }
 
     fn poll_once(&mut self) -> Result<(), ConsumerError> {

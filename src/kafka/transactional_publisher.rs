@@ -29,6 +29,7 @@ use super::group_context::offsets_of;
 use super::offsets::CommitPosition;
 use super::publisher::{Outgoing, Publication, PublishError, is_size};
 use super::record_producer::RecordProducer;
+use crate::activity::Activity;
 use crate::domain::{OutboundRecord, Topic};
 use crate::telemetry;
 
@@ -51,6 +52,8 @@ pub struct TransactionalPublisher {
     refused: Mutex<HashMap<Topic, usize>>,
     max_message_bytes: usize,
     is_initialised: Arc<AtomicBool>,
+    /// From the first attempt at a transaction to its end.
+    activity: Activity,
 }
 
 /// How an attempt at a transaction ended, but for what ends the publisher.
@@ -87,6 +90,7 @@ impl TransactionalPublisher {
             refused: Mutex::new(HashMap::new()),
             max_message_bytes,
             is_initialised: Arc::default(),
+            activity: Activity::default(),
         })
     }
 
@@ -98,6 +102,11 @@ impl TransactionalPublisher {
     /// Whether the brokers have taken the producer for transactions.
     pub fn is_initialised(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.is_initialised)
+    }
+
+    /// Under way while a transaction is.
+    pub fn activity(&self) -> Activity {
+        self.activity.clone()
     }
 
     /// Publishes until the channel closes and everything is committed; each token is given to
@@ -177,6 +186,7 @@ impl TransactionalPublisher {
         batch: &mut Vec<Publication<Token>>,
     ) -> Result<(), PublishError> {
         let started = Instant::now();
+        let _underway = self.activity.begin();
         let mut pause = FIRST_PAUSE;
         for _ in 0..MOST_ATTEMPTS {
             batch.retain(|publication| publication.is_current(&lock(&self.ledger)));

@@ -14,11 +14,15 @@
 mod batching;
 mod in_flight;
 mod intake;
+mod observer;
 mod output;
 mod prepare;
 mod receipt;
 mod score;
 mod setup;
+mod true_ends;
+mod watch;
+mod watchdog;
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,11 +35,15 @@ use tokio::task::JoinSet;
 
 pub use self::output::OutputSettings;
 pub use self::setup::{PipelineSetup, bus_settings};
+pub use self::watchdog::Patience;
 
 use self::in_flight::InFlight;
 use self::intake::Intake;
+use self::observer::Observer;
 use self::output::Output;
 use self::receipt::Receipt;
+use self::watch::{Stalled, Watch};
+use crate::activity::Activity;
 use crate::admin::{Condition, Readiness};
 use crate::batcher::Batcher;
 use crate::decode::EnvelopeDecoder;
@@ -45,6 +53,7 @@ use crate::kafka::consumer::{
     CameraConsumer, Commits, ConsumerCommand, ConsumerError, ConsumerHandle, ConsumerSettings,
     SharedLedger,
 };
+use crate::kafka::end_offsets::EndOffsets;
 use crate::kafka::offsets::OffsetLedger;
 use crate::kafka::partitioners::KeyedTopics;
 use crate::kafka::publisher::{Publication, PublishError, Publisher};
@@ -96,6 +105,7 @@ pub async fn run(setup: PipelineSetup, stop: impl Future<Output = ()>) -> anyhow
         publisher.is_initialised(),
         readiness.clone(),
     ));
+    let transaction = publisher.activity();
     let budget = MemoryBudget::new(setup.memory_budget_bytes);
     let reassembly = Arc::new(ReassemblyBuffer::new(setup.reassembly));
     let remembering = Arc::clone(&reassembly);
@@ -116,8 +126,16 @@ pub async fn run(setup: PipelineSetup, stop: impl Future<Output = ()>) -> anyhow
     ));
 
     let (prepared, to_infer) = mpsc::channel(BATCHES);
-    let device = DeviceThread::start(setup.model, setup.max_batch, to_infer, answers)
-        .context("failed to start the device thread")?;
+    let model = setup.model.identity().clone();
+    let activity = Activity::default();
+    let device = DeviceThread::start(
+        setup.model,
+        setup.max_batch,
+        to_infer,
+        answers,
+        activity.clone(),
+    )
+    .context("failed to start the device thread")?;
     stages.spawn_blocking(move || device.join().context("device thread failed"));
 
     let (batches, to_prepare) = mpsc::channel(BATCHES);
@@ -133,9 +151,22 @@ pub async fn run(setup: PipelineSetup, stop: impl Future<Output = ()>) -> anyhow
     stages.spawn(batching::batch_groups(batcher, to_batch, batches));
 
     let (events, to_take_in) = mpsc::channel(EVENTS);
+    let group_id = setup.consumer.group_id.clone();
+    let ends = EndOffsets::connect(&setup.consumer.bus).context("failed to make a client")?;
     let consumer =
         CameraConsumer::start(setup.consumer, Arc::clone(&ledger), budget.clone(), events)?;
     let in_flight = InFlight::default();
+    let observer = Observer {
+        group_id,
+        model,
+        ledger: Arc::clone(&ledger),
+        reassembly: Arc::clone(&reassembly),
+        budget: budget.clone(),
+        in_flight: in_flight.clone(),
+        poll: consumer.report(),
+        device: activity,
+        transaction,
+    };
     let intake = Intake {
         decoder: EnvelopeDecoder::new(setup.envelope),
         reassembly,
@@ -153,18 +184,30 @@ pub async fn run(setup: PipelineSetup, stop: impl Future<Output = ()>) -> anyhow
     };
     stages.spawn(intake.run(to_take_in));
     readiness.set(Condition::ModelLoaded, true);
+    readiness.set(Condition::Moving, true);
+    let (watch, stalled) = Watch::start(observer.clone(), ends, setup.patience, readiness.clone())
+        .context("failed to start the watchdog")?;
+    setup.board.show(move || observer.observe());
 
     let stop = async {
         stop.await;
         readiness.start_draining();
     };
+    let stalled = async {
+        match stalled.await {
+            Ok(stalled) => stalled,
+            Err(_) => std::future::pending().await,
+        }
+    };
     let handle = consumer.handle();
     let work = UnfinishedWork { in_flight, ledger };
-    let outcome = supervise(stages, &handle, stop, drain_timeout, &work).await;
+    let outcome = supervise(stages, &handle, stop, stalled, drain_timeout, &work).await;
+    setup.board.clear();
     probing.abort();
     let closed = tokio::task::spawn_blocking(move || consumer.close())
         .await
         .context("failed to join the poll thread")?;
+    drop(watch); // until here it ends the process if the pipeline does not end
     outcome.and(closed.context("consumer failed"))
 }
 
@@ -177,6 +220,9 @@ pub fn can_be_rebuilt(error: &anyhow::Error) -> bool {
         Some(PublishError::Aborts(_)) => true,
         _ => false,
     };
+    if let Some(stalled) = error.downcast_ref::<Stalled>() {
+        return stalled.leaves_a_usable_process();
+    }
     publisher_can || matches!(consume, Some(ConsumerError::UnknownCommits(_)))
 }
 
@@ -216,6 +262,14 @@ impl AnyPublisher {
         match self {
             Self::AtLeastOnce(_) => Arc::new(AtomicBool::new(true)),
             Self::ExactlyOnce(publisher) => publisher.is_initialised(),
+        }
+    }
+
+    /// Under way while something that should end soon is.
+    fn activity(&self) -> Activity {
+        match self {
+            Self::AtLeastOnce(_) => Activity::default(),
+            Self::ExactlyOnce(publisher) => publisher.activity(),
         }
     }
 
@@ -282,16 +336,18 @@ impl UnfinishedWork {
     }
 }
 
-/// Waits for every stage; `stop` begins the drain, a failed stage ends the others. A drain that
-/// takes longer than `drain_timeout` is cut short and fails: what is unfinished stays uncommitted.
+/// Waits for every stage; `stop` begins the drain, a failed stage or a stall ends the others. A drain
+/// that takes longer than `drain_timeout` is cut short and fails: what is unfinished stays uncommitted.
 async fn supervise(
     mut stages: JoinSet<anyhow::Result<()>>,
     consumer: &ConsumerHandle,
     stop: impl Future<Output = ()>,
+    stalled: impl Future<Output = Stalled>,
     drain_timeout: Duration,
     work: &UnfinishedWork,
 ) -> anyhow::Result<()> {
     let mut stop = std::pin::pin!(stop);
+    let mut stalled = std::pin::pin!(stalled);
     let mut drain_ends = None;
     loop {
         tokio::select! {
@@ -307,6 +363,10 @@ async fn supervise(
                     humantime::format_duration(drain_timeout),
                     work.describe()
                 );
+            }
+            stalled = &mut stalled => {
+                work.in_flight.abandon();
+                return Err(stalled.into());
             }
             ended = stages.join_next() => match ended {
                 Some(ended) => {
@@ -346,7 +406,15 @@ mod tests {
         let mut stages = JoinSet::new();
         stages.spawn(std::future::pending());
         let timeout = Duration::from_millis(20);
-        let outcome = supervise(stages, &handle, std::future::ready(()), timeout, &work).await;
+        let outcome = supervise(
+            stages,
+            &handle,
+            std::future::ready(()),
+            std::future::pending(),
+            timeout,
+            &work,
+        )
+        .await;
         assert_eq!(
             outcome.unwrap_err().to_string(),
             "drain cut short after `20ms`: `1` parts and dead letters on their way, `0` records \
@@ -368,7 +436,15 @@ mod tests {
             Ok(())
         });
         let timeout = Duration::from_secs(20);
-        let outcome = supervise(stages, &handle, std::future::ready(()), timeout, &work).await;
+        let outcome = supervise(
+            stages,
+            &handle,
+            std::future::ready(()),
+            std::future::pending(),
+            timeout,
+            &work,
+        )
+        .await;
         outcome.unwrap();
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::anyhow;
 
 use super::output::OutputSettings;
+use super::watchdog::Patience;
 use crate::admin::Readiness;
 use crate::config::{self, Delivery, Settings};
 use crate::decode::{EnvelopeSettings, ImageLimits};
@@ -20,6 +21,7 @@ use crate::model::preprocess::Preprocessor;
 use crate::reassembly::{ExpectedViews, LinePolicy, MemoryMarks, ReassemblySettings};
 use crate::schema::result::{ResultContext, ResultFormat, Run, RunKind};
 use crate::scoring::{ClassThresholds, JudgeSettings, MapSettings, RegionSettings};
+use crate::status::StatusBoard;
 use crate::telemetry;
 
 /// The share of the memory budget that librdkafka may prefetch, besides the budget itself.
@@ -52,6 +54,10 @@ pub struct PipelineSetup {
     pub output: OutputSettings,
     /// Told when the pipeline is ready.
     pub readiness: Readiness,
+    /// Where it can be looked at.
+    pub board: StatusBoard,
+    /// How long it may stand still.
+    pub patience: Patience,
 }
 
 impl PipelineSetup {
@@ -59,7 +65,11 @@ impl PipelineSetup {
     ///
     /// # Errors
     /// When the bundle or the device is not as it should be.
-    pub fn from_settings(settings: &Settings, readiness: Readiness) -> anyhow::Result<Self> {
+    pub fn from_settings(
+        settings: &Settings,
+        readiness: Readiness,
+        board: StatusBoard,
+    ) -> anyhow::Result<Self> {
         let bundle = Bundle::load(&settings.model.path)?;
         let identity = bundle.manifest.identity();
         let model = CandleModel::new(
@@ -75,19 +85,21 @@ impl PipelineSetup {
         );
         telemetry::set_model(&identity, None);
         let memory_budget_bytes = settings.reassembly.memory_budget.as_u64();
-        Ok(Self {
-            consumer: ConsumerSettings {
-                bus: bus_settings(&settings.bus),
-                group_id: settings.bus.group_id.clone(),
-                subscription: match &settings.input.topic_regex {
-                    Some(regex) => vec![regex.clone()],
-                    None => settings.input.topics.clone(),
-                },
-                commits: commits(settings),
-                drain_timeout: settings.bus.drain_timeout,
-                crowd_patience: longest_timeout(settings),
-                prefetch_bytes: memory_budget_bytes / PREFETCH_SHARE,
+        let consumer = ConsumerSettings {
+            bus: bus_settings(&settings.bus),
+            group_id: settings.bus.group_id.clone(),
+            subscription: match &settings.input.topic_regex {
+                Some(regex) => vec![regex.clone()],
+                None => settings.input.topics.clone(),
             },
+            commits: commits(settings),
+            drain_timeout: settings.bus.drain_timeout,
+            crowd_patience: longest_timeout(settings),
+            prefetch_bytes: memory_budget_bytes / PREFETCH_SHARE,
+        };
+        Ok(Self {
+            patience: patience(settings, &consumer),
+            consumer,
             envelope: envelope(settings),
             reassembly: reassembly(settings),
             memory_budget_bytes,
@@ -117,6 +129,7 @@ impl PipelineSetup {
                 model: identity,
             },
             readiness,
+            board,
         })
     }
 }
@@ -125,6 +138,15 @@ impl PipelineSetup {
 fn longest_timeout(settings: &Settings) -> Duration {
     let own = settings.lines.values().filter_map(|line| line.timeout);
     own.fold(settings.reassembly.timeout, Duration::max)
+}
+
+fn patience(settings: &Settings, consumer: &ConsumerSettings) -> Patience {
+    let reassembly = &settings.reassembly;
+    Patience {
+        stall_after: settings.watchdog.stall_after,
+        rebalance: consumer.longest_rebalance(),
+        quiet: longest_timeout(settings) + reassembly.wall_grace + reassembly.idle_after,
+    }
 }
 
 fn commits(settings: &Settings) -> Commits {

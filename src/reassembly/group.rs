@@ -70,6 +70,8 @@ pub(crate) struct OpenGroup {
     pub(crate) count_conflicts: usize,
     part: PartKey,
     opened_by: SourceOffset,
+    /// By the wall clock.
+    opened_at: Timestamp,
     class: Option<ClassName>,
     expected_count: Option<usize>,
     views: Vec<HeldView>,
@@ -85,7 +87,7 @@ pub(crate) struct HeldView {
 
 impl OpenGroup {
     /// An empty group, opened by `arrival`, which still has to join.
-    pub(crate) fn opened_for(arrival: &Arrival, sequence: Sequence) -> Self {
+    pub(crate) fn opened_for(arrival: &Arrival, sequence: Sequence, now: Timestamp) -> Self {
         Self {
             sequence,
             deadline: arrival.deadline,
@@ -95,6 +97,7 @@ impl OpenGroup {
             count_conflicts: 0,
             part: arrival.view.part.clone(),
             opened_by: arrival.view.record.source.clone(),
+            opened_at: now,
             class: None,
             expected_count: None,
             views: Vec::new(),
@@ -109,6 +112,10 @@ impl OpenGroup {
 
     pub(crate) fn opened_by(&self) -> &SourceOffset {
         &self.opened_by
+    }
+
+    pub(crate) fn opened_at(&self) -> Timestamp {
+        self.opened_at
     }
 
     pub(crate) fn views(&self) -> &[HeldView] {

@@ -27,7 +27,7 @@ mod timeline;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -41,6 +41,7 @@ use crate::domain::{
 pub use expected::{ExpectedViews, ViewList};
 pub use report::{
     Event, FlowDecision, OldestGroup, PartitionStatus, ReassemblyCounts, ReassemblyStatus,
+    WaitingPart,
 };
 pub use settings::{
     ClosedMemorySettings, DEFAULT_WALL_GRACE, LinePolicy, MemoryMarks, ReassemblySettings,
@@ -253,6 +254,33 @@ impl ReassemblyBuffer {
             deadline: appointment.deadline,
         });
         status
+    }
+
+    /// The open groups that hold these records. It looks at every part, so it is for operators and
+    /// not for every record.
+    pub fn holders(
+        &self,
+        sources: &HashSet<SourceOffset>,
+        now: Timestamp,
+    ) -> HashMap<SourceOffset, WaitingPart> {
+        let mut holders = HashMap::new();
+        for state in &self.parts {
+            let PartState::Open(group) = state.value() else {
+                continue;
+            };
+            for record in group.records() {
+                if sources.contains(&record.source) {
+                    let waiting = WaitingPart {
+                        part: group.part().clone(),
+                        missing: group.missing(&self.settings.expected),
+                        open_for: now.since(group.opened_at()),
+                        timeout: self.settings.for_line(&group.part().line).timeout,
+                    };
+                    holders.insert(record.source.clone(), waiting);
+                }
+            }
+        }
+        holders
     }
 
     fn missing_views(&self, part: &PartKey) -> Vec<ViewId> {

@@ -108,7 +108,7 @@ impl ReassemblyBuffer {
         timeline: &mut Timeline,
         events: &mut Vec<Event>,
     ) -> Option<OpenGroup> {
-        let mut group = OpenGroup::opened_for(&arrival, timeline.next_sequence());
+        let mut group = OpenGroup::opened_for(&arrival, timeline.next_sequence(), now);
         self.join(&mut group, arrival, timeline, events);
         if group.views().is_empty() {
             return None;

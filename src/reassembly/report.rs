@@ -86,6 +86,19 @@ pub struct OldestGroup {
     pub missing: Vec<ViewId>,
 }
 
+/// An open group that holds a record which somebody asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WaitingPart {
+    /// The part.
+    pub part: PartKey,
+    /// The listed views that it waits for.
+    pub missing: Vec<ViewId>,
+    /// How long it has been open, by the wall clock.
+    pub open_for: Duration,
+    /// How long it may be, were its line's clock the wall clock.
+    pub timeout: Duration,
+}
+
 /// One partition's progress.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartitionStatus {

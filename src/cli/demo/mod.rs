@@ -26,6 +26,7 @@ use crate::config::{LogFormat, Settings, Sources, TelemetrySettings};
 use crate::domain::Topic;
 use crate::kafka::embedded::EmbeddedBroker;
 use crate::pipeline::{self, PipelineSetup};
+use crate::status::StatusBoard;
 use crate::telemetry;
 
 /// Partitions of each camera topic; the embedded broker keeps 5 MiB of each.
@@ -71,9 +72,11 @@ pub async fn run(arguments: DemoArguments) -> anyhow::Result<()> {
     let readiness = Readiness::default();
     let setup = {
         let (settings, readiness) = (settings.clone(), readiness.clone());
-        tokio::task::spawn_blocking(move || PipelineSetup::from_settings(&settings, readiness))
-            .await
-            .context("failed to set up")??
+        tokio::task::spawn_blocking(move || {
+            PipelineSetup::from_settings(&settings, readiness, StatusBoard::default())
+        })
+        .await
+        .context("failed to set up")??
     };
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let mut running = tokio::spawn(pipeline::run(setup, async {

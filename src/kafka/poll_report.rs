@@ -1,0 +1,71 @@
+//! What the poll thread tells of itself to those who watch it.
+//!
+//! The thread writes it, without waiting for anybody; nobody else does.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::TopicPartition;
+
+/// The report as the poll thread and its watchers share it.
+pub type SharedPollReport = Arc<Mutex<PollReport>>;
+
+/// What the poll thread told last.
+#[derive(Clone, Debug)]
+pub struct PollReport {
+    /// When its loop last came round.
+    pub turned_at: Instant,
+    /// Whether it reads.
+    pub reading: Reading,
+    /// Every assigned partition, as of librdkafka's last statistics.
+    pub partitions: HashMap<TopicPartition, PartitionReport>,
+}
+
+impl Default for PollReport {
+    fn default() -> Self {
+        Self {
+            turned_at: Instant::now(),
+            reading: Reading::Running,
+            partitions: HashMap::new(),
+        }
+    }
+}
+
+/// Whether records are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reading {
+    /// They are.
+    Running,
+    /// Not now: the stages behind are full.
+    Jammed,
+    /// Not any more: the instance drains.
+    Draining,
+}
+
+/// How far a partition can be read, and whether it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PartitionReport {
+    /// The offset behind the last record that can be read; none while it is not known, or no broker
+    /// that leads the partition is reached.
+    pub end: Option<i64>,
+    /// The end that the last fetch told, open transactions included.
+    pub high_watermark: Option<i64>,
+    /// Nothing is left to read.
+    pub is_at_end: bool,
+    /// Why it is not read.
+    pub pause: Option<Pause>,
+}
+
+/// Why a partition is not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pause {
+    /// It runs ahead of the others, and memory is short.
+    Memory,
+    /// More of it is unfinished than a commit can tell.
+    Unfinished,
+}

@@ -1,0 +1,225 @@
+//! Notices a pipeline that stands still, from one status after another.
+//!
+//! It is pure: it looks at no clock and ends nothing. A clock of its own runs for each thing that may
+//! stall, only while that thing has not moved and nothing excuses it: a pause for memory, stages behind
+//! that are full, a part that waits for views within its time, brokers that are away. So time in which
+//! the process itself did not run, told as less than it was, does not count either.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use crate::kafka::poll_report::Reading;
+use crate::status::{Holder, PartitionStatus, PipelineStatus};
+use crate::telemetry;
+
+/// How long things may stand still.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For all but the poll thread.
+    pub stall_after: Duration,
+    /// What the poll thread may take beyond that: it waits for a drain and for what is committed.
+    pub rebalance: Duration,
+    /// How long a part may be open when the line has stopped.
+    pub quiet: Duration,
+}
+
+/// Something that stands still.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stall {
+    /// The poll thread's loop does not come round.
+    PollThread,
+    /// The device does not answer.
+    Device,
+    /// A transaction stays open.
+    Transaction,
+    /// Parts are on their way, and none arrives.
+    Stages,
+    /// A partition has records to read, and is not read.
+    Reading { partition: String },
+    /// A partition is paused without cause.
+    Pause { partition: String },
+    /// A record that is on its way nowhere holds a partition's position.
+    Position { partition: String },
+}
+
+impl Stall {
+    /// As the metric has it.
+    pub(crate) fn kind(&self) -> telemetry::StallKind {
+        match self {
+            Self::PollThread => telemetry::StallKind::PollThread,
+            Self::Device => telemetry::StallKind::Device,
+            Self::Transaction => telemetry::StallKind::Transaction,
+            Self::Stages => telemetry::StallKind::Stages,
+            Self::Reading { .. } => telemetry::StallKind::Reading,
+            Self::Pause { .. } => telemetry::StallKind::Pause,
+            Self::Position { .. } => telemetry::StallKind::Position,
+        }
+    }
+
+    /// Whether another pipeline in this process could go on: a thread that hangs cannot be ended, and
+    /// keeps its device or its connection.
+    pub(crate) fn leaves_a_usable_process(&self) -> bool {
+        !matches!(self, Self::PollThread | Self::Device)
+    }
+}
+
+impl fmt::Display for Stall {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PollThread => formatter.write_str("the poll thread does not come round"),
+            Self::Device => formatter.write_str("the device does not answer"),
+            Self::Transaction => formatter.write_str("a transaction stays open"),
+            Self::Stages => formatter.write_str("parts are on their way and none is published"),
+            Self::Reading { partition } => {
+                write!(formatter, "`{partition}` has records and is not read")
+            }
+            Self::Pause { partition } => {
+                write!(formatter, "`{partition}` stays paused without cause")
+            }
+            Self::Position { partition } => write!(
+                formatter,
+                "`{partition}` has an unfinished record that nothing works on"
+            ),
+        }
+    }
+}
+
+/// The clocks, and what they were last told.
+#[derive(Debug)]
+pub(crate) struct Watchdog {
+    patience: Patience,
+    before: Option<PipelineStatus>,
+    clocks: BTreeMap<Stall, Duration>,
+}
+
+impl Watchdog {
+    pub(crate) fn new(patience: Patience) -> Self {
+        Self {
+            patience,
+            before: None,
+            clocks: BTreeMap::new(),
+        }
+    }
+
+    /// Takes a status into account; gives what has stood still for too long. `passed` is the time since
+    /// the status before this one.
+    pub(crate) fn observe(
+        &mut self,
+        status: PipelineStatus,
+        brokers_are_reached: bool,
+        passed: Duration,
+    ) -> Vec<Stall> {
+        let before = self.before.replace(status.clone());
+        let Some(before) = before else {
+            return Vec::new();
+        };
+        if status.reading == Reading::Draining {
+            self.clocks.clear(); // the drain has a deadline of its own
+            return Vec::new();
+        }
+        let still = self.what_stands_still(&before, &status, passed);
+        self.clocks.retain(|stall, _| still.contains(stall));
+        for stall in still {
+            let counts = brokers_are_reached || stall == Stall::Device;
+            let clock = self.clocks.entry(stall).or_default();
+            *clock += if counts { passed } else { Duration::ZERO };
+        }
+        let is_over = |(stall, clock): &(&Stall, &Duration)| **clock >= self.limit_of(stall);
+        let over = self.clocks.iter().filter(is_over);
+        over.map(|(stall, _)| stall.clone()).collect()
+    }
+
+    fn limit_of(&self, stall: &Stall) -> Duration {
+        match stall {
+            Stall::PollThread => self.patience.stall_after + self.patience.rebalance,
+            _ => self.patience.stall_after,
+        }
+    }
+
+    fn what_stands_still(
+        &self,
+        before: &PipelineStatus,
+        now: &PipelineStatus,
+        passed: Duration,
+    ) -> Vec<Stall> {
+        let all_along = |millis: Option<u64>| {
+            millis.is_some_and(|millis| Duration::from_millis(millis) >= passed)
+        };
+        let finished_nothing = now.finished_records == before.finished_records;
+        let mut still = Vec::new();
+        if all_along(Some(now.poll_thread_silent_ms)) {
+            still.push(Stall::PollThread);
+        }
+        if all_along(now.device_busy_ms) {
+            still.push(Stall::Device);
+        }
+        if all_along(now.transaction_open_ms) {
+            still.push(Stall::Transaction);
+        }
+        // What others wait for has a clock of its own.
+        let is_awaited = still.contains(&Stall::Device) || still.contains(&Stall::Transaction);
+        if finished_nothing && before.in_flight > 0 && now.in_flight > 0 && !is_awaited {
+            still.push(Stall::Stages);
+        }
+        if now.reading != Reading::Running {
+            return still; // the stages behind are full: what is read and finished depends on them
+        }
+        let is_silent = finished_nothing && reads(before).eq(reads(now));
+        for partition in &now.partitions {
+            let same = |earlier: &&PartitionStatus| {
+                earlier.topic == partition.topic && earlier.partition == partition.partition
+            };
+            if let Some(earlier) = before.partitions.iter().find(same) {
+                let stall = self.stall_of(earlier, partition, is_silent);
+                let is_excused = is_awaited && matches!(stall, Some(Stall::Position { .. }));
+                still.extend(stall.filter(|_| !is_excused));
+            }
+        }
+        still
+    }
+
+    /// `is_silent`: nothing was read or finished of any partition.
+    fn stall_of(
+        &self,
+        before: &PartitionStatus,
+        now: &PartitionStatus,
+        is_silent: bool,
+    ) -> Option<Stall> {
+        let partition = || now.name();
+        if before.is_pause_stale && now.is_pause_stale {
+            return Some(Stall::Pause {
+                partition: partition(),
+            });
+        }
+        let has_more = |one: &PartitionStatus| one.end.is_some() && !one.is_at_end;
+        let is_unread =
+            before.next_to_read == now.next_to_read && has_more(before) && has_more(now);
+        if is_unread && now.pause.is_none() {
+            return Some(Stall::Reading {
+                partition: partition(),
+            });
+        }
+        let is_held = match &now.held_by {
+            Some(Holder::Work) => before.held_by == now.held_by,
+            Some(Holder::Part {
+                open_ms,
+                is_overdue,
+                ..
+            }) => is_silent && *is_overdue && Duration::from_millis(*open_ms) > self.patience.quiet,
+            None => false,
+        };
+        (is_held && before.position == now.position).then(|| Stall::Position {
+            partition: partition(),
+        })
+    }
+}
+
+fn reads(status: &PipelineStatus) -> impl Iterator<Item = Option<i64>> {
+    let partitions = status.partitions.iter();
+    partitions.map(|partition| partition.next_to_read)
+}
+
+#[cfg(test)]
+#[path = "watchdog_tests.rs"]
+mod tests;
