@@ -11,7 +11,7 @@
 //! behind, for a bounded time, then commits and forgets. With `exactly_once` the publisher commits
 //! instead, together with what it publishes.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,9 +24,11 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::client::BusSettings;
+use super::commit_metadata::MOST_UNFINISHED;
 use super::group_context::GroupContext;
 use super::offsets::OffsetLedger;
 use super::partition_ends::PartitionEnds;
+use super::pauses::Pauses;
 use super::poll_loop::PollLoop;
 use super::poll_report::SharedPollReport;
 use crate::domain::{MemoryBudget, Record, Reject, TopicPartition};
@@ -145,13 +147,13 @@ pub enum ConsumerEvent {
     Unreadable(Reject),
     /// Everything that the partition holds was read.
     EndOfPartition(TopicPartition),
-    /// Too much of the partition is unfinished for it to be read on, and nothing of it finishes: so
-    /// many of its oldest parts must make way.
+    /// Too much of the partition is unfinished for it to be read on, and nothing of it finishes: its
+    /// oldest parts must make way.
     Stuck {
         /// The partition.
         partition: TopicPartition,
-        /// How many records must be finished.
-        records: usize,
+        /// How many of its records may go on waiting for other views.
+        may_wait: usize,
     },
     /// These partitions are lost; the thread waits (bounded) for `done` before it commits.
     Revoked {
@@ -328,8 +330,7 @@ impl CameraConsumer {
             unequal_partitions: Mutex::new(None),
             assignment: Mutex::new(HashSet::new()),
             undelivered: Mutex::new(VecDeque::new()),
-            paused_by_flow: Mutex::new(HashSet::new()),
-            crowded: Mutex::new(HashMap::new()),
+            pauses: Mutex::new(Pauses::new(MOST_UNFINISHED, settings.crowd_patience)),
             is_halted: AtomicBool::new(false),
             is_closing: AtomicBool::new(false),
             is_ending: Arc::clone(&is_ending),
@@ -349,7 +350,6 @@ impl CameraConsumer {
             events,
             runtime: Handle::current(),
             commit_interval,
-            crowd_patience: settings.crowd_patience,
             held: VecDeque::new(),
             is_jammed: false,
             is_drained: false,

@@ -27,7 +27,8 @@ use super::consumer::{
 use super::offsets::CommitPosition;
 use super::partition_counts::{describe_unequal_counts, fetch_partition_counts};
 use super::partition_ends::{PartitionEnds, Reported};
-use super::poll_report::{PartitionReport, Pause, SharedPollReport};
+use super::pauses::Pauses;
+use super::poll_report::{PartitionReport, SharedPollReport};
 use crate::domain::{Topic, TopicPartition};
 use crate::telemetry;
 
@@ -49,10 +50,8 @@ pub(super) struct GroupContext {
     /// Assignments and revocations that found the channel full, oldest first. They are never
     /// dropped, and go before every record that has not gone yet.
     pub(super) undelivered: Mutex<VecDeque<ConsumerEvent>>,
-    /// Paused for memory, under the current assignment.
-    pub(super) paused_by_flow: Mutex<HashSet<TopicPartition>>,
-    /// Paused because so much is unfinished that a commit could soon not tell it all.
-    pub(super) crowded: Mutex<HashMap<TopicPartition, Crowd>>,
+    /// What holds single partitions.
+    pub(super) pauses: Mutex<Pauses>,
     /// Nothing is to be fetched, whatever is assigned: a jam or the drain.
     pub(super) is_halted: AtomicBool,
     /// The consumer is being closed: all that could be waited for has been.
@@ -68,15 +67,6 @@ pub(super) struct GroupContext {
     pub(super) ends: Mutex<PartitionEnds>,
     pub(super) ended: Mutex<Vec<TopicPartition>>,
     pub(super) report: SharedPollReport,
-}
-
-/// How much of a crowded partition is unfinished.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Crowd {
-    /// The fewest records since it was paused.
-    pub(super) fewest: usize,
-    /// When there were first so few.
-    pub(super) since: Instant,
 }
 
 impl GroupContext {
@@ -103,17 +93,7 @@ impl GroupContext {
     /// Pauses of earlier assignments and what was known of ends hold no more.
     fn start_afresh(&self, partitions: &[TopicPartition]) {
         lock(&self.ends).forget(partitions);
-        lock(&self.paused_by_flow).retain(|partition| !partitions.contains(partition));
-        lock(&self.crowded).retain(|partition, _| !partitions.contains(partition));
-    }
-
-    fn pause_of(&self, partition: &TopicPartition) -> Option<Pause> {
-        if lock(&self.crowded).contains_key(partition) {
-            return Some(Pause::Unfinished);
-        }
-        lock(&self.paused_by_flow)
-            .contains(partition)
-            .then_some(Pause::Memory)
+        lock(&self.pauses).forget(partitions);
     }
 
     fn assigned(&self, consumer: &BaseConsumer<Self>, list: &mut TopicPartitionList) {
@@ -320,7 +300,7 @@ impl ClientContext for GroupContext {
                     end: (is_led && reported.end >= 0).then_some(reported.end),
                     high_watermark: (partition.hi_offset >= 0).then_some(partition.hi_offset),
                     is_at_end,
-                    pause: self.pause_of(&topic_partition),
+                    pause: lock(&self.pauses).of(&topic_partition),
                 };
                 reports.insert(topic_partition, report);
             }

@@ -10,6 +10,7 @@ pub mod offsets;
 mod partition_counts;
 mod partition_ends;
 pub mod partitioners;
+pub(crate) mod pauses;
 mod poll_loop;
 pub mod poll_report;
 pub mod publisher;

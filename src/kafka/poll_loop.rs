@@ -11,13 +11,13 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-use super::commit_metadata::MOST_UNFINISHED;
 use super::consumer::{
     ConsumerCommand, ConsumerError, ConsumerEvent, JAM_PATIENCE, POLL_INTERVAL, SharedLedger, lock,
     send_within,
 };
-use super::group_context::{Crowd, GroupContext};
+use super::group_context::GroupContext;
 use super::offsets::Begun;
+use super::pauses::Relief;
 use super::poll_report::Reading;
 use super::record_copy::{CopiedRecord, copy_record};
 use crate::domain::{MemoryBudget, Record, Reject, RejectReason, TopicPartition};
@@ -35,8 +35,6 @@ pub(super) struct PollLoop {
     pub(super) runtime: Handle,
     /// None where the publisher commits.
     pub(super) commit_interval: Option<Duration>,
-    /// How long a crowded partition may stand still.
-    pub(super) crowd_patience: Duration,
     /// Events that found the channel full, oldest first.
     pub(super) held: VecDeque<ConsumerEvent>,
     pub(super) is_jammed: bool,
@@ -80,15 +78,14 @@ impl PollLoop {
                     generation,
                 }) if self.is_current(generation) => {
                     self.pause(&partitions);
-                    lock(&self.consumer.context().paused_by_flow).extend(partitions);
+                    lock(&self.consumer.context().pauses).pause_for_memory(&partitions);
                 }
                 Ok(ConsumerCommand::Resume {
                     partitions,
                     generation,
                 }) if self.is_current(generation) => {
-                    lock(&self.consumer.context().paused_by_flow)
-                        .retain(|paused| !partitions.contains(paused));
-                    self.resume_unless_held(&partitions);
+                    let free = lock(&self.consumer.context().pauses).resume_for_memory(&partitions);
+                    self.resume_unless_halted(&free);
                 }
                 Ok(ConsumerCommand::Pause { .. } | ConsumerCommand::Resume { .. }) => {}
                 Ok(ConsumerCommand::Drain) => self.drain(),
@@ -117,6 +114,7 @@ impl PollLoop {
     fn poll_once(&mut self) -> Result<(), ConsumerError> {
         let polled = self.consumer.poll(POLL_INTERVAL);
         let ended = std::mem::take(&mut *lock(&self.consumer.context().ended));
+        let ended = lock(&self.consumer.context().pauses).seen_ends(ended);
         // The ends were told before the message was taken, so they go before it.
         if self.held.is_empty() && !self.is_drained {
             self.held
@@ -139,9 +137,7 @@ impl PollLoop {
                 let begun = ledger.begin(&record.source);
                 let unfinished = ledger.in_flight(&partition);
                 drop(ledger);
-                if unfinished >= MOST_UNFINISHED {
-                    self.crowd(partition, unfinished);
-                }
+                self.crowd(partition, unfinished);
                 if begun == Begun::Fresh {
                     record.lease = Some(self.budget.lease(record.size_bytes()));
                     self.held.push_back(read_event(record, fault));
@@ -176,7 +172,8 @@ impl PollLoop {
             }
         } else if self.is_jammed {
             self.set_jammed(false);
-            self.resume_unless_held(&self.assigned());
+            let free = lock(&self.consumer.context().pauses).free_of(&self.assigned());
+            self.resume_unless_halted(&free);
         }
     }
 
@@ -244,9 +241,9 @@ impl PollLoop {
 
     /// Pauses a partition of which so much is unfinished that a commit could soon not tell what is
     /// finished above its position.
-    fn crowd(&self, partition: TopicPartition, unfinished: usize) {
-        let mut crowded = lock(&self.consumer.context().crowded);
-        if crowded.contains_key(&partition) {
+    fn crowd(&mut self, partition: TopicPartition, unfinished: usize) {
+        let now = Instant::now();
+        if !lock(&self.consumer.context().pauses).crowd(&partition, unfinished, now) {
             return;
         }
         tracing::debug!(
@@ -254,63 +251,29 @@ impl PollLoop {
             partition = partition.partition,
             "as much is unfinished as a commit can tell: partition paused"
         );
-        let crowd = Crowd {
-            fewest: unfinished,
-            since: Instant::now(),
-        };
-        crowded.insert(partition.clone(), crowd);
-        drop(crowded);
         self.pause(&[partition]);
     }
 
     /// Resumes the crowded partitions of which half is finished, and tells of those of which nothing
-    /// finishes: paused, they hold back the time by which their parts would be due.
+    /// finishes.
     fn relieve(&mut self) {
-        let context = self.consumer.context();
-        let mut crowded = lock(&context.crowded);
-        if crowded.is_empty() {
-            return;
-        }
-        let ledger = lock(&self.ledger);
-        let mut relieved = Vec::new();
-        crowded.retain(|partition, crowd| {
-            let unfinished = ledger.in_flight(partition);
-            if unfinished <= MOST_UNFINISHED / 2 {
-                relieved.push(partition.clone());
-                return false;
-            }
-            if unfinished < crowd.fewest {
-                crowd.fewest = unfinished;
-                crowd.since = Instant::now();
-            } else if crowd.since.elapsed() >= self.crowd_patience {
-                crowd.since = Instant::now();
-                self.held.push_back(ConsumerEvent::Stuck {
-                    partition: partition.clone(),
-                    records: unfinished - MOST_UNFINISHED / 2,
-                });
-            }
-            true
-        });
-        drop((crowded, ledger));
-        if !relieved.is_empty() {
-            self.resume_unless_held(&relieved);
-        }
+        let mut pauses = lock(&self.consumer.context().pauses);
+        let Relief { resumed, stuck } =
+            pauses.relieve(&lock(&self.ledger), self.is_jammed, Instant::now());
+        let may_wait = pauses.few_enough();
+        drop(pauses);
+        self.held
+            .extend(stuck.into_iter().map(|partition| ConsumerEvent::Stuck {
+                partition,
+                may_wait,
+            }));
+        self.resume_unless_halted(&resumed);
     }
 
-    /// Resumes those of the partitions that nothing holds any more.
-    fn resume_unless_held(&self, partitions: &[TopicPartition]) {
-        if self.is_jammed || self.is_drained {
-            return;
-        }
-        let context = self.consumer.context();
-        let (by_flow, crowded) = (lock(&context.paused_by_flow), lock(&context.crowded));
-        let is_free = |partition: &&TopicPartition| {
-            !by_flow.contains(*partition) && !crowded.contains_key(*partition)
-        };
-        let free: Vec<TopicPartition> = partitions.iter().filter(is_free).cloned().collect();
-        drop((by_flow, crowded));
-        if !free.is_empty() {
-            self.resume(&free);
+    /// Resumes partitions that nothing holds, unless all are to be left.
+    fn resume_unless_halted(&self, free: &[TopicPartition]) {
+        if !(free.is_empty() || self.is_jammed || self.is_drained) {
+            self.resume(free);
         }
     }
 

@@ -118,14 +118,20 @@ impl Intake {
             ConsumerEvent::EndOfPartition(partition) => {
                 self.reassembly.end_of_partition(&partition, now)
             }
-            ConsumerEvent::Stuck { partition, records } => {
-                tracing::warn!(
-                    topic = %partition.topic,
-                    partition = partition.partition,
-                    records,
-                    "more waits for missing views than a commit can tell: the oldest parts make way"
-                );
-                self.reassembly.make_way(partition.partition, records)
+            ConsumerEvent::Stuck {
+                partition,
+                may_wait,
+            } => {
+                let events = self.reassembly.make_way(&partition, may_wait);
+                if !events.is_empty() {
+                    tracing::warn!(
+                        topic = %partition.topic,
+                        partition = partition.partition,
+                        may_wait,
+                        "more waits for missing views than a commit can tell: the oldest parts make way"
+                    );
+                }
+                events
             }
             ConsumerEvent::Revoked { .. } | ConsumerEvent::Drained => Vec::new(),
         }

@@ -202,17 +202,40 @@ impl ReassemblyBuffer {
         FlowDecision { events, ..decision }
     }
 
-    /// Closes the groups of a partition number that are due first, at most `count`: nothing else lets
-    /// their partition go on.
-    pub fn make_way(&self, number: i32, count: usize) -> Vec<Event> {
-        let first = self.timeline().schedule.first_of(number, count);
-        let due = first.into_iter().map(|(sequence, part)| Due {
-            part,
-            sequence,
-            cause: CloseCause::Evicted,
-        });
+    /// Closes the groups of a partition that are due first, until at most `may_wait` of its records
+    /// wait: nothing else lets the partition go on. What is on its way to be published does not wait.
+    pub fn make_way(&self, partition: &TopicPartition, may_wait: usize) -> Vec<Event> {
+        let groups = self.timeline().schedule.of_number(partition.partition);
+        let of_partition = |record: &&Arc<Record>| record.source.topic_partition() == *partition;
+        let mut waiting = Vec::new();
+        for (sequence, part) in groups {
+            if let Some(PartState::Open(group)) = self.parts.get(&part).as_deref()
+                && group.sequence == sequence
+            {
+                let records = group.records().filter(of_partition).count();
+                waiting.push((sequence, part, records));
+            }
+        }
+        let in_all: usize = waiting.iter().map(|(_, _, records)| records).sum();
+        let mut too_many = in_all.saturating_sub(may_wait);
+        let mut due = Vec::new();
+        for (sequence, part, records) in waiting {
+            if too_many == 0 {
+                break;
+            }
+            if records > 0 {
+                too_many = too_many.saturating_sub(records);
+                let cause = CloseCause::Evicted;
+                due.push(Due {
+                    part,
+                    sequence,
+                    cause,
+                });
+            }
+        }
         let mut events = Vec::new();
-        self.close_due(due.collect(), &mut events);
+        self.close_due(due, &mut events);
+        self.forget_closed();
         events
     }
 

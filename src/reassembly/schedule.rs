@@ -47,17 +47,24 @@ impl Schedule {
         self.appointments.insert(sequence, appointment);
     }
 
-    /// The groups of a partition number that are due first, at most `count`. Where numbers are not
-    /// kept, of all.
-    pub(crate) fn first_of(&self, number: i32, count: usize) -> Vec<(Sequence, PartKey)> {
-        let in_order = self.by_deadline.iter();
-        let groups = in_order.filter_map(|(_, sequence)| {
-            let appointment = self.appointments.get(sequence)?;
-            let own = appointment.quiet_deadline.map(|(number, _)| number);
-            let is_meant = own.is_none_or(|own| own == number);
-            is_meant.then(|| (*sequence, appointment.part.clone()))
-        });
-        groups.take(count).collect()
+    /// The groups of a partition number, the earliest deadline first. Where numbers are not kept, all.
+    pub(crate) fn of_number(&self, number: i32) -> Vec<(Sequence, PartKey)> {
+        let mut groups: Vec<(Timestamp, Sequence)> = match self.by_quiet.get(&number) {
+            Some(of_number) => of_number
+                .iter()
+                .filter_map(|(_, sequence)| {
+                    let appointment = self.appointments.get(sequence)?;
+                    Some((appointment.deadline, *sequence))
+                })
+                .collect(),
+            None => self.by_deadline.iter().copied().collect(),
+        };
+        groups.sort_unstable();
+        let named = |(_, sequence): (Timestamp, Sequence)| {
+            let appointment = self.appointments.get(&sequence)?;
+            Some((sequence, appointment.part.clone()))
+        };
+        groups.into_iter().filter_map(named).collect()
     }
 
     /// Moves a group's deadline; its quiet deadline stays.
