@@ -1,5 +1,6 @@
 //! Tests of the buffer, and what they build views with.
 
+mod adversity;
 mod assignment;
 mod concurrency;
 mod grouping;
@@ -9,7 +10,7 @@ mod properties;
 mod simulation;
 mod time;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use super::*;
@@ -150,6 +151,15 @@ fn settings() -> ReassemblySettings {
         reuse_after: Duration::from_secs(60),
         ..ReassemblySettings::default()
     }
+}
+
+/// A name for each part of a log.
+fn part_name(index: usize) -> &'static str {
+    static NAMES: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
+        let names = (0..1_000).map(|index| &*format!("p{index}").leak());
+        names.collect()
+    });
+    NAMES[index]
 }
 
 const TOPICS: [&str; 3] = ["top", "left", "right"];

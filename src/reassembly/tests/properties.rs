@@ -11,14 +11,12 @@ use crate::domain::DuplicatePolicy;
 /// Parts leave the camera this far apart.
 const CADENCE: i64 = 500;
 
-const PARTS: [&str; 16] = [
-    "p0", "p1", "p2", "p3", "p4", "p5", "p6", "p7", "p8", "p9", "p10", "p11", "p12", "p13", "p14",
-    "p15",
-];
+/// The most parts of one log.
+const MOST_PARTS: usize = 16;
 
 /// What becomes of one view on its way to its topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
+pub(super) enum Fate {
     Written,
     Lost,
     WrittenTwice,
@@ -32,7 +30,7 @@ enum Fate {
 }
 
 /// One view: its fate, and how long after the part's first it is taken.
-type Plan = (Fate, i64);
+pub(super) type Plan = (Fate, i64);
 
 fn any_fate() -> impl Strategy<Value = Fate> + Clone {
     prop_oneof![
@@ -54,7 +52,7 @@ fn plans(
     spread: i64,
 ) -> impl Strategy<Value = Vec<[Plan; 3]>> {
     let view = (fate, 0..=spread);
-    prop::collection::vec([view.clone(), view.clone(), view], 1..=PARTS.len())
+    prop::collection::vec([view.clone(), view.clone(), view], 1..=MOST_PARTS)
 }
 
 fn any_steps() -> impl Strategy<Value = Vec<Step>> {
@@ -84,7 +82,7 @@ fn reading() -> impl Strategy<Value = Vec<Step>> {
 }
 
 /// Writes the parts to their topics: odd parts on partition 1, each log in the order of time.
-fn write(plans: &[[Plan; 3]]) -> BTreeMap<TopicPartition, Vec<Shot>> {
+pub(super) fn write(plans: &[[Plan; 3]]) -> BTreeMap<TopicPartition, Vec<Shot>> {
     let mut logs: BTreeMap<TopicPartition, Vec<(i64, Shot)>> = BTreeMap::new();
     for topic in TOPICS {
         for number in 0..2 {
@@ -114,7 +112,7 @@ fn write_view(
     taken_at: i64,
 ) {
     let number = (index % 2) as i32;
-    let plain = shot(PARTS[index], topic, 0).taken_at(taken_at);
+    let plain = shot(part_name(index), topic, 0).taken_at(taken_at);
     let mut put = |number: i32, written_at: i64, shot: Shot| {
         let log = logs.get_mut(&partition(topic, number)).unwrap();
         log.push((written_at, shot.written_at(written_at)));
