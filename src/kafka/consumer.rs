@@ -47,6 +47,9 @@ pub(super) const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 /// How long an assignment waits for each thing that it must learn from the brokers.
 pub(super) const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What one fetch brings at most, be there ever so much memory: librdkafka's own default.
+const MOST_A_FETCH: u64 = 50 << 20;
+
 /// How often librdkafka reports positions; the ends of partitions are learnt from it, because its
 /// end-of-partition event names no topic.
 const STATISTICS_INTERVAL_MS: &str = "250";
@@ -352,6 +355,7 @@ impl CameraConsumer {
             commit_interval,
             held: VecDeque::new(),
             is_jammed: false,
+            used_up_at: None,
             is_drained: false,
         };
         let thread = thread::Builder::new()
@@ -404,6 +408,11 @@ fn subscribe(
     {
         let kbytes = (settings.prefetch_bytes / 1024).clamp(1, 2_097_151);
         config.set("queued.max.messages.kbytes", kbytes.to_string());
+    }
+    if !settings.bus.properties.contains_key("fetch.max.bytes") {
+        // What a fetch brings comes on top of what is queued.
+        let bytes = settings.prefetch_bytes.min(MOST_A_FETCH);
+        config.set("fetch.max.bytes", bytes.to_string());
     }
     config
         .set("group.id", &settings.group_id)

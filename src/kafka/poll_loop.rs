@@ -23,6 +23,10 @@ use super::record_copy::{CopiedRecord, copy_record};
 use crate::domain::{MemoryBudget, Record, Reject, RejectReason, TopicPartition};
 use crate::telemetry;
 
+/// How long nothing is read after the memory budget was last seen used up: the intake looks at it more
+/// often than that, and then says which partitions may go on. Each pause drops what was prefetched.
+const MEMORY_PAUSE: Duration = Duration::from_millis(100);
+
 /// How often the number of unfinished records is reported where the publisher commits.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -38,6 +42,8 @@ pub(super) struct PollLoop {
     /// Events that found the channel full, oldest first.
     pub(super) held: VecDeque<ConsumerEvent>,
     pub(super) is_jammed: bool,
+    /// When memory was last seen used up.
+    pub(super) used_up_at: Option<Instant>,
     pub(super) is_drained: bool,
 }
 
@@ -157,16 +163,16 @@ impl PollLoop {
         Ok(())
     }
 
-    /// Hands held events on; a jam pauses everything until the channel has room again.
+    /// Hands held events on; a jam pauses everything until channel and memory have room again.
     fn hand_on(&mut self) {
         let patience = if self.is_jammed {
             POLL_INTERVAL
         } else {
             JAM_PATIENCE
         };
-        if !self.send_held(Instant::now() + patience) {
+        if !self.send_held(Instant::now() + patience) || self.is_memory_used_up() {
             if !self.is_jammed {
-                tracing::debug!("stages behind are full: every partition paused");
+                tracing::debug!("stages behind or memory are full: every partition paused");
                 self.set_jammed(true);
                 self.pause(&self.assigned());
             }
@@ -175,6 +181,17 @@ impl PollLoop {
             let free = lock(&self.consumer.context().pauses).free_of(&self.assigned());
             self.resume_unless_halted(&free);
         }
+    }
+
+    /// The intake decides what is paused for memory, but it may itself be waiting for the stages behind,
+    /// and there is room for many records until it comes round.
+    fn is_memory_used_up(&mut self) -> bool {
+        let now = Instant::now();
+        if self.budget.used_bytes() >= self.budget.limit_bytes() {
+            self.used_up_at = Some(now);
+        }
+        self.used_up_at
+            .is_some_and(|used_up_at| now.duration_since(used_up_at) < MEMORY_PAUSE)
     }
 
     fn set_jammed(&mut self, is_jammed: bool) {

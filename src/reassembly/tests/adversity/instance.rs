@@ -12,8 +12,8 @@ use crate::kafka::pauses::Pauses;
 
 /// Messages between the poll thread and the intake.
 pub(super) const CHANNEL: usize = 8;
-/// What the poll thread may read between two looks of the intake at the memory.
-pub(super) const READS_A_TICK: u64 = 8;
+/// How long nothing is read after memory was last seen used up, in milliseconds.
+pub(super) const MEMORY_PAUSE: i64 = 100;
 
 /// Something that can happen, in whatever order. Numbers choose among what is there.
 #[derive(Clone, Debug)]
@@ -69,6 +69,7 @@ pub(super) struct Process {
     pub(super) undelivered: VecDeque<Message>,
     pub(super) held: VecDeque<Message>,
     pub(super) is_jammed: bool,
+    pub(super) used_up_at: Option<i64>,
     // The intake.
     pub(super) channel: VecDeque<Message>,
     pub(super) commands: VecDeque<Command>,
@@ -91,6 +92,7 @@ impl Process {
             undelivered: VecDeque::new(),
             held: VecDeque::new(),
             is_jammed: false,
+            used_up_at: None,
             channel: VecDeque::new(),
             commands: VecDeque::new(),
             buffer: ReassemblyBuffer::new(scenario.settings.clone()),
@@ -118,9 +120,6 @@ pub(super) struct Instance {
     pub(super) largest: u64,
     pub(super) epoch: Instant,
     pub(super) now: i64,
-    pub(super) reads_since_tick: u64,
-    /// Assignments, which start unpaused, since memory was last seen below its limit.
-    pub(super) fresh_starts: u64,
     pub(super) partial_parts: usize,
     pub(super) happened: Happened,
 }
@@ -149,8 +148,6 @@ impl Instance {
             largest,
             epoch: Instant::now(),
             now: 0,
-            reads_since_tick: 0,
-            fresh_starts: 0,
             partial_parts: 0,
             happened: Happened::default(),
         };
@@ -259,11 +256,6 @@ impl Instance {
         self.happened.evictions += flow.events.len();
         self.send(events);
         self.send(flow.events);
-        self.reads_since_tick = 0;
-        let is_told = generation == self.process.generation;
-        if is_told && self.budget.used_bytes() < self.budget.limit_bytes() {
-            self.fresh_starts = 0;
-        }
     }
 
     fn send(&mut self, events: Vec<Event>) {

@@ -2,7 +2,7 @@
 
 use super::super::*;
 use super::brokers::source_of;
-use super::instance::{CHANNEL, Command, Instance, Message, READS_A_TICK};
+use super::instance::{CHANNEL, Command, Instance, MEMORY_PAUSE, Message};
 use crate::kafka::offsets::Begun;
 use crate::kafka::pauses::Relief;
 
@@ -79,13 +79,12 @@ impl Instance {
         let Some(position) = process.positions.get_mut(partition) else {
             return;
         };
-        if process.paused.contains(partition) || self.reads_since_tick == READS_A_TICK {
+        if process.paused.contains(partition) {
             return;
         }
         let Some(shot) = self.brokers.read(partition, *position) else {
             return;
         };
-        self.reads_since_tick += 1;
         let shot = Shot {
             partition: partition.partition,
             offset: *position,
@@ -115,7 +114,13 @@ impl Instance {
                 process.channel.push_back(message);
             }
         }
-        let is_full = !(process.undelivered.is_empty() && process.held.is_empty());
+        if self.budget.used_bytes() >= self.budget.limit_bytes() {
+            process.used_up_at = Some(self.now);
+        }
+        let is_used_up = process
+            .used_up_at
+            .is_some_and(|used_up_at| self.now - used_up_at < MEMORY_PAUSE);
+        let is_full = !(process.undelivered.is_empty() && process.held.is_empty()) || is_used_up;
         if is_full && !process.is_jammed {
             self.happened.jams += 1;
             process.is_jammed = true;
@@ -164,7 +169,6 @@ impl Instance {
                 process.paused.insert(partition.clone());
             }
         }
-        self.fresh_starts += 1;
         process
             .undelivered
             .push_back(Message::Assigned(ours, process.generation));
