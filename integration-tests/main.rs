@@ -12,10 +12,13 @@ mod every_part;
 mod exactly_once;
 mod figures;
 mod kafka;
+mod memory;
 mod model_fetch;
 mod operating;
 mod produce_and_tail;
 mod result_formats;
+#[cfg(feature = "failpoints")]
+mod scale;
 mod security;
 mod shutdown;
 mod support;
