@@ -44,8 +44,9 @@ pub(super) const JAM_PATIENCE: Duration = Duration::from_secs(1);
 /// have published what they had, or have been given up.
 pub(super) const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long an assignment waits for each thing that it must learn from the brokers.
-pub(super) const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an assignment waits for each of the two things that it must learn from the brokers; for
+/// what is committed longer by twice the time of a transaction, which may have to end first.
+pub(crate) const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What one fetch brings at most, be there ever so much memory: librdkafka's own default.
 const MOST_A_FETCH: u64 = 50 << 20;
