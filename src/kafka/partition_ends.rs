@@ -59,7 +59,10 @@ impl PartitionEnds {
             read_at: taken + reported.queued,
         };
         match self.fetched.get(partition) {
-            Some(before) if before.end == now.end => taken >= before.read_at,
+            // Messages that a pause has made void are queued and never taken.
+            Some(before) if before.end == now.end => {
+                taken >= before.read_at || reported.queued == 0
+            }
             _ => {
                 let is_read = taken >= now.read_at;
                 self.fetched.insert(partition.clone(), now);
@@ -118,6 +121,13 @@ mod tests {
         assert!(ends.is_read(&partition(), reported(7, 7, 100), Some(6), 110));
         assert!(!ends.is_read(&partition(), reported(7, 9, 100), Some(6), 111));
         assert!(!ends.is_read(&partition(), reported(9, 9, 100), Some(6), 111));
+    }
+
+    #[test]
+    fn messages_that_a_pause_has_made_void_are_not_waited_for() {
+        let mut ends = PartitionEnds::default();
+        assert!(!ends.is_read(&partition(), reported(7, 7, 5), Some(6), 2));
+        assert!(ends.is_read(&partition(), reported(7, 7, 0), Some(6), 2));
     }
 
     #[test]

@@ -83,6 +83,14 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often it is looked whether the publisher is initialised, before it is asked for brokers.
 const INITIALISATION_INTERVAL: Duration = Duration::from_millis(20);
 
+/// How long the consumer may take to leave its group, besides the drain: librdkafka has no deadline.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The consumer has not left its group: another one in this process would be its rival.
+#[derive(Debug, thiserror::Error)]
+#[error("the consumer does not close{}", .0.as_ref().map(|error| format!(", after: {error}")).unwrap_or_default())]
+struct Unclosed(Option<String>);
+
 /// Runs the pipeline until `stop` resolves, then drains it.
 ///
 /// # Errors
@@ -204,8 +212,10 @@ pub async fn run(setup: PipelineSetup, stop: impl Future<Output = ()>) -> anyhow
     let outcome = supervise(stages, &handle, stop, stalled, drain_timeout, &work).await;
     setup.board.clear();
     probing.abort();
-    let closed = tokio::task::spawn_blocking(move || consumer.close())
+    let closing = tokio::task::spawn_blocking(move || consumer.close());
+    let closed = tokio::time::timeout(drain_timeout + CLOSE_TIMEOUT, closing)
         .await
+        .map_err(|_| Unclosed(outcome.as_ref().err().map(|error| format!("{error:#}"))))?
         .context("failed to join the poll thread")?;
     drop(watch); // until here it ends the process if the pipeline does not end
     outcome.and(closed.context("consumer failed"))

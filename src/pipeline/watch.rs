@@ -25,8 +25,9 @@ const ROUNDS: u32 = 4;
 const LONGEST_INTERVAL: Duration = Duration::from_secs(5);
 /// How many of the things that stand still are named.
 const MOST_TOLD: usize = 3;
-/// How long a pipeline that stands still may take to end.
-const TEARDOWN_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a pipeline that stands still may take to end, beyond a rebalance: longer than it waits
+/// itself for its consumer to close.
+const TEARDOWN_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A pipeline stood still for too long.
 #[derive(Debug)]
@@ -95,7 +96,7 @@ impl Watch {
                     tracing::error!(%stalled, status = shown, "starting anew, or ending");
                     readiness.set(Condition::Moving, false);
                     if tell.send(stalled).is_ok() {
-                        let ended = stopped.recv_timeout(TEARDOWN_PATIENCE);
+                        let ended = stopped.recv_timeout(patience.rebalance + TEARDOWN_PATIENCE);
                         if ended == Err(RecvTimeoutError::Timeout) {
                             tracing::error!("the pipeline does not end either: leaving");
                             std::process::exit(1);
