@@ -12,7 +12,7 @@ const STALL_AFTER: &str = "8s";
 fn config(line: &Line<'_>) -> Config {
     line.config()
         .set("output.delivery", "exactly_once")
-        .set("output.transactions.timeout", "30s")
+        .set("output.transactions.timeout", "3s")
         .set("output.transactions.max_records", 5)
         .set("reassembly.timeout", "60s")
         .set("watchdog.stall_after", STALL_AFTER)
@@ -57,27 +57,39 @@ fn a_transaction_that_stays_open_makes_the_instance_start_anew() {
     starts_anew_after("stays-open", "transaction", fail_point);
 }
 
-#[test]
-fn a_device_that_does_not_answer_ends_the_instance_and_another_one_finishes() {
-    let line = Line::new(Broker::shared(), "hangs");
-    let config = config(&line);
-    let variables = [("FAILPOINTS", "device-batch=2*off->sleep(600000)")];
-    let first = Panoptes::start_with(&config, "hangs-1", &variables);
+/// One standstill that ends the process, after which another one finishes.
+fn ends_after(name: &str, said: &str, fail_point: &str) {
+    let line = Line::new(Broker::shared(), name);
+    let config = config(&line).set("bus.drain_timeout", "3s");
+    let variables = [("FAILPOINTS", fail_point)];
+    let first = Panoptes::start_with(&config, &format!("{name}-1"), &variables);
     let parts = names(20);
     for part in &parts {
         line.send(line.part(part, 7));
     }
     let ended = first.await_end();
     assert_eq!(ended.status.code(), Some(1), "{}", ended.log);
-    assert!(
-        ended.log.contains("the device does not answer"),
-        "{}",
-        ended.log
-    );
-    let second = Panoptes::run(&config, "hangs-2");
+    assert!(ended.log.contains(said), "{}", ended.log);
+    let second = Panoptes::run(&config, &format!("{name}-2"));
     line.await_parts(parts.len());
     second.stop_in_order();
     let outcomes = line.outcomes();
     outcomes.assert_one_whole_result_each(&parts);
     line.assert_every_record_has_one_fate(&outcomes);
+}
+
+#[test]
+fn a_device_that_does_not_answer_ends_the_instance_and_another_one_finishes() {
+    let fail_point = "device-batch=2*off->sleep(600000)";
+    ends_after("device-hangs", "the device does not answer", fail_point);
+}
+
+#[test]
+fn a_poll_thread_that_hangs_ends_the_instance_and_another_one_finishes() {
+    let fail_point = "poll-thread=200*off->sleep(600000)";
+    ends_after(
+        "poll-hangs",
+        "the poll thread does not come round",
+        fail_point,
+    );
 }

@@ -53,7 +53,7 @@ impl Condition {
             Self::ConsumerAssigned => "the consumer has no assignment yet",
             Self::ModelLoaded => "the model is not loaded yet",
             Self::PublisherUp => "the publisher does not reach the brokers",
-            Self::Moving => "the pipeline is not running",
+            Self::Moving => "the pipeline is not running, or stands still",
         }
     }
 }
@@ -201,11 +201,12 @@ async fn status(
     State((readiness, board)): State<(Readiness, StatusBoard)>,
 ) -> Json<InstanceStatus> {
     let reasons = readiness.reasons();
+    let pipeline = tokio::task::spawn_blocking(move || board.pipeline()).await;
     Json(InstanceStatus {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ready: reasons.is_empty(),
         reasons: reasons.into_iter().map(str::to_owned).collect(),
-        pipeline: board.pipeline(),
+        pipeline: pipeline.unwrap_or_default(),
     })
 }
 
@@ -215,7 +216,8 @@ async fn render(State((metrics, board)): State<(PrometheusHandle, StatusBoard)>)
         "text/plain; version=0.0.4; charset=utf-8",
     )];
     let mut text = metrics.render();
-    if let Some(pipeline) = board.pipeline() {
+    let pipeline = tokio::task::spawn_blocking(move || board.pipeline()).await;
+    if let Ok(Some(pipeline)) = pipeline {
         text.push_str(&partition_metrics::render(&pipeline.partitions));
     }
     (text_format, text).into_response()

@@ -30,17 +30,19 @@ pub struct InstanceStatus {
 pub struct PipelineStatus {
     /// Consumer group.
     pub group_id: String,
-    /// Name and version of the model.
-    pub model: String,
+    /// Name of the model.
+    pub model_name: String,
+    /// Its version.
+    pub model_version: String,
     /// Bytes of records alive.
-    pub memory_used: u64,
-    /// `reassembly.memory_budget` in bytes.
-    pub memory_budget: u64,
+    pub memory_used_bytes: u64,
+    /// `reassembly.memory_budget`.
+    pub memory_budget_bytes: u64,
     /// Parts that wait for views.
     pub open_parts: usize,
     /// Parts and dead letters between their closing and their publication.
     pub in_flight: usize,
-    /// Records finished since the start.
+    /// Records finished since the pipeline was built.
     pub finished_records: u64,
     /// How far stream time lies behind the wall clock.
     pub stream_time_lag_ms: Option<u64>,
@@ -101,7 +103,7 @@ pub enum Holder {
         missing_views: Vec<String>,
         /// How long it has been open, by the wall clock.
         open_ms: u64,
-        /// Longer than the timeout: stream time has not come so far.
+        /// Longer than the timeout and what is waited for quiet cameras: one is far behind, or its clock.
         is_overdue: bool,
     },
     /// It is on its way through the stages.
@@ -193,9 +195,10 @@ impl PipelineStatus {
     pub(crate) fn at_rest() -> Self {
         Self {
             group_id: "group".to_owned(),
-            model: "model 1".to_owned(),
-            memory_used: 0,
-            memory_budget: 1,
+            model_name: "model".to_owned(),
+            model_version: "1".to_owned(),
+            memory_used_bytes: 0,
+            memory_budget_bytes: 1,
             open_parts: 0,
             in_flight: 0,
             finished_records: 10,

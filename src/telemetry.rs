@@ -10,7 +10,7 @@
 pub mod partition_metrics;
 
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use metrics::{Unit, counter, gauge, histogram};
 use metrics_exporter_prometheus::{
@@ -86,6 +86,8 @@ pub const PARTITIONER_MISMATCH: &str = "panoptes_partitioner_mismatch";
 pub const STREAM_TIME_LAG_SECONDS: &str = "panoptes_stream_time_lag_seconds";
 /// 1 for the model in use, by `name` and `version`.
 pub const MODEL_INFO: &str = "panoptes_model_info";
+/// When the process began to measure, in seconds since the Unix epoch.
+pub const START_TIME: &str = "panoptes_start_time_seconds";
 /// 1 for this build, by `version`.
 pub const BUILD_INFO: &str = "panoptes_build_info";
 /// 1 when `/readyz` says ready, else 0.
@@ -103,7 +105,7 @@ pub enum Kind {
 }
 
 /// Every metric: name, kind, unit and help.
-pub const CATALOGUE: [(&str, Kind, Unit, &str); 34] = [
+pub const CATALOGUE: [(&str, Kind, Unit, &str); 35] = [
     (
         RECORDS,
         Kind::Counter,
@@ -291,6 +293,12 @@ pub const CATALOGUE: [(&str, Kind, Unit, &str); 34] = [
         Unit::Count,
         "1 for the model in use.",
     ),
+    (
+        START_TIME,
+        Kind::Gauge,
+        Unit::Seconds,
+        "When the process began to measure, since the Unix epoch.",
+    ),
     (BUILD_INFO, Kind::Gauge, Unit::Count, "1 for this build."),
     (
         READY,
@@ -439,6 +447,8 @@ fn describe() {
     ] {
         gauge!(name).set(0.0);
     }
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
+    gauge!(START_TIME).set(since_epoch.unwrap_or_default().as_secs_f64());
     gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
 }
 
@@ -479,7 +489,7 @@ impl Stage {
 }
 
 /// What stands still.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StallKind {
     /// The poll thread.
     PollThread,
@@ -818,6 +828,7 @@ mod tests {
                 names += 1;
                 let of_partitions = partition_metrics::CATALOGUE
                     .iter()
+                    .chain([&partition_metrics::HOLDER])
                     .map(|metric| metric.name);
                 let is_known = of_partitions.clone().any(|known| known == found.as_str())
                     || CATALOGUE.iter().any(|(known, kind, _, _)| {

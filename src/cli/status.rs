@@ -35,6 +35,7 @@ pub fn run(arguments: &StatusArguments) -> anyhow::Result<String> {
     let url = format!("http://{}/status", arguments.admin);
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .timeout_global(Some(PATIENCE))
+        .proxy(None) // not the plant's
         .build()
         .into();
     let answer = agent
@@ -42,14 +43,13 @@ pub fn run(arguments: &StatusArguments) -> anyhow::Result<String> {
         .call()
         .and_then(|mut answer| answer.body_mut().read_to_string())
         .with_context(|| format!("no instance answers at `{url}`"))?;
+    if arguments.json {
+        return Ok(answer + "\n");
+    }
     let status: InstanceStatus = serde_json::from_str(&answer).with_context(|| {
         format!("expected a status of Panoptes at `{url}`, found something else")
     })?;
-    Ok(if arguments.json {
-        answer + "\n"
-    } else {
-        describe(&status)
-    })
+    Ok(describe(&status))
 }
 
 fn describe(status: &InstanceStatus) -> String {
@@ -68,15 +68,18 @@ fn describe(status: &InstanceStatus) -> String {
 fn describe_pipeline(pipeline: &PipelineStatus) -> String {
     let seconds = |millis: u64| humantime::format_duration(Duration::from_millis(millis));
     let mut lines = vec![
-        format!("group `{}`, model {}", pipeline.group_id, pipeline.model),
+        format!(
+            "group `{}`, model {} {}",
+            pipeline.group_id, pipeline.model_name, pipeline.model_version
+        ),
         format!(
             "{} parts wait for views, {} on their way, {} records finished",
             pipeline.open_parts, pipeline.in_flight, pipeline.finished_records
         ),
         format!(
             "memory {} of {}",
-            bytesize::ByteSize(pipeline.memory_used),
-            bytesize::ByteSize(pipeline.memory_budget)
+            bytesize::ByteSize(pipeline.memory_used_bytes),
+            bytesize::ByteSize(pipeline.memory_budget_bytes)
         ),
     ];
     if let Some(lag) = pipeline.stream_time_lag_ms {

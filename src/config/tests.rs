@@ -383,8 +383,12 @@ fn each_rule_names_key_value_and_rule() {
             "`output.dead_letter_topic` is `x`: must differ from `output.results_topic`",
         ),
         (
-            &["watchdog.stall_after=1s"],
-            "`watchdog.stall_after` is `1s`: must be at least 2s",
+            &["watchdog.stall_after=1s", "output.delivery=at_least_once"],
+            "`watchdog.stall_after` is `1s`: must be at least 5s",
+        ),
+        (
+            &["watchdog.stall_after=12s"],
+            "`watchdog.stall_after` is `12s`: must be longer than `output.transactions.timeout` (15s)",
         ),
         (
             &[

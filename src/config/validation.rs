@@ -12,8 +12,8 @@ use super::secrets::{REDACTED, is_secret, redact_brokers};
 use super::{Delivery, Device, Problem, Settings};
 use crate::kafka::client::property_fault;
 
-/// The shortest standstill that the statistics of librdkafka, which come four times a second, can tell.
-const SHORTEST_STALL: Duration = Duration::from_secs(2);
+/// The shortest standstill that is told for certain from a busy machine.
+const SHORTEST_STALL: Duration = Duration::from_secs(5);
 
 /// Properties that carry a promise of Panoptes, and where to set what they stand for.
 const OWNED_PROPERTIES: [(&str, &str); 18] = [
@@ -541,7 +541,10 @@ impl Rules<'_> {
     }
 
     fn watchdog(&mut self) {
-        let stall_after = self.settings.watchdog.stall_after;
+        let Settings {
+            watchdog, output, ..
+        } = self.settings;
+        let stall_after = watchdog.stall_after;
         self.require(
             stall_after >= SHORTEST_STALL,
             "watchdog.stall_after",
@@ -549,6 +552,16 @@ impl Rules<'_> {
             &format!(
                 "must be at least {}",
                 humantime::format_duration(SHORTEST_STALL)
+            ),
+        );
+        let transaction = output.transactions.timeout;
+        self.require(
+            output.delivery == Delivery::AtLeastOnce || stall_after > transaction,
+            "watchdog.stall_after",
+            humantime::format_duration(stall_after),
+            &format!(
+                "must be longer than `output.transactions.timeout` ({})",
+                humantime::format_duration(transaction)
             ),
         );
     }

@@ -1,13 +1,15 @@
 //! Asks the brokers where partitions end, through a client of its own: it answers also where the one
 //! that reads does not, and never creates a topic.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaResult;
+use rdkafka::{Offset, TopicPartitionList};
 
 use super::client::BusSettings;
-use crate::domain::TopicPartition;
+use crate::domain::{Topic, TopicPartition};
 
 /// A client that reads nothing.
 pub struct EndOffsets {
@@ -24,15 +26,37 @@ impl EndOffsets {
         Ok(Self { client })
     }
 
-    /// The offset behind the last record of a partition, be its transaction open or not.
+    /// The offset behind the last record that can be read under `isolation.level`, of those of the
+    /// partitions of which the brokers tell it in time.
     ///
     /// # Errors
-    /// When no answer came in time, or the partition does not exist.
-    pub fn of(&self, partition: &TopicPartition, patience: Duration) -> KafkaResult<i64> {
-        let topic = partition.topic.as_str();
-        let (_, end) = self
-            .client
-            .fetch_watermarks(topic, partition.partition, patience)?;
-        Ok(end)
+    /// When they tell none.
+    pub fn of<'a>(
+        &self,
+        partitions: impl IntoIterator<Item = &'a TopicPartition>,
+        patience: Duration,
+    ) -> KafkaResult<HashMap<TopicPartition, i64>> {
+        let mut asked = TopicPartitionList::new();
+        for partition in partitions {
+            // As a time, this is the one after the last record.
+            asked.add_partition_offset(
+                partition.topic.as_str(),
+                partition.partition,
+                Offset::End,
+            )?;
+        }
+        let answered = self.client.offsets_for_times(asked, patience)?;
+        let elements = answered.elements();
+        let ends = elements.iter().filter_map(|element| {
+            let (Ok(()), Offset::Offset(end)) = (element.error(), element.offset()) else {
+                return None;
+            };
+            let partition = TopicPartition {
+                topic: Topic::new(element.topic()),
+                partition: element.partition(),
+            };
+            Some((partition, end))
+        });
+        Ok(ends.collect())
     }
 }

@@ -58,6 +58,7 @@ impl PollLoop {
                 return self.close();
             }
             self.poll_once()?;
+            fail::fail_point!("poll-thread"); // a test makes it hang
             self.report();
             self.relieve();
             if let Some(counts) = lock(&self.consumer.context().unequal_partitions).take() {
@@ -207,6 +208,9 @@ impl PollLoop {
             return false;
         }
         while let Some(event) = self.held.pop_front() {
+            if self.events.capacity() == 0 {
+                lock(&self.consumer.context().report).full_at = Some(Instant::now());
+            }
             let patience = deadline.saturating_duration_since(Instant::now());
             if let Some(event) = send_within(&self.events, &self.runtime, event, patience) {
                 self.held.push_front(event);

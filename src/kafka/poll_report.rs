@@ -20,6 +20,8 @@ pub struct PollReport {
     pub turned_at: Instant,
     /// Whether it reads.
     pub reading: Reading,
+    /// When the stages behind last had no room for a record.
+    pub full_at: Option<Instant>,
     /// Every assigned partition, as of librdkafka's last statistics.
     pub partitions: HashMap<TopicPartition, PartitionReport>,
 }
@@ -29,6 +31,7 @@ impl Default for PollReport {
         Self {
             turned_at: Instant::now(),
             reading: Reading::Running,
+            full_at: None,
             partitions: HashMap::new(),
         }
     }
@@ -40,7 +43,7 @@ impl Default for PollReport {
 pub enum Reading {
     /// They are.
     Running,
-    /// Not now: the stages behind are full.
+    /// Not now, or not just now: the stages behind, or the memory, are full.
     Jammed,
     /// Not any more: the instance drains.
     Draining,

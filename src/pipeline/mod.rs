@@ -203,8 +203,8 @@ pub async fn run(setup: PipelineSetup, stop: impl Future<Output = ()>) -> anyhow
     };
     let stalled = async {
         match stalled.await {
-            Ok(stalled) => stalled,
-            Err(_) => std::future::pending().await,
+            Ok(stalled) => stalled.into(),
+            Err(_) => anyhow::anyhow!("the watchdog has ended"),
         }
     };
     let handle = consumer.handle();
@@ -217,8 +217,17 @@ pub async fn run(setup: PipelineSetup, stop: impl Future<Output = ()>) -> anyhow
         .await
         .map_err(|_| Unclosed(outcome.as_ref().err().map(|error| format!("{error:#}"))))?
         .context("failed to join the poll thread")?;
-    drop(watch); // until here it ends the process if the pipeline does not end
-    outcome.and(closed.context("consumer failed"))
+    let outcome = outcome.and(closed.context("consumer failed"));
+    let stalled = outcome
+        .as_ref()
+        .err()
+        .and_then(|error| error.downcast_ref());
+    let is_usable = stalled.is_none_or(Stalled::leaves_a_usable_process);
+    // Until here it ends the process if the pipeline does not end.
+    tokio::task::spawn_blocking(move || watch.stop(is_usable))
+        .await
+        .context("failed to stop the watchdog")?;
+    outcome
 }
 
 /// Whether a pipeline that ended with this error is to be followed by another one.
@@ -352,7 +361,7 @@ async fn supervise(
     mut stages: JoinSet<anyhow::Result<()>>,
     consumer: &ConsumerHandle,
     stop: impl Future<Output = ()>,
-    stalled: impl Future<Output = Stalled>,
+    stalled: impl Future<Output = anyhow::Error>,
     drain_timeout: Duration,
     work: &UnfinishedWork,
 ) -> anyhow::Result<()> {
@@ -376,7 +385,7 @@ async fn supervise(
             }
             stalled = &mut stalled => {
                 work.in_flight.abandon();
-                return Err(stalled.into());
+                return Err(stalled);
             }
             ended = stages.join_next() => match ended {
                 Some(ended) => {

@@ -4,7 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::in_flight::InFlight;
 use super::wall_clock;
@@ -13,9 +13,12 @@ use crate::domain::{MemoryBudget, ModelIdentity, SourceOffset, TopicPartition};
 use crate::kafka::commit_metadata::MOST_UNFINISHED;
 use crate::kafka::consumer::{SharedLedger, lock};
 use crate::kafka::offsets::Progress;
-use crate::kafka::poll_report::{PartitionReport, Pause, SharedPollReport};
+use crate::kafka::poll_report::{PartitionReport, Pause, PollReport, Reading, SharedPollReport};
 use crate::reassembly::{self, ReassemblyBuffer, WaitingPart};
 use crate::status::{Holder, PartitionStatus, PipelineStatus};
+
+/// As long as the watchdog's longest interval: it misses no moment of full stages.
+const JUST_NOW: Duration = Duration::from_secs(5);
 
 /// What there is to look at.
 #[derive(Clone)]
@@ -61,19 +64,29 @@ impl Observer {
             .collect();
         PipelineStatus {
             group_id: self.group_id.clone(),
-            model: format!("{} {}", self.model.name, self.model.version),
-            memory_used: self.budget.used_bytes(),
-            memory_budget: self.budget.limit_bytes(),
+            model_name: self.model.name.clone(),
+            model_version: self.model.version.clone(),
+            memory_used_bytes: self.budget.used_bytes(),
+            memory_budget_bytes: self.budget.limit_bytes(),
             open_parts: reassembly.open_groups,
             in_flight: self.in_flight.count(),
             finished_records,
             stream_time_lag_ms: reassembly.stream_time.map(|time| millis(now.since(time))),
-            reading: report.reading,
+            reading: reading(&report),
             poll_thread_silent_ms: millis(report.turned_at.elapsed()),
             device_busy_ms: self.device.lasts().map(millis),
             transaction_open_ms: self.transaction.lasts().map(millis),
             partitions,
         }
+    }
+}
+
+/// Stages that were full just now are taken for full: they are so again as soon as one record is read.
+fn reading(report: &PollReport) -> Reading {
+    let was_full = |full_at: Instant| full_at.elapsed() < JUST_NOW;
+    match report.reading {
+        Reading::Running if report.full_at.is_some_and(was_full) => Reading::Jammed,
+        reading => reading,
     }
 }
 
@@ -94,6 +107,7 @@ fn partition_status(
     holder: Option<Option<&WaitingPart>>,
 ) -> PartitionStatus {
     let end = report.and_then(|report| report.end);
+    let is_at_end = report.is_none_or(|report| report.is_at_end);
     let pause = report.and_then(|report| report.pause);
     let is_pause_due = match pause {
         Some(Pause::Memory) => clock.is_some_and(|clock| clock.is_paused),
@@ -106,10 +120,12 @@ fn partition_status(
         position: progress.position,
         next_to_read: progress.next_to_read,
         end,
-        lag: end
-            .zip(progress.position)
-            .map(|(end, position)| (end - position).max(0)),
-        is_at_end: report.is_none_or(|report| report.is_at_end),
+        lag: match end.zip(progress.position) {
+            // Behind the last record there may be offsets that hold none.
+            Some(_) if is_at_end && progress.unfinished == 0 => Some(0),
+            other => other.map(|(end, position)| (end - position).max(0)),
+        },
+        is_at_end,
         unfinished: progress.unfinished,
         is_idle: clock.is_some_and(|clock| clock.is_idle),
         ahead_ms: clock.map_or(0, |clock| millis(clock.ahead)),
@@ -126,7 +142,7 @@ fn waiting_part(waiting: &WaitingPart) -> Holder {
         part_id: waiting.part.part.to_string(),
         missing_views: missing.map(ToString::to_string).collect(),
         open_ms: millis(waiting.open_for),
-        is_overdue: waiting.open_for > waiting.timeout,
+        is_overdue: waiting.is_overdue,
     }
 }
 

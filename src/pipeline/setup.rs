@@ -141,11 +141,9 @@ fn longest_timeout(settings: &Settings) -> Duration {
 }
 
 fn patience(settings: &Settings, consumer: &ConsumerSettings) -> Patience {
-    let reassembly = &settings.reassembly;
     Patience {
         stall_after: settings.watchdog.stall_after,
         rebalance: consumer.longest_rebalance(),
-        quiet: longest_timeout(settings) + reassembly.wall_grace + reassembly.idle_after,
     }
 }
 

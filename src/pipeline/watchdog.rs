@@ -5,7 +5,7 @@
 //! that are full, a part that waits for views within its time, brokers that are away. So time in which
 //! the process itself did not run, told as less than it was, does not count either.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::time::Duration;
 
@@ -20,8 +20,6 @@ pub struct Patience {
     pub stall_after: Duration,
     /// What the poll thread may take beyond that: it waits for a drain and for what is committed.
     pub rebalance: Duration,
-    /// How long a part may be open when the line has stopped.
-    pub quiet: Duration,
 }
 
 /// Something that stands still.
@@ -54,6 +52,16 @@ impl Stall {
             Self::Reading { .. } => telemetry::StallKind::Reading,
             Self::Pause { .. } => telemetry::StallKind::Pause,
             Self::Position { .. } => telemetry::StallKind::Position,
+        }
+    }
+
+    /// The partition that it is in.
+    pub(crate) fn partition(&self) -> Option<&String> {
+        match self {
+            Self::Reading { partition }
+            | Self::Pause { partition }
+            | Self::Position { partition } => Some(partition),
+            Self::PollThread | Self::Device | Self::Transaction | Self::Stages => None,
         }
     }
 
@@ -106,19 +114,14 @@ impl Watchdog {
     /// the status before this one.
     pub(crate) fn observe(
         &mut self,
-        status: PipelineStatus,
+        status: &PipelineStatus,
         brokers_are_reached: bool,
         passed: Duration,
     ) -> Vec<Stall> {
-        let before = self.before.replace(status.clone());
-        let Some(before) = before else {
+        let Some(before) = self.before.replace(status.clone()) else {
             return Vec::new();
         };
-        if status.reading == Reading::Draining {
-            self.clocks.clear(); // the drain has a deadline of its own
-            return Vec::new();
-        }
-        let still = self.what_stands_still(&before, &status, passed);
+        let still = what_stands_still(&before, status, passed);
         self.clocks.retain(|stall, _| still.contains(stall));
         for stall in still {
             let counts = brokers_are_reached || stall == Stall::Device;
@@ -136,83 +139,83 @@ impl Watchdog {
             _ => self.patience.stall_after,
         }
     }
+}
 
-    fn what_stands_still(
-        &self,
-        before: &PipelineStatus,
-        now: &PipelineStatus,
-        passed: Duration,
-    ) -> Vec<Stall> {
-        let all_along = |millis: Option<u64>| {
-            millis.is_some_and(|millis| Duration::from_millis(millis) >= passed)
-        };
-        let finished_nothing = now.finished_records == before.finished_records;
-        let mut still = Vec::new();
-        if all_along(Some(now.poll_thread_silent_ms)) {
-            still.push(Stall::PollThread);
-        }
-        if all_along(now.device_busy_ms) {
-            still.push(Stall::Device);
-        }
-        if all_along(now.transaction_open_ms) {
-            still.push(Stall::Transaction);
-        }
-        // What others wait for has a clock of its own.
-        let is_awaited = still.contains(&Stall::Device) || still.contains(&Stall::Transaction);
-        if finished_nothing && before.in_flight > 0 && now.in_flight > 0 && !is_awaited {
-            still.push(Stall::Stages);
-        }
-        if now.reading != Reading::Running {
-            return still; // the stages behind are full: what is read and finished depends on them
-        }
-        let is_silent = finished_nothing && reads(before).eq(reads(now));
-        for partition in &now.partitions {
-            let same = |earlier: &&PartitionStatus| {
-                earlier.topic == partition.topic && earlier.partition == partition.partition
-            };
-            if let Some(earlier) = before.partitions.iter().find(same) {
-                let stall = self.stall_of(earlier, partition, is_silent);
-                let is_excused = is_awaited && matches!(stall, Some(Stall::Position { .. }));
-                still.extend(stall.filter(|_| !is_excused));
-            }
-        }
-        still
+/// What has not moved from one status to the next, and is not excused.
+fn what_stands_still(
+    before: &PipelineStatus,
+    now: &PipelineStatus,
+    passed: Duration,
+) -> Vec<Stall> {
+    let all_along =
+        |millis: Option<u64>| millis.is_some_and(|millis| Duration::from_millis(millis) >= passed);
+    let mut still = Vec::new();
+    if all_along(Some(now.poll_thread_silent_ms)) {
+        still.push(Stall::PollThread);
     }
+    if all_along(now.device_busy_ms) {
+        still.push(Stall::Device);
+    }
+    if now.reading == Reading::Draining {
+        return still; // the drain has a deadline of its own
+    }
+    if all_along(now.transaction_open_ms) {
+        still.push(Stall::Transaction);
+    }
+    // What others wait for has a clock of its own.
+    let is_awaited = !still.is_empty();
+    let finished_nothing = now.finished_records == before.finished_records;
+    let is_due = |one: &PipelineStatus| one.in_flight > 0 || one.reading == Reading::Jammed;
+    if finished_nothing && is_due(before) && is_due(now) && !is_awaited {
+        still.push(Stall::Stages);
+    }
+    if now.reading == Reading::Jammed || still.contains(&Stall::PollThread) {
+        return still; // what is read and finished depends on others
+    }
+    let is_silent = finished_nothing && reads(before).eq(reads(now)) && !is_awaited;
+    let earlier: HashMap<String, &PartitionStatus> = before
+        .partitions
+        .iter()
+        .map(|partition| (partition.name(), partition))
+        .collect();
+    let unled: BTreeSet<i32> = now
+        .partitions
+        .iter()
+        .filter(|partition| partition.end.is_none())
+        .map(|partition| partition.partition)
+        .collect();
+    for partition in &now.partitions {
+        if let Some(before) = earlier.get(&partition.name()) {
+            let nothing_comes = is_silent && !unled.contains(&partition.partition);
+            still.extend(stall_of(before, partition, nothing_comes, is_awaited));
+        }
+    }
+    still
+}
 
-    /// `is_silent`: nothing was read or finished of any partition.
-    fn stall_of(
-        &self,
-        before: &PartitionStatus,
-        now: &PartitionStatus,
-        is_silent: bool,
-    ) -> Option<Stall> {
-        let partition = || now.name();
-        if before.is_pause_stale && now.is_pause_stale {
-            return Some(Stall::Pause {
-                partition: partition(),
-            });
-        }
-        let has_more = |one: &PartitionStatus| one.end.is_some() && !one.is_at_end;
-        let is_unread =
-            before.next_to_read == now.next_to_read && has_more(before) && has_more(now);
-        if is_unread && now.pause.is_none() {
-            return Some(Stall::Reading {
-                partition: partition(),
-            });
-        }
-        let is_held = match &now.held_by {
-            Some(Holder::Work) => before.held_by == now.held_by,
-            Some(Holder::Part {
-                open_ms,
-                is_overdue,
-                ..
-            }) => is_silent && *is_overdue && Duration::from_millis(*open_ms) > self.patience.quiet,
-            None => false,
-        };
-        (is_held && before.position == now.position).then(|| Stall::Position {
-            partition: partition(),
-        })
+/// `nothing_comes`: nothing is read or finished of any partition, and no view can come from a partition
+/// that is out of reach. `is_awaited`: a batch or a transaction is under way, and others wait for it.
+fn stall_of(
+    before: &PartitionStatus,
+    now: &PartitionStatus,
+    nothing_comes: bool,
+    is_awaited: bool,
+) -> Option<Stall> {
+    let partition = now.name();
+    if before.is_pause_stale && now.is_pause_stale {
+        return Some(Stall::Pause { partition });
     }
+    let has_more = |one: &PartitionStatus| one.end.is_some() && !one.is_at_end;
+    let is_unread = before.next_to_read == now.next_to_read && has_more(before) && has_more(now);
+    if is_unread && now.pause.is_none() {
+        return Some(Stall::Reading { partition });
+    }
+    let is_held = match &now.held_by {
+        Some(Holder::Work) => before.held_by == now.held_by && !is_awaited,
+        Some(Holder::Part { is_overdue, .. }) => *is_overdue && nothing_comes,
+        None => false,
+    };
+    (is_held && before.position == now.position).then_some(Stall::Position { partition })
 }
 
 fn reads(status: &PipelineStatus) -> impl Iterator<Item = Option<i64>> {

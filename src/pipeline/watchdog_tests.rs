@@ -8,7 +8,6 @@ fn watchdog() -> Watchdog {
     Watchdog::new(Patience {
         stall_after: Duration::from_secs(STALL_AFTER),
         rebalance: Duration::from_secs(5),
-        quiet: Duration::from_secs(7),
     })
 }
 
@@ -59,7 +58,7 @@ fn watch_with(
 ) -> Option<(u64, Vec<Stall>)> {
     let mut watchdog = watchdog();
     (0..=seconds).find_map(|second| {
-        let stalls = watchdog.observe(status_at(second), brokers_are_reached, TICK);
+        let stalls = watchdog.observe(&status_at(second), brokers_are_reached, TICK);
         (!stalls.is_empty()).then_some((second, stalls))
     })
 }
@@ -243,6 +242,48 @@ fn a_drain_is_left_to_its_own_deadline() {
     let status = |_| PipelineStatus {
         reading: Reading::Draining,
         in_flight: 2,
+        ..unread()
+    };
+    assert_eq!(watch(1000, status), None);
+}
+
+#[test]
+fn a_drain_does_not_excuse_threads_that_hang() {
+    let status = |second: u64| PipelineStatus {
+        reading: Reading::Draining,
+        device_busy_ms: Some(second * 1000),
+        ..at_rest()
+    };
+    let found = watch(1000, status);
+    assert_eq!(found, Some((STALL_AFTER, vec![Stall::Device])));
+}
+
+#[test]
+fn stages_that_stay_full_are_told_be_anything_on_its_way_or_not() {
+    let status = |_| PipelineStatus {
+        reading: Reading::Jammed,
+        ..unread()
+    };
+    let found = watch(1000, status);
+    assert_eq!(found, Some((STALL_AFTER, vec![Stall::Stages])));
+}
+
+#[test]
+fn a_part_whose_missing_view_is_out_of_reach_is_not_missed() {
+    let status = |_| {
+        let mut status = held_by(overdue_part());
+        let mut unled = PartitionStatus::at("left", 0);
+        unled.is_at_end = false;
+        status.partitions.push(unled);
+        status
+    };
+    assert_eq!(watch(1000, status), None);
+}
+
+#[test]
+fn partitions_stand_still_while_the_poll_thread_is_in_a_rebalance() {
+    let status = |second: u64| PipelineStatus {
+        poll_thread_silent_ms: second % (STALL_AFTER + 4) * 1000,
         ..unread()
     };
     assert_eq!(watch(1000, status), None);

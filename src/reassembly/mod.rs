@@ -279,31 +279,43 @@ impl ReassemblyBuffer {
         status
     }
 
-    /// The open groups that hold these records. It looks at every part, so it is for operators and
-    /// not for every record.
+    /// The open groups that hold these records. It looks at every open group, so it is for operators
+    /// and not for every record.
     pub fn holders(
         &self,
         sources: &HashSet<SourceOffset>,
         now: Timestamp,
     ) -> HashMap<SourceOffset, WaitingPart> {
         let mut holders = HashMap::new();
-        for state in &self.parts {
-            let PartState::Open(group) = state.value() else {
+        if sources.is_empty() {
+            return holders;
+        }
+        let open = self.timeline().schedule.parts();
+        for part in open {
+            let state = self.parts.get(&part);
+            let Some(PartState::Open(group)) = state.as_deref() else {
                 continue;
             };
             for record in group.records() {
                 if sources.contains(&record.source) {
-                    let waiting = WaitingPart {
-                        part: group.part().clone(),
-                        missing: group.missing(&self.settings.expected),
-                        open_for: now.since(group.opened_at()),
-                        timeout: self.settings.for_line(&group.part().line).timeout,
-                    };
-                    holders.insert(record.source.clone(), waiting);
+                    holders.insert(record.source.clone(), self.waiting_part(group, now));
                 }
             }
         }
         holders
+    }
+
+    fn waiting_part(&self, group: &OpenGroup, now: Timestamp) -> WaitingPart {
+        let settings = &self.settings;
+        let timeout = settings.for_line(&group.part().line).timeout;
+        let quiet = settings.idle_after + settings.wall_grace.unwrap_or_default();
+        let open_for = now.since(group.opened_at());
+        WaitingPart {
+            part: group.part().clone(),
+            missing: group.missing(&settings.expected),
+            open_for,
+            is_overdue: open_for > timeout + quiet,
+        }
     }
 
     fn missing_views(&self, part: &PartKey) -> Vec<ViewId> {

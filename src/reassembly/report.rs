@@ -95,8 +95,8 @@ pub struct WaitingPart {
     pub missing: Vec<ViewId>,
     /// How long it has been open, by the wall clock.
     pub open_for: Duration,
-    /// How long it may be, were its line's clock the wall clock.
-    pub timeout: Duration,
+    /// Longer than it may be on a line whose cameras have come as far as each other.
+    pub is_overdue: bool,
 }
 
 /// One partition's progress.

@@ -67,6 +67,14 @@ impl Schedule {
         groups.into_iter().filter_map(named).collect()
     }
 
+    /// The parts of all groups.
+    pub(crate) fn parts(&self) -> Vec<PartKey> {
+        let appointments = self.appointments.values();
+        appointments
+            .map(|appointment| appointment.part.clone())
+            .collect()
+    }
+
     /// Moves a group's deadline; its quiet deadline stays.
     pub(crate) fn move_deadline(&mut self, sequence: Sequence, deadline: Timestamp) {
         if let Some(appointment) = self.appointments.get_mut(&sequence) {

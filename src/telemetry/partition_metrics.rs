@@ -1,9 +1,9 @@
 //! How far each partition has come and what holds it, as Prometheus reads it.
 //!
 //! These are rendered from a status when somebody scrapes, and not kept: partitions come and go with
-//! rebalances, and a part is named only while it is the one that holds a partition for longer than its
-//! timeout. So their number is bounded by that of the partitions.
+//! rebalances, and of parts only the few are named that have held a partition for longest, and too long.
 
+use std::cmp::Reverse;
 use std::fmt::Write as _;
 
 use metrics_exporter_prometheus::formatting::{
@@ -22,9 +22,8 @@ pub struct PartitionMetric {
     value: fn(&PartitionStatus) -> Option<f64>,
 }
 
-/// The gauges, each labelled `topic` and `partition`; the last one `line`, `part_id` and
-/// `missing_views`, too.
-pub const CATALOGUE: [PartitionMetric; 5] = [
+/// The gauges of every partition, labelled `topic` and `partition`.
+pub const CATALOGUE: [PartitionMetric; 4] = [
     PartitionMetric {
         name: "panoptes_partition_lag_records",
         help: "Records from the lowest unfinished one to the end of the partition.",
@@ -51,57 +50,101 @@ pub const CATALOGUE: [PartitionMetric; 5] = [
             _ => Some(0.0),
         },
     },
-    PartitionMetric {
-        name: "panoptes_watermark_holder",
-        help: "1 for a part that holds the position of a partition for longer than its timeout.",
-        value: |partition| match &partition.held_by {
-            Some(Holder::Part { is_overdue, .. }) => is_overdue.then_some(1.0),
-            _ => None,
-        },
-    },
 ];
+
+/// The parts that have held a partition for longest, beyond what a part may take on a line whose cameras
+/// have come as far as each other: labelled `line`, `part_id` and `missing_views` besides.
+pub const HOLDER: PartitionMetric = PartitionMetric {
+    name: "panoptes_watermark_holder",
+    help: "1 for the parts that have held the position of a partition for longest, and too long.",
+    value: |partition| match &partition.held_by {
+        Some(Holder::Part { is_overdue, .. }) => is_overdue.then_some(1.0),
+        _ => None,
+    },
+};
+
+/// How many parts are named at most.
+const MOST_NAMED: usize = 10;
 
 /// The gauges in Prometheus' text format.
 pub fn render(partitions: &[PartitionStatus]) -> String {
     let mut text = String::new();
     for metric in CATALOGUE {
-        write_help_line(&mut text, metric.name, None, None, metric.help);
-        write_type_line(&mut text, metric.name, None, None, "gauge");
+        write_head(&mut text, &metric);
         for partition in partitions {
-            if let Some(value) = (metric.value)(partition) {
-                let labels = labels(metric.name, partition);
-                writeln!(text, "{}{{{labels}}} {value}", metric.name)
-                    .expect("a string takes all that is written");
-            }
+            write_sample(&mut text, &metric, partition, labels(partition));
         }
+    }
+    write_head(&mut text, &HOLDER);
+    for (_, partition) in longest_held(partitions) {
+        write_sample(&mut text, &HOLDER, partition, holder_labels(partition));
     }
     text
 }
 
-fn labels(metric: &str, partition: &PartitionStatus) -> String {
-    let mut labels = vec![
+fn write_head(text: &mut String, metric: &PartitionMetric) {
+    write_help_line(text, metric.name, None, None, metric.help);
+    write_type_line(text, metric.name, None, None, "gauge");
+}
+
+fn write_sample(
+    text: &mut String,
+    metric: &PartitionMetric,
+    partition: &PartitionStatus,
+    labels: Labels,
+) {
+    let Some(value) = (metric.value)(partition) else {
+        return;
+    };
+    let pairs = labels.iter();
+    let pairs = pairs.map(|(name, value)| format!("{name}=\"{}\"", sanitize_label_value(value)));
+    let labels = pairs.collect::<Vec<_>>().join(",");
+    writeln!(text, "{}{{{labels}}} {value}", metric.name)
+        .expect("a string takes all that is written");
+}
+
+/// The partitions that an overdue part holds, and for how long, the longest first.
+fn longest_held(partitions: &[PartitionStatus]) -> Vec<(u64, &PartitionStatus)> {
+    let overdue = |partition: &'_ PartitionStatus| match partition.held_by {
+        Some(Holder::Part {
+            open_ms,
+            is_overdue: true,
+            ..
+        }) => Some(open_ms),
+        _ => None,
+    };
+    let mut held: Vec<_> = partitions
+        .iter()
+        .filter_map(|partition| Some((overdue(partition)?, partition)))
+        .collect();
+    held.sort_by_key(|(open_ms, _)| Reverse(*open_ms));
+    held.truncate(MOST_NAMED);
+    held
+}
+
+type Labels = Vec<(&'static str, String)>;
+
+fn labels(partition: &PartitionStatus) -> Labels {
+    vec![
         ("topic", partition.topic.clone()),
         ("partition", partition.partition.to_string()),
-    ];
-    if let (
-        "panoptes_watermark_holder",
-        Some(Holder::Part {
-            line,
-            part_id,
-            missing_views,
-            ..
-        }),
-    ) = (metric, &partition.held_by)
+    ]
+}
+
+fn holder_labels(partition: &PartitionStatus) -> Labels {
+    let mut labels = labels(partition);
+    if let Some(Holder::Part {
+        line,
+        part_id,
+        missing_views,
+        ..
+    }) = &partition.held_by
     {
         labels.push(("line", line.clone()));
         labels.push(("part_id", part_id.clone()));
         labels.push(("missing_views", missing_views.join(",")));
     }
-    let pairs: Vec<String> = labels
-        .iter()
-        .map(|(name, value)| format!("{name}=\"{}\"", sanitize_label_value(value)))
-        .collect();
-    pairs.join(",")
+    labels
 }
 
 #[cfg(test)]
@@ -144,6 +187,19 @@ mod tests {
         let line = "panoptes_watermark_holder{topic=\"line1.cam.top\",partition=\"2\",\
                     line=\"line1\",part_id=\"a \\\"quoted\\\" part\",missing_views=\"left,top\"} 1\n";
         assert!(text.contains(line), "{text}");
+    }
+
+    #[test]
+    fn names_only_the_parts_that_have_held_a_partition_for_longest() {
+        let partitions: Vec<_> = (0..30).map(|age| held(age, true)).collect();
+        assert_eq!(
+            render(&partitions)
+                .matches("panoptes_watermark_holder{")
+                .count(),
+            MOST_NAMED
+        );
+        let oldest = longest_held(&partitions)[0].0;
+        assert_eq!(oldest, 29);
     }
 
     #[test]
