@@ -25,7 +25,7 @@ fn seed() -> u64 {
     seed
 }
 
-fn config(line: &Line<'_>) -> Config {
+pub(crate) fn config(line: &Line<'_>) -> Config {
     line.config()
         .set("output.delivery", "exactly_once")
         .set("output.transactions.timeout", "3s")
@@ -33,12 +33,12 @@ fn config(line: &Line<'_>) -> Config {
 }
 
 /// The settings of one instance among several.
-fn instance(config: &Config) -> Config {
+pub(crate) fn instance(config: &Config) -> Config {
     let listen = format!("127.0.0.1:{}", free_port());
     config.clone().set("admin.listen", listen)
 }
 
-fn names(parts: usize) -> Vec<String> {
+pub(crate) fn names(parts: usize) -> Vec<String> {
     (0..parts)
         .map(|number| format!("part-{number:04}"))
         .collect()

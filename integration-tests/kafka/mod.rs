@@ -18,7 +18,8 @@ use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{
-    AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication,
+    AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier,
+    TopicReplication,
 };
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -171,6 +172,25 @@ impl Broker {
             Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
             Err((topic, code)) => panic!("cannot create topic `{topic}`: {code}"),
         }
+    }
+
+    /// Deletes a topic with all that it holds.
+    pub(crate) fn delete_topic(&self, topic: &str) {
+        let admin: AdminClient<DefaultClientContext> = self.client().create().unwrap();
+        let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
+        let deleted = futures::executor::block_on(admin.delete_topics(&[topic], &options)).unwrap();
+        deleted[0].as_ref().unwrap();
+    }
+
+    /// Gives a topic so many partitions in all; what it holds stays where it is.
+    pub(crate) fn repartition(&self, topic: &str, partitions: usize) {
+        let admin: AdminClient<DefaultClientContext> = self.client().create().unwrap();
+        let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
+        let more = NewPartitions::new(topic, partitions);
+        let added = admin.create_partitions([&more], &options);
+        futures::executor::block_on(added).unwrap()[0]
+            .as_ref()
+            .unwrap();
     }
 
     /// Sets the largest record that a topic takes.

@@ -17,6 +17,7 @@
 //! # Ok::<(), panoptes::config::ConfigError>(())
 //! ```
 
+mod deadlines;
 mod layers;
 mod secrets;
 mod sections;
@@ -203,14 +204,18 @@ impl Settings {
     /// What is allowed, but may not be what was meant; for people to read.
     pub fn warnings(&self) -> Vec<String> {
         let (message, value) = (self.output.max_message_bytes, self.limits.max_bytes);
-        if message >= value {
-            return Vec::new();
-        }
-        vec![format!(
-            "`output.max_message_bytes` is `{message}`, below `limits.max_bytes` (`{value}`): dead \
-             letters of larger records go without the record's value, which then stands in the \
-             camera topic only"
-        )]
+        let cut_dead_letters = (message < value).then(|| {
+            format!(
+                "`output.max_message_bytes` is `{message}`, below `limits.max_bytes` (`{value}`): dead \
+                 letters of larger records go without the record's value, which then stands in the \
+                 camera topic only"
+            )
+        });
+        let rare_heartbeats = deadlines::rare_heartbeats(self);
+        cut_dead_letters
+            .into_iter()
+            .chain(rare_heartbeats)
+            .collect()
     }
 
     /// The settings as a TOML file, secrets redacted.

@@ -227,15 +227,11 @@ fn each_rule_names_key_value_and_rule() {
         ),
         (
             &["bus.drain_timeout=6m"],
-            "`bus.drain_timeout` is `6m`: must be shorter than the property `max.poll.interval.ms` (5m)",
+            "`bus.drain_timeout` is `6m`: must be shorter than `bus.properties.max.poll.interval.ms` (5m): the group goes on without an instance that does not poll for so long",
         ),
         (
-            &[
-                "bus.commit_interval=2s",
-                "bus.drain_timeout=1s",
-                "bus.properties.max.poll.interval.ms=1500",
-            ],
-            "`bus.commit_interval` is `2s`: must be shorter than the property `max.poll.interval.ms` (1s 500ms)",
+            &["bus.commit_interval=6m"],
+            "`bus.commit_interval` is `6m`: must be shorter than `bus.properties.max.poll.interval.ms` (5m): the group goes on without an instance that does not poll for so long",
         ),
         (
             &["bus.properties.group.id=x"],
@@ -398,7 +394,7 @@ fn each_rule_names_key_value_and_rule() {
                 "output.delivery=exactly_once",
                 "output.transactions.timeout=3m",
             ],
-            "`output.transactions.timeout` is `3m`: must be at most 2m",
+            "`bus.properties.max.poll.interval.ms` is `5m`: must be longer than 20s and twice `output.transactions.timeout` (3m): an assignment may wait so long for brokers",
         ),
         (
             &[
@@ -449,6 +445,95 @@ fn each_rule_names_key_value_and_rule() {
     for (overrides, expected) in cases {
         assert_eq!(&problem_of(overrides), expected, "{overrides:?}");
     }
+}
+
+#[test]
+fn times_that_bound_each_other_are_named_in_pairs() {
+    let cases: &[(&[&str], &str)] = &[
+        (
+            &["bus.properties.heartbeat.interval.ms=45000"],
+            "`bus.properties.heartbeat.interval.ms` is `45s`: must be shorter than `bus.properties.session.timeout.ms` (45s): the session ends without one",
+        ),
+        (
+            &["bus.properties.session.timeout.ms=3000"],
+            "`bus.properties.heartbeat.interval.ms` is `3s`: must be shorter than `bus.properties.session.timeout.ms` (3s): the session ends without one",
+        ),
+        (
+            &["bus.properties.session.timeout.ms=300001"],
+            "`bus.properties.session.timeout.ms` is `5m 1ms`: must be at most `bus.properties.max.poll.interval.ms` (5m)",
+        ),
+        (
+            &[
+                "bus.properties.session.timeout.ms=60001",
+                "bus.properties.max.poll.interval.ms=60000",
+            ],
+            "`bus.properties.session.timeout.ms` is `1m 1ms`: must be at most `bus.properties.max.poll.interval.ms` (1m)",
+        ),
+        (
+            &[
+                "bus.drain_timeout=1m",
+                "bus.properties.max.poll.interval.ms=60000",
+            ],
+            "`bus.drain_timeout` is `1m`: must be shorter than `bus.properties.max.poll.interval.ms` (1m): the group goes on without an instance that does not poll for so long",
+        ),
+        (
+            &["bus.properties.max.poll.interval.ms=50000"],
+            "`bus.properties.max.poll.interval.ms` is `50s`: must be longer than 20s and twice `output.transactions.timeout` (15s): an assignment may wait so long for brokers",
+        ),
+        (
+            &[
+                "output.delivery=at_least_once",
+                "bus.drain_timeout=10s",
+                "bus.properties.session.timeout.ms=20000",
+                "bus.properties.max.poll.interval.ms=20000",
+            ],
+            "`bus.properties.max.poll.interval.ms` is `20s`: must be longer than 20s: an assignment may wait so long for brokers",
+        ),
+        (
+            &["bus.drain_timeout=100ms"],
+            "`output.transactions.interval` is `100ms`: must be shorter than `bus.drain_timeout` (100ms): what is in flight when partitions are given up goes out with the next one",
+        ),
+    ];
+    for (overrides, expected) in cases {
+        assert_eq!(&problem_of(overrides), expected, "{overrides:?}");
+    }
+}
+
+#[test]
+fn times_that_just_fit_are_taken() {
+    let fits: &[&[&str]] = &[
+        &["bus.properties.session.timeout.ms=300000"],
+        &["bus.properties.max.poll.interval.ms=50001"],
+        &[
+            "bus.drain_timeout=59999ms",
+            "bus.properties.max.poll.interval.ms=60000",
+        ],
+        &["output.transactions.timeout=2m"],
+    ];
+    for overrides in fits {
+        flags(overrides).load().unwrap();
+    }
+}
+
+#[test]
+fn warns_of_heartbeats_that_are_too_rare() {
+    let warned = |overrides: &[&str]| {
+        let warnings = flags(overrides).load().unwrap().warnings();
+        let mut of_heartbeats = warnings.into_iter().filter(|one| one.contains("heartbeat"));
+        of_heartbeats.next()
+    };
+    assert_eq!(
+        warned(&["bus.properties.heartbeat.interval.ms=15000"]),
+        None
+    );
+    let warning = warned(&["bus.properties.session.timeout.ms=8999"]).unwrap();
+    assert!(
+        warning.starts_with(
+            "`bus.properties.heartbeat.interval.ms` is `3s`, above a third of \
+             `bus.properties.session.timeout.ms` (8s 999ms)"
+        ),
+        "{warning}"
+    );
 }
 
 #[test]

@@ -73,11 +73,6 @@ const OWNED_PROPERTIES: [(&str, &str); 18] = [
     ),
 ];
 
-/// Brokers and clients need some time for each step of a transaction.
-const SHORTEST_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(1);
-/// A new owner of partitions may have to wait for twice as long, within `max.poll.interval.ms`.
-const LONGEST_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(120);
-
 /// What Rust's regular expressions know and POSIX's do not, and what to write instead.
 const NOT_POSIX: [(&str, &str); 9] = [
     ("\\d", "`[0-9]`"),
@@ -90,9 +85,6 @@ const NOT_POSIX: [(&str, &str); 9] = [
     ("\\B", "the characters around it"),
     ("(?", "a plain group `(`"),
 ];
-
-/// librdkafka's default of `max.poll.interval.ms`.
-const DEFAULT_MAX_POLL_INTERVAL_MS: u64 = 300_000;
 
 /// The longest name of a Kafka topic.
 const MAX_TOPIC_LENGTH: usize = 249;
@@ -114,6 +106,7 @@ pub(super) fn problems(settings: &Settings) -> Vec<Problem> {
     };
     rules.bus();
     rules.properties();
+    rules.deadlines();
     rules.input();
     rules.views();
     rules.reassembly();
@@ -127,13 +120,13 @@ pub(super) fn problems(settings: &Settings) -> Vec<Problem> {
     rules.problems
 }
 
-struct Rules<'a> {
-    settings: &'a Settings,
+pub(super) struct Rules<'a> {
+    pub(super) settings: &'a Settings,
     problems: Vec<Problem>,
 }
 
 impl Rules<'_> {
-    fn require(&mut self, holds: bool, key: &str, value: impl Display, rule: &str) {
+    pub(super) fn require(&mut self, holds: bool, key: &str, value: impl Display, rule: &str) {
         if !holds {
             self.problems.push(Problem {
                 key: key.to_owned(),
@@ -151,7 +144,7 @@ impl Rules<'_> {
         });
     }
 
-    fn positive(&mut self, key: &str, duration: Duration) {
+    pub(super) fn positive(&mut self, key: &str, duration: Duration) {
         self.require(
             !duration.is_zero(),
             key,
@@ -183,26 +176,6 @@ impl Rules<'_> {
             "must not hold credentials; set `sasl.username` and `sasl.password` in `bus.properties`",
         );
         self.name("bus.group_id", &bus.group_id);
-        self.positive("bus.commit_interval", bus.commit_interval);
-        self.positive("bus.drain_timeout", bus.drain_timeout);
-        let max_poll = self
-            .number_property("max.poll.interval.ms")
-            .unwrap_or(DEFAULT_MAX_POLL_INTERVAL_MS);
-        let max_poll = Duration::from_millis(max_poll);
-        for (key, duration) in [
-            ("bus.commit_interval", bus.commit_interval),
-            ("bus.drain_timeout", bus.drain_timeout),
-        ] {
-            self.require(
-                duration < max_poll,
-                key,
-                humantime::format_duration(duration),
-                &format!(
-                    "must be shorter than the property `max.poll.interval.ms` ({})",
-                    humantime::format_duration(max_poll)
-                ),
-            );
-        }
     }
 
     fn properties(&mut self) {
@@ -242,6 +215,7 @@ impl Rules<'_> {
         for name in [
             "max.poll.interval.ms",
             "session.timeout.ms",
+            "heartbeat.interval.ms",
             "message.max.bytes",
         ] {
             if let Some(value) = properties.get(name) {
@@ -270,7 +244,7 @@ impl Rules<'_> {
         }
     }
 
-    fn number_property(&self, name: &str) -> Option<u64> {
+    pub(super) fn number_property(&self, name: &str) -> Option<u64> {
         self.settings.bus.properties.get(name)?.parse().ok()
     }
 
@@ -545,52 +519,12 @@ impl Rules<'_> {
 
     fn transactions(&mut self) {
         let Settings { output, bus, .. } = self.settings;
-        let (key, timeout) = ("output.transactions.timeout", output.transactions.timeout);
-        let shown = humantime::format_duration(timeout).to_string();
-        self.require(
-            timeout >= SHORTEST_TRANSACTION_TIMEOUT,
-            key,
-            &shown,
-            &format!(
-                "must be at least {}",
-                humantime::format_duration(SHORTEST_TRANSACTION_TIMEOUT)
-            ),
-        );
-        self.require(
-            timeout <= LONGEST_TRANSACTION_TIMEOUT,
-            key,
-            &shown,
-            &format!(
-                "must be at most {}",
-                humantime::format_duration(LONGEST_TRANSACTION_TIMEOUT)
-            ),
-        );
-        self.require(
-            output.transactions.interval < timeout / 2,
-            "output.transactions.interval",
-            humantime::format_duration(output.transactions.interval),
-            &format!("must be shorter than half of `{key}` ({shown})"),
-        );
         self.require(
             output.transactions.max_records > 0,
             "output.transactions.max_records",
             output.transactions.max_records,
             "must be at least 1",
         );
-        for name in [
-            "message.timeout.ms",
-            "delivery.timeout.ms",
-            "socket.timeout.ms",
-        ] {
-            if let Some(limit) = self.number_property(name) {
-                self.require(
-                    Duration::from_millis(limit) <= timeout,
-                    &format!("bus.properties.{name}"),
-                    limit,
-                    &format!("must be at most `{key}` ({shown})"),
-                );
-            }
-        }
         if let Some(isolation) = bus.properties.get("isolation.level") {
             self.require(
                 isolation == "read_committed",

@@ -41,8 +41,9 @@ pub(super) const JAM_PATIENCE: Duration = Duration::from_secs(1);
 /// have published what they had, or have been given up.
 pub(super) const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long an assignment waits for each thing that it must learn from the brokers.
-pub(super) const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an assignment waits for each of the two things that it must learn from the brokers; for
+/// what is committed longer by twice the time of a transaction, which may have to end first.
+pub(crate) const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often librdkafka reports positions; the ends of partitions are learnt from it, because its
 /// end-of-partition event names no topic.

@@ -1,0 +1,115 @@
+//! Camera topics that are created, deleted or repartitioned while instances run.
+
+use std::time::Duration;
+
+use crate::exactly_once::{config, instance, names};
+use crate::kafka::Broker;
+use crate::support::line::{Line, PARTITIONS};
+use crate::support::process::Panoptes;
+use crate::support::shots::Shot;
+
+fn await_assigned(instance: &Panoptes, partitions: i32) {
+    instance.await_metrics(&format!("{partitions} partitions assigned"), |metrics| {
+        let assigned = metrics.sum("panoptes_assigned_partitions", &[]);
+        (assigned - f64::from(partitions)).abs() < 0.5
+    });
+}
+
+fn shots_of(line: &Line<'_>, parts: &[String], views: &[&str]) -> Vec<Shot> {
+    parts
+        .iter()
+        .flat_map(|part| line.part_seen_by(part, 3, views))
+        .collect()
+}
+
+#[test]
+fn a_new_topic_with_another_partition_count_ends_the_process_by_name() {
+    let line = Line::with_views(Broker::shared(), "odd-one", &["top", "side"]);
+    let config = config(&line)
+        .without("input.topics")
+        .set("input.topic_regex", r"^odd-one\.cam\..+$");
+    let panoptes = Panoptes::run(&config, "odd-one");
+    await_assigned(&panoptes, 2 * PARTITIONS);
+    let odd = line.camera("odd");
+    line.broker.create_topic(&odd, PARTITIONS + 1);
+    let ended = panoptes.await_end();
+    assert_eq!(ended.status.code(), Some(1), "{}", ended.log);
+    assert!(
+        ended
+            .log
+            .contains(&format!("`{odd}` has {}", PARTITIONS + 1)),
+        "{}",
+        ended.log
+    );
+}
+
+#[test]
+fn a_topic_that_is_deleted_holds_nothing_up_and_is_taken_in_again() {
+    let all = ["top", "left", "spare"];
+    let line = Line::with_views(Broker::shared(), "deleted", &all);
+    let config = config(&line).set("reassembly.timeout", "3s");
+    let panoptes = Panoptes::run(&config, "deleted");
+    let parts = names(90);
+    let (before, rest) = parts.split_at(30);
+    let (without, again) = rest.split_at(30);
+    line.send(shots_of(&line, before, &all));
+    line.await_parts(before.len());
+    // In the middle of work.
+    line.send(shots_of(&line, without, &all[..2]));
+    let spare = line.camera("spare");
+    line.broker.delete_topic(&spare);
+    await_assigned(&panoptes, 2 * PARTITIONS);
+    panoptes.await_log(&spare);
+    line.await_parts(before.len() + without.len());
+    line.broker.create_topic(&spare, PARTITIONS);
+    await_assigned(&panoptes, 3 * PARTITIONS);
+    let shots = shots_of(&line, again, &all);
+    line.send_placed_by("consistent_random", shots);
+    line.await_parts(parts.len());
+    assert_eq!(
+        panoptes
+            .metrics()
+            .sum("panoptes_pipeline_rebuilds_total", &[]),
+        0.0
+    );
+    panoptes.stop_in_order();
+    let outcomes = line.outcomes();
+    outcomes.assert_one_result_id_each(parts.iter().map(String::as_str));
+    for part in before.iter().chain(again) {
+        assert_eq!(outcomes.result_of(part).views_with_status("scored"), all);
+    }
+}
+
+#[test]
+fn topics_that_are_repartitioned_one_by_one_are_waited_for() {
+    let views = ["top", "left", "right"];
+    let line = Line::with_views(Broker::shared(), "grown", &views);
+    let config = config(&line);
+    let instances = [1, 2].map(|number| {
+        let name = format!("grown-{number}");
+        Panoptes::run(&instance(&config), &name)
+    });
+    for panoptes in &instances {
+        await_assigned(panoptes, 3 * PARTITIONS / 2);
+    }
+    let parts = names(80);
+    let (before, after) = parts.split_at(40);
+    line.send(shots_of(&line, before, &views));
+    line.await_parts(before.len());
+    for topic in line.camera_topics() {
+        line.broker.repartition(&topic, 2 * PARTITIONS as usize);
+        // Longer than the group takes to notice: counts are seen to be unequal.
+        std::thread::sleep(Duration::from_secs(12));
+    }
+    for panoptes in &instances {
+        await_assigned(panoptes, 3 * PARTITIONS);
+    }
+    line.send_placed_by("consistent_random", shots_of(&line, after, &views));
+    line.await_parts(parts.len());
+    for panoptes in instances {
+        panoptes.stop_in_order();
+    }
+    let outcomes = line.outcomes();
+    outcomes.assert_one_whole_result_each(&parts);
+    line.assert_every_record_has_one_fate(&outcomes);
+}
