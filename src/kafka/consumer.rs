@@ -26,8 +26,10 @@ use tokio::sync::mpsc;
 use super::client::BusSettings;
 use super::group_context::GroupContext;
 use super::offsets::OffsetLedger;
+use super::partition_counts::{CoPartitioning, Reading};
 use super::partition_ends::PartitionEnds;
 use super::poll_loop::PollLoop;
+use super::static_member::StaticMember;
 use crate::domain::{MemoryBudget, Record, Reject, TopicPartition};
 
 /// How long one poll waits: the latency of a pause, a commit or a stop on a silent bus.
@@ -173,6 +175,8 @@ pub enum ConsumerCommand {
     Drain,
     /// Commit, leave the group and end the thread.
     Close,
+    /// The same where the producer was fenced; but first wait whether the consumer is as well.
+    CloseFenced,
 }
 
 /// Why the poll thread ended early.
@@ -204,6 +208,17 @@ pub enum ConsumerError {
     /// Nobody may go on from where the last owner is not known to have come.
     #[error("failed to learn what the group has committed: {0}")]
     UnknownCommits(KafkaError),
+    /// Two instances have one name.
+    #[error(
+        "another instance of group `{group_id}` has taken the `group.instance.id` `{instance_id}` of \
+         this one; expected each running instance to have one of its own in `bus.properties`"
+    )]
+    FencedInstance {
+        /// Consumer group.
+        group_id: String,
+        /// The name.
+        instance_id: String,
+    },
     /// librdkafka says that the client instance is beyond repair.
     #[error("kafka consumer failed for good: {0}")]
     Fatal(String),
@@ -263,7 +278,10 @@ pub struct ConsumerHandle {
 impl ConsumerHandle {
     /// Tells the thread something; a thread that has ended is told nothing.
     pub fn command(&self, command: ConsumerCommand) {
-        if matches!(command, ConsumerCommand::Drain | ConsumerCommand::Close) {
+        if !matches!(
+            command,
+            ConsumerCommand::Pause { .. } | ConsumerCommand::Resume { .. }
+        ) {
             self.is_ending.store(true, Ordering::Relaxed);
         }
         if self.commands.send(command).is_err() {
@@ -311,7 +329,8 @@ impl CameraConsumer {
             drain_timeout: settings.drain_timeout,
             generation: AtomicU64::new(0),
             subscription: settings.subscription.clone(),
-            unequal_partitions: Mutex::new(None),
+            co_partitioning: Mutex::new(CoPartitioning::default()),
+            reading: Mutex::new(Reading::Allowed),
             assignment: Mutex::new(HashSet::new()),
             undelivered: Mutex::new(VecDeque::new()),
             paused_by_flow: Mutex::new(HashSet::new()),
@@ -335,6 +354,7 @@ impl CameraConsumer {
             runtime: Handle::current(),
             commit_interval,
             crowd_patience: settings.crowd_patience,
+            static_member: StaticMember::of(&settings),
             held: VecDeque::new(),
             is_jammed: false,
             is_drained: false,
@@ -361,7 +381,19 @@ impl CameraConsumer {
     /// # Errors
     /// What ended it early.
     pub fn close(self) -> Result<(), ConsumerError> {
-        self.handle.command(ConsumerCommand::Close);
+        self.end(ConsumerCommand::Close)
+    }
+
+    /// As [`Self::close`], after the producer was fenced.
+    ///
+    /// # Errors
+    /// [`ConsumerError::FencedInstance`] if another instance with this one's name did it.
+    pub fn close_fenced(self) -> Result<(), ConsumerError> {
+        self.end(ConsumerCommand::CloseFenced)
+    }
+
+    fn end(self, command: ConsumerCommand) -> Result<(), ConsumerError> {
+        self.handle.command(command);
         self.thread
             .join()
             .unwrap_or_else(|_| Err(ConsumerError::Fatal("the poll thread panicked".into())))

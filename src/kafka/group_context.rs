@@ -25,7 +25,7 @@ use super::consumer::{
     TransactionSettings, lock, send_within,
 };
 use super::offsets::CommitPosition;
-use super::partition_counts::{describe_unequal_counts, fetch_partition_counts};
+use super::partition_counts::{CoPartitioning, Reading, fetch_partition_counts};
 use super::partition_ends::{PartitionEnds, Reported};
 use crate::domain::{Topic, TopicPartition};
 use crate::telemetry;
@@ -43,7 +43,9 @@ pub(super) struct GroupContext {
     pub(super) drain_timeout: Duration,
     pub(super) generation: AtomicU64,
     pub(super) subscription: Vec<String>,
-    pub(super) unequal_partitions: Mutex<Option<String>>,
+    pub(super) co_partitioning: Mutex<CoPartitioning>,
+    /// Whether what is assigned may be read, as far as topics and partitions are concerned.
+    pub(super) reading: Mutex<Reading>,
     pub(super) assignment: Mutex<HashSet<TopicPartition>>,
     /// Assignments and revocations that found the channel full, oldest first. They are never
     /// dropped, and go before every record that has not gone yet.
@@ -111,12 +113,16 @@ impl GroupContext {
         self.start_afresh(&partitions);
         lock(&self.ledger).assign(partitions.iter().cloned(), generation);
         self.learn_what_is_finished(consumer, list);
+        let mut assignment: HashSet<TopicPartition> = lock(&self.assignment).clone();
+        assignment.extend(partitions.iter().cloned());
+        let count = self.judge_partitions(consumer, &assignment);
         if let Err(error) = consumer.assign(list) {
             tracing::error!(%error, "failed to take assigned partitions");
         }
         // A pause survives reassignment in librdkafka; a new owner starts unpaused, unless there is
         // no room for anything.
-        let started = if self.is_halted.load(Ordering::Relaxed) {
+        let is_held = self.is_halted.load(Ordering::Relaxed) || !self.may_read();
+        let started = if is_held {
             consumer.pause(list)
         } else {
             consumer.resume(list)
@@ -130,35 +136,55 @@ impl GroupContext {
             "partitions assigned"
         );
         telemetry::rebalanced(telemetry::Rebalance::Assigned);
-        let mut assignment = lock(&self.assignment);
-        assignment.extend(partitions.iter().cloned());
         telemetry::set_assigned_partitions(assignment.len());
-        drop(assignment);
+        *lock(&self.assignment) = assignment;
         if let Some(transactions) = &self.transactions {
             transactions.membership.set(consumer.group_metadata());
         }
         let event = ConsumerEvent::Assigned {
             partitions,
             generation,
-            count: self.check_partition_counts(consumer),
+            count,
         };
         if !self.deliver(event, Instant::now()) {
             tracing::debug!(generation, "stages behind are full: assignment waits");
         }
     }
 
-    /// Notes unequal partition counts for the poll loop to end on; gives the count that all have.
-    fn check_partition_counts(&self, consumer: &BaseConsumer<Self>) -> Option<usize> {
-        match fetch_partition_counts(consumer, &self.subscription, METADATA_TIMEOUT) {
+    /// Notes whether what is assigned may be read; gives the count that all topics have, if so.
+    pub(super) fn judge_partitions(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        assignment: &HashSet<TopicPartition>,
+    ) -> Option<usize> {
+        let counts = fetch_partition_counts(consumer, &self.subscription, METADATA_TIMEOUT);
+        let (count, found) = match counts {
             Ok(counts) => {
-                *lock(&self.unequal_partitions) = describe_unequal_counts(&counts);
-                counts.into_values().next()
+                let count = counts.values().next().copied();
+                let mut known = lock(&self.co_partitioning);
+                (count, known.judge(counts, assignment, Instant::now()))
             }
-            Err(error) => {
-                tracing::warn!(%error, "failed to compare partition counts");
-                None
+            Err(error) => (
+                None,
+                Reading::Held(format!("the brokers do not tell of partitions: {error}")),
+            ),
+        };
+        let mut reading = lock(&self.reading);
+        if *reading != found {
+            match &found {
+                Reading::Allowed => tracing::info!("views of one part meet again: reading goes on"),
+                Reading::Held(why) => {
+                    tracing::warn!(why, "views of one part may not meet: nothing is read")
+                }
+                Reading::Refused(_) => {} // the error that the thread ends with says it
             }
         }
+        *reading = found;
+        count.filter(|_| *reading == Reading::Allowed)
+    }
+
+    pub(super) fn may_read(&self) -> bool {
+        *lock(&self.reading) == Reading::Allowed
     }
 
     /// Learns what earlier owners finished above the committed positions. Where that cannot be

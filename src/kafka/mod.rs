@@ -13,6 +13,7 @@ mod poll_loop;
 pub mod publisher;
 mod record_copy;
 pub mod record_producer;
+mod static_member;
 pub mod topic_admin;
 pub mod topic_reader;
 pub mod transactional_publisher;

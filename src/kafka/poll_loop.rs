@@ -18,12 +18,23 @@ use super::consumer::{
 };
 use super::group_context::{Crowd, GroupContext};
 use super::offsets::Begun;
+use super::partition_counts::Reading;
 use super::record_copy::{CopiedRecord, copy_record};
+use super::static_member::StaticMember;
 use crate::domain::{MemoryBudget, Record, Reject, RejectReason, TopicPartition};
 use crate::telemetry;
 
 /// How often the number of unfinished records is reported where the publisher commits.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether partitions that must not be read may be.
+const JUDGE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How the thread is to end.
+enum Ending {
+    Close,
+    CloseFenced,
+}
 
 /// The state of the poll thread between two polls.
 pub(super) struct PollLoop {
@@ -36,6 +47,8 @@ pub(super) struct PollLoop {
     pub(super) commit_interval: Option<Duration>,
     /// How long a crowded partition may stand still.
     pub(super) crowd_patience: Duration,
+    /// Where the member has a name of its own.
+    pub(super) static_member: Option<StaticMember>,
     /// Events that found the channel full, oldest first.
     pub(super) held: VecDeque<ConsumerEvent>,
     pub(super) is_jammed: bool,
@@ -48,14 +61,21 @@ impl PollLoop {
         commands: &std::sync::mpsc::Receiver<ConsumerCommand>,
     ) -> Result<(), ConsumerError> {
         let mut committed_at = Instant::now();
+        let mut judged_at = Instant::now();
         loop {
-            if self.apply_commands(commands) {
-                return self.close();
+            match self.apply_commands(commands) {
+                None => {}
+                Some(Ending::Close) => return self.close(),
+                Some(Ending::CloseFenced) => return self.close_fenced(),
             }
             self.poll_once()?;
             self.relieve();
-            if let Some(counts) = lock(&self.consumer.context().unequal_partitions).take() {
-                return Err(ConsumerError::UnequalPartitions(counts));
+            if !self.consumer.context().may_read() && judged_at.elapsed() >= JUDGE_INTERVAL {
+                self.judge_again();
+                judged_at = Instant::now();
+            }
+            if let Reading::Refused(counts) = &*lock(&self.consumer.context().reading) {
+                return Err(ConsumerError::UnequalPartitions(counts.clone()));
             }
             if let Some(error) = lock(&self.consumer.context().unknown_commits).take() {
                 return Err(ConsumerError::UnknownCommits(error));
@@ -69,8 +89,11 @@ impl PollLoop {
         }
     }
 
-    /// Applies what was asked for; true when the thread should end.
-    fn apply_commands(&mut self, commands: &std::sync::mpsc::Receiver<ConsumerCommand>) -> bool {
+    /// Applies what was asked for; says so when the thread should end.
+    fn apply_commands(
+        &mut self,
+        commands: &std::sync::mpsc::Receiver<ConsumerCommand>,
+    ) -> Option<Ending> {
         loop {
             match commands.try_recv() {
                 Ok(ConsumerCommand::Pause {
@@ -91,9 +114,10 @@ impl PollLoop {
                 Ok(ConsumerCommand::Pause { .. } | ConsumerCommand::Resume { .. }) => {}
                 Ok(ConsumerCommand::Drain) => self.drain(),
                 Ok(ConsumerCommand::Close) | Err(std::sync::mpsc::TryRecvError::Disconnected) => {
-                    return true;
+                    return Some(Ending::Close);
                 }
-                Err(std::sync::mpsc::TryRecvError::Empty) => return false,
+                Ok(ConsumerCommand::CloseFenced) => return Some(Ending::CloseFenced),
+                Err(std::sync::mpsc::TryRecvError::Empty) => return None,
             }
         }
     }
@@ -140,13 +164,31 @@ impl PollLoop {
                 return Err(ConsumerError::NoOffset);
             }
             Some(Err(error)) => {
-                if let Some((code, reason)) = self.consumer.client().fatal_error() {
-                    return Err(ConsumerError::Fatal(format!("{reason} ({code})")));
+                if let Some(fatal) = self.fatal_error() {
+                    return Err(fatal);
                 }
                 tracing::warn!(%error, "kafka poll failed; librdkafka goes on by itself");
             }
         }
         Ok(())
+    }
+
+    fn fatal_error(&self) -> Option<ConsumerError> {
+        let (code, reason) = self.consumer.client().fatal_error()?;
+        Some(match &self.static_member {
+            Some(member) if code == RDKafkaErrorCode::FencedInstanceId => member.fenced(),
+            _ => ConsumerError::Fatal(format!("{reason} ({code})")),
+        })
+    }
+
+    /// Looks whether what is assigned may be read by now.
+    fn judge_again(&self) {
+        let context = self.consumer.context();
+        let assignment = lock(&context.assignment).clone();
+        context.judge_partitions(&self.consumer, &assignment);
+        if context.may_read() {
+            self.resume_unless_held(&self.assigned());
+        }
     }
 
     /// Hands held events on; a jam pauses everything until the channel has room again.
@@ -197,6 +239,23 @@ impl PollLoop {
         self.held
             .retain(|event| !matches!(event, ConsumerEvent::EndOfPartition(_)));
         self.held.push_back(ConsumerEvent::Drained);
+    }
+
+    /// Closes once it is known whether the consumer is fenced as the producer was: with the next
+    /// heartbeat, if by an instance of the same name. What is read meanwhile stays uncommitted.
+    fn close_fenced(self) -> Result<(), ConsumerError> {
+        let patience = self.static_member.as_ref();
+        let patience = patience.map_or(Duration::ZERO, StaticMember::fencing_patience);
+        let deadline = Instant::now() + patience;
+        let is_closing = &self.consumer.context().is_closing;
+        is_closing.store(true, Ordering::Relaxed);
+        let mut fenced = None;
+        while fenced.is_none() && Instant::now() < deadline {
+            self.consumer.poll(POLL_INTERVAL);
+            fenced = self.fatal_error();
+        }
+        self.close()?;
+        fenced.map_or(Ok(()), Err)
     }
 
     fn close(self) -> Result<(), ConsumerError> {
@@ -287,10 +346,10 @@ impl PollLoop {
 
     /// Resumes those of the partitions that nothing holds any more.
     fn resume_unless_held(&self, partitions: &[TopicPartition]) {
-        if self.is_jammed || self.is_drained {
+        let context = self.consumer.context();
+        if self.is_jammed || self.is_drained || !context.may_read() {
             return;
         }
-        let context = self.consumer.context();
         let (by_flow, crowded) = (lock(&context.paused_by_flow), lock(&context.crowded));
         let is_free = |partition: &&TopicPartition| {
             !by_flow.contains(*partition) && !crowded.contains_key(*partition)

@@ -427,6 +427,19 @@ pub(crate) fn refuses_for_good(error: &KafkaError) -> bool {
     )
 }
 
+/// Whether another producer has this one's name by now, or the brokers have gone on without it.
+pub(crate) fn is_fenced(error: &KafkaError) -> bool {
+    let KafkaError::Transaction(error) = error else {
+        return false;
+    };
+    matches!(
+        error.code(),
+        RDKafkaErrorCode::Fenced
+            | RDKafkaErrorCode::ProducerFenced
+            | RDKafkaErrorCode::InvalidProducerEpoch
+    )
+}
+
 fn unusable(during: &'static str) -> impl Fn(KafkaError) -> PublishError {
     move |source| PublishError::Unusable { during, source }
 }

@@ -49,7 +49,7 @@ use crate::kafka::offsets::OffsetLedger;
 use crate::kafka::partitioners::KeyedTopics;
 use crate::kafka::publisher::{Publication, PublishError, Publisher};
 use crate::kafka::record_producer::RecordProducer;
-use crate::kafka::transactional_publisher::{TransactionalPublisher, refuses_for_good};
+use crate::kafka::transactional_publisher::{TransactionalPublisher, is_fenced, refuses_for_good};
 use crate::reassembly::{ReassemblyBuffer, ReassemblyCounts};
 use crate::scoring::Judge;
 
@@ -162,10 +162,25 @@ pub async fn run(setup: PipelineSetup, stop: impl Future<Output = ()>) -> anyhow
     let work = UnfinishedWork { in_flight, ledger };
     let outcome = supervise(stages, &handle, stop, drain_timeout, &work).await;
     probing.abort();
-    let closed = tokio::task::spawn_blocking(move || consumer.close())
-        .await
-        .context("failed to join the poll thread")?;
-    outcome.and(closed.context("consumer failed"))
+    let was_fenced = outcome.as_ref().is_err_and(producer_is_fenced);
+    let closed = tokio::task::spawn_blocking(move || match was_fenced {
+        true => consumer.close_fenced(),
+        false => consumer.close(),
+    })
+    .await
+    .context("failed to join the poll thread")?;
+    match closed {
+        // The producer was fenced by the same instance, and another pipeline would be as well.
+        Err(ConsumerError::FencedInstance { .. }) => closed.context("consumer failed"),
+        _ => outcome.and(closed.context("consumer failed")),
+    }
+}
+
+fn producer_is_fenced(error: &anyhow::Error) -> bool {
+    matches!(
+        error.downcast_ref(),
+        Some(PublishError::Unusable { source, .. }) if is_fenced(source)
+    )
 }
 
 /// Whether a pipeline that ended with this error is to be followed by another one.
