@@ -25,6 +25,7 @@ use tokio::sync::mpsc;
 
 use super::client::BusSettings;
 use super::group_context::GroupContext;
+use super::group_protocol::GroupProtocol;
 use super::offsets::OffsetLedger;
 use super::partition_counts::{CoPartitioning, Reading};
 use super::partition_ends::PartitionEnds;
@@ -95,19 +96,32 @@ pub struct TransactionSettings {
     pub membership: Membership,
 }
 
-/// Membership of the group as of the last assignment, by which the brokers refuse the offsets of a
-/// member that is none any more (KIP-447).
+/// Membership of the group as of the last assignment (or later, where the brokers assign), by which
+/// they refuse the offsets of a member that is none any more (KIP-447).
 #[derive(Clone, Default)]
-pub struct Membership(Arc<Mutex<Option<Arc<ConsumerGroupMetadata>>>>);
+pub struct Membership {
+    metadata: Arc<Mutex<Option<Arc<ConsumerGroupMetadata>>>>,
+    is_renewed: Arc<AtomicBool>,
+}
 
 impl Membership {
     /// As it was told last; none before the first assignment.
     pub(super) fn get(&self) -> Option<Arc<ConsumerGroupMetadata>> {
-        lock(&self.0).clone()
+        lock(&self.metadata).clone()
+    }
+
+    /// Whether it may be out of date though no partition is lost, and is told anew all the time:
+    /// what the brokers refuse for it is then to be tried again.
+    pub(super) fn is_renewed(&self) -> bool {
+        self.is_renewed.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_renewed(&self) {
+        self.is_renewed.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn set(&self, membership: Option<ConsumerGroupMetadata>) {
-        *lock(&self.0) = membership.map(Arc::new);
+        *lock(&self.metadata) = membership.map(Arc::new);
     }
 }
 
@@ -147,6 +161,8 @@ pub enum ConsumerEvent {
     Revoked {
         /// The partitions.
         partitions: Vec<TopicPartition>,
+        /// Whether none is left.
+        is_all: bool,
         /// Answer here once the work in flight is published.
         done: std::sync::mpsc::Sender<()>,
     },
@@ -327,6 +343,7 @@ impl CameraConsumer {
             events: events.clone(),
             runtime: Handle::current(),
             drain_timeout: settings.drain_timeout,
+            protocol: GroupProtocol::of_bus(&settings.bus),
             generation: AtomicU64::new(0),
             subscription: settings.subscription.clone(),
             co_partitioning: Mutex::new(CoPartitioning::default()),
@@ -344,6 +361,11 @@ impl CameraConsumer {
             ends: Mutex::new(PartitionEnds::default()),
             ended: Mutex::new(Vec::new()),
         };
+        if let (GroupProtocol::Consumer, Some(transactions)) =
+            (context.protocol, &context.transactions)
+        {
+            transactions.membership.set_renewed();
+        }
         let consumer = subscribe(&settings, context)?;
         let (commands, received) = std::sync::mpsc::channel();
         let poll_loop = PollLoop {
@@ -358,6 +380,7 @@ impl CameraConsumer {
             held: VecDeque::new(),
             is_jammed: false,
             is_drained: false,
+            is_split: false,
         };
         let thread = thread::Builder::new()
             .name("kafka-poll".into())
@@ -416,13 +439,11 @@ fn subscribe(
         let kbytes = (settings.prefetch_bytes / 1024).clamp(1, 2_097_151);
         config.set("queued.max.messages.kbytes", kbytes.to_string());
     }
+    context.protocol.ask_for_range(&mut config);
     config
         .set("group.id", &settings.group_id)
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
-        // The views of one part lie on the same partition number of every camera topic; only
-        // `range` gives them all to one member.
-        .set("partition.assignment.strategy", "range")
         .set("topic.metadata.refresh.interval.ms", "10000")
         .set("statistics.interval.ms", STATISTICS_INTERVAL_MS);
     let failed = |source: KafkaError| ConsumerError::Subscribe {

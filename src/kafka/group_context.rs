@@ -24,6 +24,7 @@ use super::consumer::{
     CLOSE_PATIENCE, ConsumerEvent, METADATA_TIMEOUT, POLL_INTERVAL, SharedLedger,
     TransactionSettings, lock, send_within,
 };
+use super::group_protocol::GroupProtocol;
 use super::offsets::CommitPosition;
 use super::partition_counts::{CoPartitioning, Reading, fetch_partition_counts};
 use super::partition_ends::{PartitionEnds, Reported};
@@ -41,6 +42,7 @@ pub(super) struct GroupContext {
     pub(super) events: mpsc::Sender<ConsumerEvent>,
     pub(super) runtime: Handle,
     pub(super) drain_timeout: Duration,
+    pub(super) protocol: GroupProtocol,
     pub(super) generation: AtomicU64,
     pub(super) subscription: Vec<String>,
     pub(super) co_partitioning: Mutex<CoPartitioning>,
@@ -109,14 +111,17 @@ impl GroupContext {
 
     fn assigned(&self, consumer: &BaseConsumer<Self>, list: &mut TopicPartitionList) {
         let partitions = partitions_of(list);
+        if self.protocol == GroupProtocol::Classic {
+            self.revoke_all_but(consumer, &partitions);
+        }
         let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
         self.start_afresh(&partitions);
         lock(&self.ledger).assign(partitions.iter().cloned(), generation);
         self.learn_what_is_finished(consumer, list);
-        let mut assignment: HashSet<TopicPartition> = lock(&self.assignment).clone();
+        let mut assignment = lock(&self.assignment).clone();
         assignment.extend(partitions.iter().cloned());
         let count = self.judge_partitions(consumer, &assignment);
-        if let Err(error) = consumer.assign(list) {
+        if let Err(error) = self.protocol.assign(consumer, list) {
             tracing::error!(%error, "failed to take assigned partitions");
         }
         // A pause survives reassignment in librdkafka; a new owner starts unpaused, unless there is
@@ -138,9 +143,7 @@ impl GroupContext {
         telemetry::rebalanced(telemetry::Rebalance::Assigned);
         telemetry::set_assigned_partitions(assignment.len());
         *lock(&self.assignment) = assignment;
-        if let Some(transactions) = &self.transactions {
-            transactions.membership.set(consumer.group_metadata());
-        }
+        self.renew_membership(consumer);
         let event = ConsumerEvent::Assigned {
             partitions,
             generation,
@@ -148,6 +151,29 @@ impl GroupContext {
         };
         if !self.deliver(event, Instant::now()) {
             tracing::debug!(generation, "stages behind are full: assignment waits");
+        }
+    }
+
+    /// Takes what vouches for the offsets that the publisher commits. Under the protocol `consumer`
+    /// the member's epoch moves on between assignments; one that follows a loss of partitions comes
+    /// only after they were revoked here.
+    pub(super) fn renew_membership(&self, consumer: &BaseConsumer<Self>) {
+        if let Some(transactions) = &self.transactions {
+            transactions.membership.set(consumer.group_metadata());
+        }
+    }
+
+    /// An assignment replaces the one before, which librdkafka does not revoke where the group
+    /// assigns again in the midst of a rebalance.
+    fn revoke_all_but(&self, consumer: &BaseConsumer<Self>, partitions: &[TopicPartition]) {
+        let mut gone = TopicPartitionList::new();
+        for held in lock(&self.assignment).iter() {
+            if !partitions.contains(held) {
+                gone.add_partition(held.topic.as_str(), held.partition);
+            }
+        }
+        if gone.count() > 0 {
+            self.revoked(consumer, &gone);
         }
     }
 
@@ -260,6 +286,9 @@ impl GroupContext {
 
     fn revoked(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
         let partitions = partitions_of(list);
+        if self.protocol == GroupProtocol::Consumer {
+            self.renew_membership(consumer);
+        }
         let patience = if self.is_closing.load(Ordering::Relaxed) {
             CLOSE_PATIENCE.min(self.drain_timeout)
         } else {
@@ -267,8 +296,12 @@ impl GroupContext {
         };
         let deadline = Instant::now() + patience;
         let (done, answered) = std::sync::mpsc::channel();
+        let is_all = lock(&self.assignment)
+            .iter()
+            .all(|held| partitions.contains(held));
         let event = ConsumerEvent::Revoked {
             partitions: partitions.clone(),
+            is_all,
             done,
         };
         let is_drained = self.deliver(event, deadline)
@@ -361,7 +394,7 @@ impl ConsumerContext for GroupContext {
                 tracing::error!(%error, "rebalance failed");
             }
         }
-        if let Err(error) = consumer.unassign() {
+        if let Err(error) = self.protocol.unassign(consumer, list) {
             tracing::error!(%error, "failed to give partitions up");
         }
     }

@@ -5,6 +5,7 @@ pub mod commit_metadata;
 pub mod consumer;
 pub mod embedded;
 mod group_context;
+pub(crate) mod group_protocol;
 pub mod offsets;
 mod partition_counts;
 mod partition_ends;

@@ -17,6 +17,7 @@ use super::consumer::{
     send_within,
 };
 use super::group_context::{Crowd, GroupContext};
+use super::group_protocol::GroupProtocol;
 use super::offsets::Begun;
 use super::partition_counts::Reading;
 use super::record_copy::{CopiedRecord, copy_record};
@@ -53,6 +54,8 @@ pub(super) struct PollLoop {
     pub(super) held: VecDeque<ConsumerEvent>,
     pub(super) is_jammed: bool,
     pub(super) is_drained: bool,
+    /// Views of one part may not meet, so that nothing is read.
+    pub(super) is_split: bool,
 }
 
 impl PollLoop {
@@ -62,6 +65,7 @@ impl PollLoop {
     ) -> Result<(), ConsumerError> {
         let mut committed_at = Instant::now();
         let mut judged_at = Instant::now();
+        let mut renewed_at = Instant::now();
         loop {
             match self.apply_commands(commands) {
                 None => {}
@@ -70,10 +74,17 @@ impl PollLoop {
             }
             self.poll_once()?;
             self.relieve();
-            if !self.consumer.context().may_read() && judged_at.elapsed() >= JUDGE_INTERVAL {
-                self.judge_again();
+            let context = self.consumer.context();
+            if !context.may_read() && judged_at.elapsed() >= JUDGE_INTERVAL {
+                context.judge_partitions(&self.consumer, &lock(&context.assignment).clone());
                 judged_at = Instant::now();
             }
+            if context.protocol == GroupProtocol::Consumer && renewed_at.elapsed() >= POLL_INTERVAL
+            {
+                context.renew_membership(&self.consumer);
+                renewed_at = Instant::now();
+            }
+            self.heed_split();
             if let Reading::Refused(counts) = &*lock(&self.consumer.context().reading) {
                 return Err(ConsumerError::UnequalPartitions(counts.clone()));
             }
@@ -97,21 +108,22 @@ impl PollLoop {
         loop {
             match commands.try_recv() {
                 Ok(ConsumerCommand::Pause {
-                    partitions,
+                    mut partitions,
                     generation,
-                }) if self.is_current(generation) => {
+                }) => {
+                    self.retain_known(&mut partitions, generation);
                     self.pause(&partitions);
                     lock(&self.consumer.context().paused_by_flow).extend(partitions);
                 }
                 Ok(ConsumerCommand::Resume {
-                    partitions,
+                    mut partitions,
                     generation,
-                }) if self.is_current(generation) => {
+                }) => {
+                    self.retain_known(&mut partitions, generation);
                     lock(&self.consumer.context().paused_by_flow)
                         .retain(|paused| !partitions.contains(paused));
                     self.resume_unless_held(&partitions);
                 }
-                Ok(ConsumerCommand::Pause { .. } | ConsumerCommand::Resume { .. }) => {}
                 Ok(ConsumerCommand::Drain) => self.drain(),
                 Ok(ConsumerCommand::Close) | Err(std::sync::mpsc::TryRecvError::Disconnected) => {
                     return Some(Ending::Close);
@@ -122,8 +134,14 @@ impl PollLoop {
         }
     }
 
-    fn is_current(&self, generation: u64) -> bool {
-        self.consumer.context().generation.load(Ordering::Relaxed) == generation
+    /// Keeps those partitions that were assigned when `generation` was, and are no later one's.
+    fn retain_known(&self, partitions: &mut Vec<TopicPartition>, generation: u64) {
+        let ledger = lock(&self.ledger);
+        let is_known = |partition: &TopicPartition| {
+            let held = ledger.generation(partition);
+            held.is_some_and(|held| held <= generation)
+        };
+        partitions.retain(is_known);
     }
 
     fn poll_once(&mut self) -> Result<(), ConsumerError> {
@@ -143,11 +161,11 @@ impl PollLoop {
                 if self.is_drained {
                     return Ok(()); // read, never begun: it stays uncommitted
                 }
-                let generation = self.consumer.context().generation.load(Ordering::Relaxed);
-                let CopiedRecord { mut record, fault } = copy_record(&message, generation);
+                let CopiedRecord { mut record, fault } = copy_record(&message);
                 telemetry::record_read(&record.source.topic, record.size_bytes());
                 let partition = record.source.topic_partition();
                 let mut ledger = lock(&self.ledger);
+                record.generation = ledger.generation(&partition).unwrap_or_default();
                 let begun = ledger.begin(&record.source);
                 let unfinished = ledger.in_flight(&partition);
                 drop(ledger);
@@ -181,12 +199,16 @@ impl PollLoop {
         })
     }
 
-    /// Looks whether what is assigned may be read by now.
-    fn judge_again(&self) {
-        let context = self.consumer.context();
-        let assignment = lock(&context.assignment).clone();
-        context.judge_partitions(&self.consumer, &assignment);
-        if context.may_read() {
+    /// Pauses everything while views of one part may not meet.
+    fn heed_split(&mut self) {
+        let is_split = !self.consumer.context().may_read();
+        if is_split == self.is_split {
+            return;
+        }
+        self.is_split = is_split;
+        if is_split {
+            self.pause(&self.assigned());
+        } else {
             self.resume_unless_held(&self.assigned());
         }
     }

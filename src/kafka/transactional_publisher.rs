@@ -228,7 +228,7 @@ impl TransactionalPublisher {
             if is_of_topics(&error) {
                 self.forgo_topics(&positions).await;
             }
-            let is_disowned = disowns(&error);
+            let is_disowned = disowns(&error) && !self.settings.membership.is_renewed();
             let aborted = self.abort(error).await?;
             return Ok(if is_disowned {
                 Attempt::Disowned

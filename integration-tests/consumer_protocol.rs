@@ -1,0 +1,77 @@
+//! Groups in which the brokers assign (KIP-848): `group.protocol` is `consumer`.
+
+use crate::exactly_once::{config, instance, names};
+use crate::kafka::{Broker, BrokerSettings};
+use crate::support::line::{Line, PARTITIONS};
+use crate::support::process::Panoptes;
+
+/// All partitions of a line with the usual five cameras.
+const ALL: i32 = 5 * PARTITIONS;
+
+fn await_assigned(instance: &Panoptes, partitions: i32) {
+    instance.await_metrics(&format!("{partitions} partitions assigned"), |metrics| {
+        let assigned = metrics.sum("panoptes_assigned_partitions", &[]);
+        (assigned - f64::from(partitions)).abs() < 0.5
+    });
+}
+
+#[test]
+fn instances_join_leave_and_die_and_double_and_lose_nothing() {
+    const CHUNK: usize = 25;
+    let settings = BrokerSettings {
+        properties: [
+            "group.consumer.min.session.timeout.ms=6000",
+            "group.consumer.session.timeout.ms=6000",
+            "group.consumer.min.heartbeat.interval.ms=500",
+            "group.consumer.heartbeat.interval.ms=500",
+        ]
+        .map(str::to_owned)
+        .into(),
+        ..BrokerSettings::default()
+    };
+    let broker = Broker::start_with("consumer-protocol", settings);
+    let line = Line::new(&broker, "brokers-assign");
+    let config = config(&line)
+        .without("bus.properties")
+        .property("group.protocol", "consumer")
+        .set("output.transactions.max_records", 5);
+    let run =
+        |number: usize| Panoptes::run(&instance(&config), &format!("brokers-assign-{number}"));
+    let parts = names(6 * CHUNK);
+    let mut chunks = parts.chunks(CHUNK);
+    let mut send = || {
+        let chunk = chunks.next().unwrap();
+        line.send(chunk.iter().flat_map(|part| line.part(part, 8)));
+    };
+    let first = run(1);
+    await_assigned(&first, ALL);
+    send();
+    let second = run(2); // in the midst of work
+    send();
+    await_assigned(&first, ALL / 2);
+    await_assigned(&second, ALL / 2);
+    send();
+    second.await_metric("panoptes_results_total", &[], 3.0);
+    // Some of its partitions were taken from it; it works on.
+    first.await_answer("/readyz", 200);
+    second.kill();
+    send();
+    await_assigned(&first, ALL);
+    line.await_parts(4 * CHUNK);
+    let third = run(3);
+    send();
+    await_assigned(&third, ALL / 2);
+    first.stop_in_order();
+    send();
+    await_assigned(&third, ALL);
+    line.await_parts(parts.len());
+    let lost = third
+        .metrics()
+        .sum("panoptes_rebalances_total", &[("kind", "lost")]);
+    assert_eq!(lost, 0.0);
+    third.stop_in_order();
+    let outcomes = line.outcomes();
+    outcomes.assert_one_whole_result_each(&parts);
+    assert!(outcomes.dead_letters.is_empty());
+    line.assert_every_record_has_one_fate(&outcomes);
+}
