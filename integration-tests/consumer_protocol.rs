@@ -1,7 +1,11 @@
 //! Groups in which the brokers assign (KIP-848): `group.protocol` is `consumer`.
 
-use crate::exactly_once::{config, instance, names};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use crate::exactly_once::{self, instance, names};
 use crate::kafka::{Broker, BrokerSettings};
+use crate::support::config::Config;
 use crate::support::line::{Line, PARTITIONS};
 use crate::support::process::Panoptes;
 
@@ -15,26 +19,37 @@ fn await_assigned(instance: &Panoptes, partitions: i32) {
     });
 }
 
+/// As short as the tests of the classic protocol have it, which members say themselves.
+const SESSION: Duration = Duration::from_secs(6);
+
+fn broker() -> &'static Broker {
+    static BROKER: OnceLock<Broker> = OnceLock::new();
+    BROKER.get_or_init(|| {
+        let session = SESSION.as_millis();
+        let settings = BrokerSettings {
+            properties: vec![
+                format!("group.consumer.min.session.timeout.ms={session}"),
+                format!("group.consumer.session.timeout.ms={session}"),
+                "group.consumer.min.heartbeat.interval.ms=500".to_owned(),
+                "group.consumer.heartbeat.interval.ms=500".to_owned(),
+            ],
+            ..BrokerSettings::default()
+        };
+        Broker::start_with("consumer-protocol", settings)
+    })
+}
+
+fn config(line: &Line<'_>) -> Config {
+    exactly_once::config(line)
+        .without("bus.properties")
+        .property("group.protocol", "consumer")
+}
+
 #[test]
 fn instances_join_leave_and_die_and_double_and_lose_nothing() {
     const CHUNK: usize = 25;
-    let settings = BrokerSettings {
-        properties: [
-            "group.consumer.min.session.timeout.ms=6000",
-            "group.consumer.session.timeout.ms=6000",
-            "group.consumer.min.heartbeat.interval.ms=500",
-            "group.consumer.heartbeat.interval.ms=500",
-        ]
-        .map(str::to_owned)
-        .into(),
-        ..BrokerSettings::default()
-    };
-    let broker = Broker::start_with("consumer-protocol", settings);
-    let line = Line::new(&broker, "brokers-assign");
-    let config = config(&line)
-        .without("bus.properties")
-        .property("group.protocol", "consumer")
-        .set("output.transactions.max_records", 5);
+    let line = Line::new(broker(), "brokers-assign");
+    let config = config(&line).set("output.transactions.max_records", 5);
     let run =
         |number: usize| Panoptes::run(&instance(&config), &format!("brokers-assign-{number}"));
     let parts = names(6 * CHUNK);
@@ -73,5 +88,34 @@ fn instances_join_leave_and_die_and_double_and_lose_nothing() {
     let outcomes = line.outcomes();
     outcomes.assert_one_whole_result_each(&parts);
     assert!(outcomes.dead_letters.is_empty());
+    line.assert_every_record_has_one_fate(&outcomes);
+}
+
+#[test]
+fn an_instance_that_comes_back_from_a_freeze_publishes_nothing_that_others_own() {
+    let line = Line::new(broker(), "brokers-thaw");
+    let config = config(&line);
+    let first = Panoptes::run(&instance(&config), "brokers-thaw-1");
+    let parts = names(60);
+    let mut chunks = parts.chunks(20);
+    let mut send = || {
+        let chunk = chunks.next().unwrap();
+        line.send(chunk.iter().flat_map(|part| line.part(part, 5)));
+    };
+    send();
+    line.await_parts(3);
+    first.freeze();
+    let second = Panoptes::start(&instance(&config), "brokers-thaw-2");
+    send();
+    std::thread::sleep(SESSION);
+    line.await_parts(40);
+    first.thaw();
+    send();
+    line.await_parts(parts.len());
+    first.await_metric("panoptes_rebalances_total", &[("kind", "lost")], 1.0);
+    first.stop_in_order();
+    second.stop_in_order();
+    let outcomes = line.outcomes();
+    outcomes.assert_one_whole_result_each(&parts);
     line.assert_every_record_has_one_fate(&outcomes);
 }

@@ -45,13 +45,24 @@ fn a_new_topic_with_another_partition_count_ends_the_process_by_name() {
 
 #[test]
 fn a_topic_that_is_deleted_holds_nothing_up_and_is_taken_in_again() {
+    delete_a_topic("deleted", "exactly_once");
+}
+
+#[test]
+fn a_topic_that_is_deleted_holds_nothing_up_under_at_least_once_either() {
+    delete_a_topic("deleted-at-least", "at_least_once");
+}
+
+fn delete_a_topic(name: &str, delivery: &str) {
     let all = ["top", "left", "spare"];
-    let line = Line::with_views(Broker::shared(), "deleted", &all);
-    let config = config(&line).set("reassembly.timeout", "3s");
+    let line = Line::with_views(Broker::shared(), name, &all);
+    let config = config(&line)
+        .set("output.delivery", delivery)
+        .set("reassembly.timeout", "3s");
     // A slow model, where there are fail points: so that offsets of the topic are yet to be committed
     // when it goes.
     let variables = [("FAILPOINTS", "device-batch=sleep(700)")];
-    let mut panoptes = Panoptes::start_with(&config, "deleted", &variables);
+    let mut panoptes = Panoptes::start_with(&config, name, &variables);
     panoptes.wait_until_ready();
     let parts = names(90);
     let (before, rest) = parts.split_at(30);
