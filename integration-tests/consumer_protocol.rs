@@ -119,3 +119,31 @@ fn an_instance_that_comes_back_from_a_freeze_publishes_nothing_that_others_own()
     outcomes.assert_one_whole_result_each(&parts);
     line.assert_every_record_has_one_fate(&outcomes);
 }
+
+#[test]
+fn of_two_with_one_instance_id_the_later_one_ends_and_says_why() {
+    let line = Line::new(broker(), "brokers-names");
+    let config = config(&line).property("group.instance.id", "station-9");
+    let first = Panoptes::run(&instance(&config), "brokers-names-1");
+    let parts = names(40);
+    let mut chunks = parts.chunks(20);
+    let mut send = || {
+        let chunk = chunks.next().unwrap();
+        line.send(chunk.iter().flat_map(|part| line.part(part, 6)));
+    };
+    send();
+    line.await_parts(20);
+    let ended = Panoptes::start(&instance(&config), "brokers-names-2").await_end();
+    assert_eq!(ended.status.code(), Some(1), "{}", ended.log);
+    assert!(
+        ended.log.contains("still has an instance") && ended.log.contains("station-9"),
+        "{}",
+        ended.log
+    );
+    send();
+    line.await_parts(parts.len());
+    first.stop_in_order();
+    let outcomes = line.outcomes();
+    outcomes.assert_one_whole_result_each(&parts);
+    line.assert_every_record_has_one_fate(&outcomes);
+}

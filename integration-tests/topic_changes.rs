@@ -127,3 +127,30 @@ fn topics_that_are_repartitioned_one_by_one_are_waited_for() {
     outcomes.assert_one_whole_result_each(&parts);
     line.assert_every_record_has_one_fate(&outcomes);
 }
+
+#[test]
+fn an_instance_that_reads_more_topics_than_another_waits_until_their_views_meet() {
+    let views = ["top", "left", "right"];
+    let line = Line::with_views(Broker::shared(), "wider", &views);
+    let config = config(&line);
+    let narrow = instance(&config)
+        .set(
+            "input.topics",
+            vec![line.camera("top"), line.camera("left")],
+        )
+        .set("views.default", vec!["top".to_owned(), "left".to_owned()]);
+    let first = Panoptes::run(&narrow, "wider-1");
+    let second = Panoptes::run(&instance(&config), "wider-2");
+    // Two numbers of all topics, and the rest of the one that it reads alone.
+    await_assigned(&second, 2 * PARTITIONS);
+    second.await_log("nothing is read");
+    let parts = names(30);
+    first.stop_in_order();
+    await_assigned(&second, 3 * PARTITIONS);
+    line.send(shots_of(&line, &parts, &views));
+    line.await_parts(parts.len());
+    second.stop_in_order();
+    let outcomes = line.outcomes();
+    outcomes.assert_one_whole_result_each(&parts);
+    line.assert_every_record_has_one_fate(&outcomes);
+}

@@ -235,6 +235,18 @@ pub enum ConsumerError {
         /// The name.
         instance_id: String,
     },
+    /// The brokers keep the name for who had it last.
+    #[error(
+        "group `{group_id}` still has an instance with the `group.instance.id` `{instance_id}`; \
+         expected no other to run with it, and the brokers' `group.consumer.session.timeout.ms` to be \
+         over since one was killed"
+    )]
+    UnreleasedInstance {
+        /// Consumer group.
+        group_id: String,
+        /// The name.
+        instance_id: String,
+    },
     /// librdkafka says that the client instance is beyond repair.
     #[error("kafka consumer failed for good: {0}")]
     Fatal(String),

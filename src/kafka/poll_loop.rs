@@ -193,10 +193,9 @@ impl PollLoop {
 
     fn fatal_error(&self) -> Option<ConsumerError> {
         let (code, reason) = self.consumer.client().fatal_error()?;
-        Some(match &self.static_member {
-            Some(member) if code == RDKafkaErrorCode::FencedInstanceId => member.fenced(),
-            _ => ConsumerError::Fatal(format!("{reason} ({code})")),
-        })
+        let of_name = self.static_member.as_ref();
+        let of_name = of_name.and_then(|member| member.error(code));
+        Some(of_name.unwrap_or_else(|| ConsumerError::Fatal(format!("{reason} ({code})"))))
     }
 
     /// Pauses everything while views of one part may not meet.

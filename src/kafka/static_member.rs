@@ -3,9 +3,12 @@
 //! Closing such a consumer does not leave the group: whoever comes back with the name within
 //! `session.timeout.ms` has the same partitions, and nobody else notices. Two that run with one name
 //! fence each other, again and again if each were built anew; so the one that was there first ends.
-//! Its producer, named alike, may be fenced before its consumer hears of it with a heartbeat.
+//! Its producer, named alike, may be fenced before its consumer hears of it with a heartbeat. Where
+//! the brokers assign (KIP-848) it is the one that comes later that ends.
 
 use std::time::Duration;
+
+use rdkafka::error::RDKafkaErrorCode;
 
 use super::consumer::{ConsumerError, ConsumerSettings};
 
@@ -41,11 +44,19 @@ impl StaticMember {
         2 * self.heartbeat + JOIN_PATIENCE
     }
 
-    /// Another one has the name now.
-    pub(super) fn fenced(&self) -> ConsumerError {
-        ConsumerError::FencedInstance {
-            group_id: self.group_id.clone(),
-            instance_id: self.instance_id.clone(),
+    /// What a fatal error means, if it is about the name.
+    pub(super) fn error(&self, code: RDKafkaErrorCode) -> Option<ConsumerError> {
+        let (group_id, instance_id) = (self.group_id.clone(), self.instance_id.clone());
+        match code {
+            RDKafkaErrorCode::FencedInstanceId => Some(ConsumerError::FencedInstance {
+                group_id,
+                instance_id,
+            }),
+            RDKafkaErrorCode::UnreleasedInstanceId => Some(ConsumerError::UnreleasedInstance {
+                group_id,
+                instance_id,
+            }),
+            _ => None,
         }
     }
 }
