@@ -6,6 +6,7 @@
 mod bad_records;
 mod broker_restart;
 mod config_errors;
+mod consumer_protocol;
 mod demo;
 mod duplicates;
 mod every_part;

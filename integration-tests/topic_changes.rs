@@ -45,21 +45,35 @@ fn a_new_topic_with_another_partition_count_ends_the_process_by_name() {
 
 #[test]
 fn a_topic_that_is_deleted_holds_nothing_up_and_is_taken_in_again() {
+    delete_a_topic("deleted", "exactly_once");
+}
+
+#[test]
+fn a_topic_that_is_deleted_holds_nothing_up_under_at_least_once_either() {
+    delete_a_topic("deleted-at-least", "at_least_once");
+}
+
+fn delete_a_topic(name: &str, delivery: &str) {
     let all = ["top", "left", "spare"];
-    let line = Line::with_views(Broker::shared(), "deleted", &all);
-    let config = config(&line).set("reassembly.timeout", "3s");
-    let panoptes = Panoptes::run(&config, "deleted");
+    let line = Line::with_views(Broker::shared(), name, &all);
+    let config = config(&line)
+        .set("output.delivery", delivery)
+        .set("reassembly.timeout", "3s");
+    // A slow model, where there are fail points: so that offsets of the topic are yet to be committed
+    // when it goes.
+    let variables = [("FAILPOINTS", "device-batch=sleep(700)")];
+    let mut panoptes = Panoptes::start_with(&config, name, &variables);
+    panoptes.wait_until_ready();
     let parts = names(90);
     let (before, rest) = parts.split_at(30);
     let (without, again) = rest.split_at(30);
     line.send(shots_of(&line, before, &all));
     line.await_parts(before.len());
-    // In the middle of work.
-    line.send(shots_of(&line, without, &all[..2]));
+    line.send(shots_of(&line, without, &all));
     let spare = line.camera("spare");
     line.broker.delete_topic(&spare);
     await_assigned(&panoptes, 2 * PARTITIONS);
-    panoptes.await_log(&spare);
+    panoptes.await_log("a camera topic is gone");
     line.await_parts(before.len() + without.len());
     line.broker.create_topic(&spare, PARTITIONS);
     await_assigned(&panoptes, 3 * PARTITIONS);
@@ -109,6 +123,33 @@ fn topics_that_are_repartitioned_one_by_one_are_waited_for() {
     for panoptes in instances {
         panoptes.stop_in_order();
     }
+    let outcomes = line.outcomes();
+    outcomes.assert_one_whole_result_each(&parts);
+    line.assert_every_record_has_one_fate(&outcomes);
+}
+
+#[test]
+fn an_instance_that_reads_more_topics_than_another_waits_until_their_views_meet() {
+    let views = ["top", "left", "right"];
+    let line = Line::with_views(Broker::shared(), "wider", &views);
+    let config = config(&line);
+    let narrow = instance(&config)
+        .set(
+            "input.topics",
+            vec![line.camera("top"), line.camera("left")],
+        )
+        .set("views.default", vec!["top".to_owned(), "left".to_owned()]);
+    let first = Panoptes::run(&narrow, "wider-1");
+    let second = Panoptes::run(&instance(&config), "wider-2");
+    // Two numbers of all topics, and the rest of the one that it reads alone.
+    await_assigned(&second, 2 * PARTITIONS);
+    second.await_log("nothing is read");
+    let parts = names(30);
+    first.stop_in_order();
+    await_assigned(&second, 3 * PARTITIONS);
+    line.send(shots_of(&line, &parts, &views));
+    line.await_parts(parts.len());
+    second.stop_in_order();
     let outcomes = line.outcomes();
     outcomes.assert_one_whole_result_each(&parts);
     line.assert_every_record_has_one_fate(&outcomes);

@@ -309,9 +309,10 @@ impl Outcomes {
 fn places_in(client: &ClientConfig, topics: &[String]) -> Vec<Place> {
     let consumer: BaseConsumer = client.create().unwrap();
     let mut places = Vec::new();
+    let timeout = Duration::from_secs(10);
     for topic in topics {
-        for partition in 0..PARTITIONS {
-            let timeout = Duration::from_secs(10);
+        let metadata = consumer.fetch_metadata(Some(topic), timeout).unwrap();
+        for partition in 0..metadata.topics()[0].partitions().len() as i32 {
             let (low, high) = consumer
                 .fetch_watermarks(topic, partition, timeout)
                 .unwrap();

@@ -88,6 +88,9 @@ fn describe_pipeline(pipeline: &PipelineStatus) -> String {
     match pipeline.reading {
         Reading::Running => {}
         Reading::Jammed => lines.push("not reading: the stages behind are full".to_owned()),
+        Reading::Held => {
+            lines.push("not reading: camera topics differ in their partitions".to_owned());
+        }
         Reading::Draining => lines.push("not reading: draining".to_owned()),
     }
     if let Some(busy) = pipeline.device_busy_ms {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::validation::Rules;
 use super::{Delivery, Settings};
 use crate::kafka::consumer::METADATA_TIMEOUT;
+use crate::kafka::group_protocol::{GROUP_PROTOCOL, GroupProtocol};
 
 /// librdkafka's defaults.
 const MAX_POLL_INTERVAL: Duration = Duration::from_secs(300);
@@ -65,7 +66,8 @@ impl GroupTimes {
 /// Heartbeats that are allowed, but so rare that two lost ones end a session.
 pub(super) fn rare_heartbeats(settings: &Settings) -> Option<String> {
     let times = GroupTimes::of(settings);
-    (times.heartbeat.time > times.session.time / 3).then(|| {
+    let are_rare = times.heartbeat.time > times.session.time / 3;
+    (by_members(settings) && are_rare).then(|| {
         format!(
             "`{}` is `{}`, above a third of {}: the group may go on without this instance after one \
              lost heartbeat or two",
@@ -74,6 +76,12 @@ pub(super) fn rare_heartbeats(settings: &Settings) -> Option<String> {
             times.session.named()
         )
     })
+}
+
+/// Whether sessions and heartbeats are as members say, not the brokers.
+fn by_members(settings: &Settings) -> bool {
+    let protocol = settings.bus.properties.get(GROUP_PROTOCOL);
+    GroupProtocol::of(protocol) == GroupProtocol::Classic
 }
 
 impl Rules<'_> {
@@ -94,13 +102,15 @@ impl Rules<'_> {
         };
         self.positive(commit.key, commit.time);
         self.positive(drain.key, drain.time);
-        self.shorter(heartbeat, session, "the session ends without one");
-        self.require(
-            session.time <= max_poll.time,
-            session.key,
-            session.shown(),
-            &format!("must be at most {}", max_poll.named()),
-        );
+        if by_members(self.settings) {
+            self.shorter(heartbeat, session, "the session ends without one");
+            self.require(
+                session.time <= max_poll.time,
+                session.key,
+                session.shown(),
+                &format!("must be at most {}", max_poll.named()),
+            );
+        }
         let reason = "the group goes on without an instance that does not poll for so long";
         self.shorter(commit, max_poll, reason);
         self.shorter(drain, max_poll, reason);

@@ -508,6 +508,43 @@ fn times_that_bound_each_other_are_named_in_pairs() {
 }
 
 #[test]
+fn the_protocol_of_the_group_says_what_may_be_set_beside_it() {
+    let protocol = "bus.properties.group.protocol=consumer";
+    let cases: &[(&[&str], &str)] = &[
+        (
+            &["bus.properties.group.protocol=eager"],
+            "`bus.properties.group.protocol` is `eager`: must be `classic` or `consumer`",
+        ),
+        (
+            &["bus.properties.group.remote.assignor=range"],
+            "`bus.properties.group.remote.assignor` is `range`: is for `bus.properties.group.protocol` `consumer` only",
+        ),
+        (
+            &[protocol, "bus.properties.group.remote.assignor=uniform"],
+            "`bus.properties.group.remote.assignor` is `uniform`: must be `range`, under which alone the views of a part meet",
+        ),
+        (
+            &[protocol, "bus.properties.session.timeout.ms=6000"],
+            "`bus.properties.session.timeout.ms` is `6000`: is not free to set with `bus.properties.group.protocol` `consumer`: the brokers' `group.consumer.session.timeout.ms` is in force",
+        ),
+        (
+            &[protocol, "bus.properties.heartbeat.interval.ms=500"],
+            "`bus.properties.heartbeat.interval.ms` is `500`: is not free to set with `bus.properties.group.protocol` `consumer`: the brokers' `group.consumer.heartbeat.interval.ms` is in force",
+        ),
+    ];
+    for (overrides, expected) in cases {
+        assert_eq!(&problem_of(overrides), expected, "{overrides:?}");
+    }
+    for taken in [
+        vec!["bus.properties.group.protocol=classic"],
+        vec![protocol],
+        vec![protocol, "bus.properties.group.remote.assignor=range"],
+    ] {
+        flags(&taken).load().unwrap();
+    }
+}
+
+#[test]
 fn times_that_just_fit_are_taken() {
     let fits: &[&[&str]] = &[
         &["bus.properties.session.timeout.ms=300000"],

@@ -11,12 +11,13 @@ use tracing_subscriber::EnvFilter;
 use super::secrets::{REDACTED, is_secret, redact_brokers};
 use super::{Delivery, Device, Problem, Settings};
 use crate::kafka::client::property_fault;
+use crate::kafka::group_protocol::{BROKERS_TIMES, GROUP_PROTOCOL, GroupProtocol};
 
 /// The shortest standstill that is told for certain from a busy machine.
 const SHORTEST_STALL: Duration = Duration::from_secs(5);
 
 /// Properties that carry a promise of Panoptes, and where to set what they stand for.
-const OWNED_PROPERTIES: [(&str, &str); 18] = [
+const OWNED_PROPERTIES: [(&str, &str); 17] = [
     ("bootstrap.servers", "set `bus.brokers`"),
     ("metadata.broker.list", "set `bus.brokers`"),
     ("group.id", "set `bus.group_id`"),
@@ -38,12 +39,8 @@ const OWNED_PROPERTIES: [(&str, &str); 18] = [
         "the views of a part meet only under `range`",
     ),
     (
-        "group.protocol",
-        "the views of a part meet only under the classic protocol's `range`",
-    ),
-    (
-        "group.remote.assignor",
-        "the views of a part meet only under `range`",
+        "group.protocol.type",
+        "there is one type that consumers have",
     ),
     (
         "enable.partition.eof",
@@ -231,7 +228,48 @@ impl Rules<'_> {
                 );
             }
         }
+        self.group_protocol();
         self.known_properties();
+    }
+
+    /// What may be set beside the protocol by which the group assigns.
+    fn group_protocol(&mut self) {
+        let properties = &self.settings.bus.properties;
+        let named = properties.get(GROUP_PROTOCOL);
+        if let Some(protocol) = named {
+            self.require(
+                ["classic", "consumer"].contains(&protocol),
+                "bus.properties.group.protocol",
+                protocol,
+                "must be `classic` or `consumer`",
+            );
+        }
+        let protocol = GroupProtocol::of(named);
+        if let Some(assignor) = properties.get("group.remote.assignor") {
+            let key = "bus.properties.group.remote.assignor";
+            let rule = "must be `range`, under which alone the views of a part meet";
+            self.require(assignor == "range", key, assignor, rule);
+            if assignor == "range" && protocol == GroupProtocol::Classic {
+                let rule = "is for `bus.properties.group.protocol` `consumer` only";
+                self.require(false, key, assignor, rule);
+            }
+        }
+        if protocol == GroupProtocol::Classic {
+            return;
+        }
+        for (name, brokers) in BROKERS_TIMES {
+            if let Some(value) = properties.get(name) {
+                self.require(
+                    false,
+                    &format!("bus.properties.{name}"),
+                    value,
+                    &format!(
+                        "is not free to set with `bus.properties.group.protocol` `consumer`: the \
+                         brokers' `{brokers}` is in force"
+                    ),
+                );
+            }
+        }
     }
 
     /// Whether librdkafka takes the properties that no rule above has found fault with.

@@ -50,7 +50,7 @@ impl BusSettings {
 }
 
 /// Consumer-only properties that a user may set in `bus.properties`.
-const CONSUMER_PROPERTIES: [&str; 14] = [
+const CONSUMER_PROPERTIES: [&str; 15] = [
     "auto.offset.reset",
     "fetch.max.bytes",
     "fetch.message.max.bytes",
@@ -58,6 +58,7 @@ const CONSUMER_PROPERTIES: [&str; 14] = [
     "fetch.wait.max.ms",
     "group.instance.id",
     "group.protocol",
+    "group.remote.assignor",
     "heartbeat.interval.ms",
     "isolation.level",
     "max.partition.fetch.bytes",

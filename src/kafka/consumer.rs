@@ -10,6 +10,10 @@
 //! Rebalance callbacks run inline in `poll` on this thread. Revocation waits for the stages
 //! behind, for a bounded time, then commits and forgets. With `exactly_once` the publisher commits
 //! instead, together with what it publishes.
+//!
+//! It is a thread and no task: a callback that waits on a thread of the runtime may wait for what that
+//! thread should run. It polls all partitions from one queue, with a timeout: `rdkafka`'s streams, and
+//! the queues that it splits off for single partitions, stop for good after one missed wake-up.
 
 use std::collections::{HashSet, VecDeque};
 use std::fmt;
@@ -26,11 +30,14 @@ use tokio::sync::mpsc;
 use super::client::BusSettings;
 use super::commit_metadata::MOST_UNFINISHED;
 use super::group_context::GroupContext;
+use super::group_protocol::GroupProtocol;
 use super::offsets::OffsetLedger;
+use super::partition_counts::{CoPartitioning, Permission};
 use super::partition_ends::PartitionEnds;
 use super::pauses::Pauses;
 use super::poll_loop::PollLoop;
 use super::poll_report::SharedPollReport;
+use super::static_member::StaticMember;
 use crate::domain::{MemoryBudget, Record, Reject, TopicPartition};
 
 /// How long one poll waits: the latency of a pause, a commit or a stop on a silent bus.
@@ -47,9 +54,6 @@ pub(super) const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 /// How long an assignment waits for each of the two things that it must learn from the brokers; for
 /// what is committed longer by twice the time of a transaction, which may have to end first.
 pub(crate) const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// What one fetch brings at most, be there ever so much memory: librdkafka's own default.
-const MOST_A_FETCH: u64 = 50 << 20;
 
 /// How often librdkafka reports positions; the ends of partitions are learnt from it, because its
 /// end-of-partition event names no topic.
@@ -111,19 +115,32 @@ pub struct TransactionSettings {
     pub membership: Membership,
 }
 
-/// Membership of the group as of the last assignment, by which the brokers refuse the offsets of a
-/// member that is none any more (KIP-447).
+/// Membership of the group as of the last assignment (or later, where the brokers assign), by which
+/// they refuse the offsets of a member that is none any more (KIP-447).
 #[derive(Clone, Default)]
-pub struct Membership(Arc<Mutex<Option<Arc<ConsumerGroupMetadata>>>>);
+pub struct Membership {
+    metadata: Arc<Mutex<Option<Arc<ConsumerGroupMetadata>>>>,
+    is_renewed: Arc<AtomicBool>,
+}
 
 impl Membership {
     /// As it was told last; none before the first assignment.
     pub(super) fn get(&self) -> Option<Arc<ConsumerGroupMetadata>> {
-        lock(&self.0).clone()
+        lock(&self.metadata).clone()
+    }
+
+    /// Whether it may be out of date though no partition is lost, and is told anew all the time:
+    /// what the brokers refuse for it is then to be tried again.
+    pub(super) fn is_renewed(&self) -> bool {
+        self.is_renewed.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_renewed(&self) {
+        self.is_renewed.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn set(&self, membership: Option<ConsumerGroupMetadata>) {
-        *lock(&self.0) = membership.map(Arc::new);
+        *lock(&self.metadata) = membership.map(Arc::new);
     }
 }
 
@@ -163,6 +180,8 @@ pub enum ConsumerEvent {
     Revoked {
         /// The partitions.
         partitions: Vec<TopicPartition>,
+        /// Whether none is left.
+        is_all: bool,
         /// Answer here once the work in flight is published.
         done: std::sync::mpsc::Sender<()>,
     },
@@ -191,6 +210,8 @@ pub enum ConsumerCommand {
     Drain,
     /// Commit, leave the group and end the thread.
     Close,
+    /// The same where the producer was fenced; but first wait whether the consumer is as well.
+    CloseFenced,
 }
 
 /// Why the poll thread ended early.
@@ -222,6 +243,29 @@ pub enum ConsumerError {
     /// Nobody may go on from where the last owner is not known to have come.
     #[error("failed to learn what the group has committed: {0}")]
     UnknownCommits(KafkaError),
+    /// Two instances have one name.
+    #[error(
+        "another instance of group `{group_id}` has taken the `group.instance.id` `{instance_id}` of \
+         this one; expected each running instance to have one of its own in `bus.properties`"
+    )]
+    FencedInstance {
+        /// Consumer group.
+        group_id: String,
+        /// The name.
+        instance_id: String,
+    },
+    /// The brokers keep the name for who had it last.
+    #[error(
+        "group `{group_id}` still has an instance with the `group.instance.id` `{instance_id}`; \
+         expected no other to run with it, and the brokers' `group.consumer.session.timeout.ms` to be \
+         over since one was killed"
+    )]
+    UnreleasedInstance {
+        /// Consumer group.
+        group_id: String,
+        /// The name.
+        instance_id: String,
+    },
     /// librdkafka says that the client instance is beyond repair.
     #[error("kafka consumer failed for good: {0}")]
     Fatal(String),
@@ -282,7 +326,10 @@ pub struct ConsumerHandle {
 impl ConsumerHandle {
     /// Tells the thread something; a thread that has ended is told nothing.
     pub fn command(&self, command: ConsumerCommand) {
-        if matches!(command, ConsumerCommand::Drain | ConsumerCommand::Close) {
+        if !matches!(
+            command,
+            ConsumerCommand::Pause { .. } | ConsumerCommand::Resume { .. }
+        ) {
             self.is_ending.store(true, Ordering::Relaxed);
         }
         if self.commands.send(command).is_err() {
@@ -329,9 +376,11 @@ impl CameraConsumer {
             events: events.clone(),
             runtime: Handle::current(),
             drain_timeout: settings.drain_timeout,
+            protocol: GroupProtocol::of_bus(&settings.bus),
             generation: AtomicU64::new(0),
             subscription: settings.subscription.clone(),
-            unequal_partitions: Mutex::new(None),
+            co_partitioning: Mutex::new(CoPartitioning::default()),
+            reading: Mutex::new(Permission::Allowed),
             assignment: Mutex::new(HashSet::new()),
             undelivered: Mutex::new(VecDeque::new()),
             pauses: Mutex::new(Pauses::new(MOST_UNFINISHED, settings.crowd_patience)),
@@ -345,6 +394,11 @@ impl CameraConsumer {
             ended: Mutex::new(Vec::new()),
             report: Arc::clone(&report),
         };
+        if let (GroupProtocol::Consumer, Some(transactions)) =
+            (context.protocol, &context.transactions)
+        {
+            transactions.membership.set_renewed();
+        }
         let consumer = subscribe(&settings, context)?;
         let (commands, received) = std::sync::mpsc::channel();
         let poll_loop = PollLoop {
@@ -354,10 +408,12 @@ impl CameraConsumer {
             events,
             runtime: Handle::current(),
             commit_interval,
+            static_member: StaticMember::of(&settings),
             held: VecDeque::new(),
             is_jammed: false,
             used_up_at: None,
             is_drained: false,
+            is_split: false,
         };
         let thread = thread::Builder::new()
             .name("kafka-poll".into())
@@ -387,7 +443,19 @@ impl CameraConsumer {
     /// # Errors
     /// What ended it early.
     pub fn close(self) -> Result<(), ConsumerError> {
-        self.handle.command(ConsumerCommand::Close);
+        self.end(ConsumerCommand::Close)
+    }
+
+    /// As [`Self::close`], after the producer was fenced.
+    ///
+    /// # Errors
+    /// [`ConsumerError::FencedInstance`] if another instance with this one's name did it.
+    pub fn close_fenced(self) -> Result<(), ConsumerError> {
+        self.end(ConsumerCommand::CloseFenced)
+    }
+
+    fn end(self, command: ConsumerCommand) -> Result<(), ConsumerError> {
+        self.handle.command(command);
         self.thread
             .join()
             .unwrap_or_else(|_| Err(ConsumerError::Fatal("the poll thread panicked".into())))
@@ -402,6 +470,9 @@ fn subscribe(
     if !settings.bus.properties.contains_key("auto.offset.reset") {
         config.set("auto.offset.reset", "earliest");
     }
+    // Bytes bound the prefetch of images long before `queued.min.messages` does, and librdkafka bounds
+    // a fetch by them, too. A record larger than `max.partition.fetch.bytes` comes alone: brokers send
+    // the first one of a fetch whole, and librdkafka begins each fetch with another partition.
     if !settings
         .bus
         .properties
@@ -410,18 +481,13 @@ fn subscribe(
         let kbytes = (settings.prefetch_bytes / 1024).clamp(1, 2_097_151);
         config.set("queued.max.messages.kbytes", kbytes.to_string());
     }
-    if !settings.bus.properties.contains_key("fetch.max.bytes") {
-        // What a fetch brings comes on top of what is queued.
-        let bytes = settings.prefetch_bytes.min(MOST_A_FETCH);
-        config.set("fetch.max.bytes", bytes.to_string());
-    }
+    context.protocol.ask_for_range(&mut config);
     config
         .set("group.id", &settings.group_id)
+        // The ledger's positions are committed as they are. librdkafka's store of offsets adds one in
+        // some calls and not in others.
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
-        // The views of one part lie on the same partition number of every camera topic; only
-        // `range` gives them all to one member.
-        .set("partition.assignment.strategy", "range")
         .set("topic.metadata.refresh.interval.ms", "10000")
         .set("statistics.interval.ms", STATISTICS_INTERVAL_MS);
     let failed = |source: KafkaError| ConsumerError::Subscribe {

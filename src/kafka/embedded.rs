@@ -25,7 +25,7 @@ impl EmbeddedBroker {
         })
     }
 
-    /// Creates a topic.
+    /// Creates a topic; the broker answers no admin client.
     ///
     /// # Errors
     /// When the topic exists.

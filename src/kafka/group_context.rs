@@ -24,8 +24,9 @@ use super::consumer::{
     CLOSE_PATIENCE, ConsumerEvent, METADATA_TIMEOUT, POLL_INTERVAL, SharedLedger,
     TransactionSettings, lock, send_within,
 };
+use super::group_protocol::GroupProtocol;
 use super::offsets::CommitPosition;
-use super::partition_counts::{describe_unequal_counts, fetch_partition_counts};
+use super::partition_counts::{CoPartitioning, Permission, fetch_partition_counts};
 use super::partition_ends::{PartitionEnds, Reported};
 use super::pauses::Pauses;
 use super::poll_report::{PartitionReport, SharedPollReport};
@@ -38,14 +39,18 @@ const OFFSETS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What the rebalance, commit and statistics callbacks share with the loop. They all run on the
 /// poll thread, inside `poll`.
+/// It never holds the consumer, which holds it: neither would be dropped, and the group never left.
 pub(super) struct GroupContext {
     pub(super) ledger: SharedLedger,
     pub(super) events: mpsc::Sender<ConsumerEvent>,
     pub(super) runtime: Handle,
     pub(super) drain_timeout: Duration,
+    pub(super) protocol: GroupProtocol,
     pub(super) generation: AtomicU64,
     pub(super) subscription: Vec<String>,
-    pub(super) unequal_partitions: Mutex<Option<String>>,
+    pub(super) co_partitioning: Mutex<CoPartitioning>,
+    /// Whether what is assigned may be read, as far as topics and partitions are concerned.
+    pub(super) reading: Mutex<Permission>,
     pub(super) assignment: Mutex<HashSet<TopicPartition>>,
     /// Assignments and revocations that found the channel full, oldest first. They are never
     /// dropped, and go before every record that has not gone yet.
@@ -98,16 +103,23 @@ impl GroupContext {
 
     fn assigned(&self, consumer: &BaseConsumer<Self>, list: &mut TopicPartitionList) {
         let partitions = partitions_of(list);
+        if self.protocol == GroupProtocol::Classic {
+            self.revoke_all_but(consumer, &partitions);
+        }
         let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
         self.start_afresh(&partitions);
         lock(&self.ledger).assign(partitions.iter().cloned(), generation);
         self.learn_what_is_finished(consumer, list);
-        if let Err(error) = consumer.assign(list) {
+        let mut assignment = lock(&self.assignment).clone();
+        assignment.extend(partitions.iter().cloned());
+        let count = self.judge_partitions(consumer, &assignment);
+        if let Err(error) = self.protocol.assign(consumer, list) {
             tracing::error!(%error, "failed to take assigned partitions");
         }
         // A pause survives reassignment in librdkafka; a new owner starts unpaused, unless there is
         // no room for anything.
-        let started = if self.is_halted.load(Ordering::Relaxed) || stays_paused() {
+        let is_held = self.is_halted.load(Ordering::Relaxed) || !self.may_read();
+        let started = if is_held || stays_paused() {
             consumer.pause(list)
         } else {
             consumer.resume(list)
@@ -121,35 +133,78 @@ impl GroupContext {
             "partitions assigned"
         );
         telemetry::rebalanced(telemetry::Rebalance::Assigned);
-        let mut assignment = lock(&self.assignment);
-        assignment.extend(partitions.iter().cloned());
         telemetry::set_assigned_partitions(assignment.len());
-        drop(assignment);
-        if let Some(transactions) = &self.transactions {
-            transactions.membership.set(consumer.group_metadata());
-        }
+        *lock(&self.assignment) = assignment;
+        self.renew_membership(consumer);
         let event = ConsumerEvent::Assigned {
             partitions,
             generation,
-            count: self.check_partition_counts(consumer),
+            count,
         };
         if !self.deliver(event, Instant::now()) {
             tracing::debug!(generation, "stages behind are full: assignment waits");
         }
     }
 
-    /// Notes unequal partition counts for the poll loop to end on; gives the count that all have.
-    fn check_partition_counts(&self, consumer: &BaseConsumer<Self>) -> Option<usize> {
-        match fetch_partition_counts(consumer, &self.subscription, METADATA_TIMEOUT) {
-            Ok(counts) => {
-                *lock(&self.unequal_partitions) = describe_unequal_counts(&counts);
-                counts.into_values().next()
-            }
-            Err(error) => {
-                tracing::warn!(%error, "failed to compare partition counts");
-                None
+    /// Takes what vouches for the offsets that the publisher commits. Under the protocol `consumer`
+    /// the member's epoch moves on between assignments; one that follows a loss of partitions comes
+    /// only after they were revoked here.
+    pub(super) fn renew_membership(&self, consumer: &BaseConsumer<Self>) {
+        if let Some(transactions) = &self.transactions {
+            transactions.membership.set(consumer.group_metadata());
+        }
+    }
+
+    /// An assignment replaces the one before, which librdkafka does not revoke where the group
+    /// assigns again in the midst of a rebalance.
+    fn revoke_all_but(&self, consumer: &BaseConsumer<Self>, partitions: &[TopicPartition]) {
+        let mut gone = TopicPartitionList::new();
+        for held in lock(&self.assignment).iter() {
+            if !partitions.contains(held) {
+                gone.add_partition(held.topic.as_str(), held.partition);
             }
         }
+        if gone.count() > 0 {
+            self.revoked(consumer, &gone);
+        }
+    }
+
+    /// Notes whether what is assigned may be read; gives the count that all topics have, if so.
+    pub(super) fn judge_partitions(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        assignment: &HashSet<TopicPartition>,
+    ) -> Option<usize> {
+        let counts = fetch_partition_counts(consumer, &self.subscription, METADATA_TIMEOUT);
+        let (count, found) = match counts {
+            Ok(counts) => {
+                let count = counts.values().next().copied();
+                let mut known = lock(&self.co_partitioning);
+                (count, known.judge(counts, assignment, Instant::now()))
+            }
+            Err(error) => (
+                None,
+                Permission::Held(format!("the brokers do not tell of partitions: {error}")),
+            ),
+        };
+        let mut reading = lock(&self.reading);
+        if *reading != found {
+            match &found {
+                Permission::Allowed => {
+                    tracing::info!("views of one part meet again: reading goes on")
+                }
+                Permission::Held(why) => {
+                    tracing::warn!(why, "views of one part may not meet: nothing is read")
+                }
+                Permission::Refused(_) => {} // the error that the thread ends with says it
+            }
+        }
+        *reading = found;
+        count.filter(|_| *reading == Permission::Allowed)
+    }
+
+    pub(super) fn may_read(&self) -> bool {
+        *lock(&self.reading) == Permission::Allowed
     }
 
     /// Learns what earlier owners finished above the committed positions. Where that cannot be
@@ -225,6 +280,9 @@ impl GroupContext {
 
     fn revoked(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
         let partitions = partitions_of(list);
+        if self.protocol == GroupProtocol::Consumer {
+            self.renew_membership(consumer);
+        }
         let patience = if self.is_closing.load(Ordering::Relaxed) {
             CLOSE_PATIENCE.min(self.drain_timeout)
         } else {
@@ -232,8 +290,12 @@ impl GroupContext {
         };
         let deadline = Instant::now() + patience;
         let (done, answered) = std::sync::mpsc::channel();
+        let is_all = lock(&self.assignment)
+            .iter()
+            .all(|held| partitions.contains(held));
         let event = ConsumerEvent::Revoked {
             partitions: partitions.clone(),
+            is_all,
             done,
         };
         let is_drained = self.deliver(event, deadline)
@@ -335,6 +397,8 @@ fn reported(partition: &statistics::Partition) -> Reported {
 }
 
 impl ConsumerContext for GroupContext {
+    /// In place of `rdkafka`'s own, which does not tell when `assign` fails. Partitions are assigned here
+    /// and once: a second time would undo the positions that were learnt.
     fn rebalance(
         &self,
         consumer: &BaseConsumer<Self>,
@@ -351,7 +415,7 @@ impl ConsumerContext for GroupContext {
                 tracing::error!(%error, "rebalance failed");
             }
         }
-        if let Err(error) = consumer.unassign() {
+        if let Err(error) = self.protocol.unassign(consumer, list) {
             tracing::error!(%error, "failed to give partitions up");
         }
     }

@@ -10,10 +10,10 @@
 //! a later record shows that they are empty; at the end of a partition the commit position stays
 //! before them, since nothing tells for certain that no record is on its way.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
-use crate::domain::{SourceOffset, TopicPartition};
+use crate::domain::{SourceOffset, Topic, TopicPartition};
 
 /// What the ledger knew of a record when it was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,6 +175,7 @@ impl OffsetLedger {
         let mut positions: Vec<_> = self
             .partitions
             .iter()
+            .filter(|(_, ledger)| !ledger.is_forgone)
             .filter_map(|(partition, ledger)| {
                 let position = ledger.watermark()?;
                 let finished = ledger.finished_above();
@@ -209,11 +210,24 @@ impl OffsetLedger {
         }
     }
 
+    /// Notes that topics are gone: brokers take no positions of theirs, nor any that come with them.
+    /// What is in flight of them is finished as usual. A topic that comes again is assigned anew.
+    pub fn forgo(&mut self, topics: &HashSet<Topic>) {
+        for (partition, ledger) in &mut self.partitions {
+            ledger.is_forgone |= topics.contains(&partition.topic);
+        }
+    }
+
     /// Whether a partition is held under `generation`.
     pub fn is_current(&self, partition: &TopicPartition, generation: u64) -> bool {
         self.partitions
             .get(partition)
             .is_some_and(|ledger| ledger.generation == generation)
+    }
+
+    /// The generation under which a partition is held.
+    pub fn generation(&self, partition: &TopicPartition) -> Option<u64> {
+        Some(self.partitions.get(partition)?.generation)
     }
 
     /// How many records of a partition are unfinished.
@@ -251,6 +265,8 @@ struct PartitionLedger {
     /// The next offset to be read; none before the first record.
     position: Option<i64>,
     committed: Option<(i64, Vec<Range<i64>>)>,
+    /// Its topic is gone: nothing is committed any more.
+    is_forgone: bool,
 }
 
 impl PartitionLedger {
@@ -261,6 +277,7 @@ impl PartitionLedger {
             finished: BTreeMap::new(),
             position: None,
             committed: None,
+            is_forgone: false,
         }
     }
 
@@ -436,6 +453,37 @@ mod tests {
             ledger.finish(&at(0, offset), 1);
         }
         assert_eq!(ledger.finished_above(&partition(0)), vec![1..99]);
+    }
+
+    #[test]
+    fn a_topic_that_is_gone_is_not_committed_until_it_is_assigned_again() {
+        let mut ledger = OffsetLedger::default();
+        let gone = TopicPartition {
+            topic: Topic::from("gone"),
+            partition: 0,
+        };
+        let of_gone = SourceOffset {
+            topic: gone.topic.clone(),
+            partition: 0,
+            offset: 3,
+        };
+        ledger.assign([partition(0), gone.clone()], 1);
+        ledger.begin(&at(0, 5));
+        ledger.begin(&of_gone);
+        ledger.forgo(&HashSet::from([gone.topic.clone()]));
+        assert!(ledger.finish(&at(0, 5), 1));
+        assert!(
+            ledger.finish(&of_gone, 1),
+            "its part is published all the same"
+        );
+        let committed = |ledger: &OffsetLedger| -> Vec<TopicPartition> {
+            let positions = ledger.positions_to_commit().into_iter();
+            positions.map(|position| position.partition).collect()
+        };
+        assert_eq!(committed(&ledger), [partition(0)]);
+        ledger.assign([gone.clone()], 2);
+        ledger.begin(&of_gone);
+        assert_eq!(committed(&ledger), [partition(0), gone]);
     }
 
     #[test]

@@ -50,7 +50,8 @@ impl Pauses {
         }
     }
 
-    /// With no more unfinished records than this a crowded partition is read again.
+    /// With no more unfinished records than this a crowded partition is read again: far fewer, since each
+    /// pause drops what was prefetched, and librdkafka is said to leak where pauses are frequent.
     pub(crate) fn few_enough(&self) -> usize {
         self.most_unfinished / 2
     }

@@ -16,10 +16,13 @@ use super::consumer::{
     send_within,
 };
 use super::group_context::GroupContext;
+use super::group_protocol::GroupProtocol;
 use super::offsets::Begun;
+use super::partition_counts::Permission;
 use super::pauses::Relief;
 use super::poll_report::Reading;
 use super::record_copy::{CopiedRecord, copy_record};
+use super::static_member::StaticMember;
 use crate::domain::{MemoryBudget, Record, Reject, RejectReason, TopicPartition};
 use crate::telemetry;
 
@@ -30,6 +33,15 @@ const MEMORY_PAUSE: Duration = Duration::from_millis(100);
 /// How often the number of unfinished records is reported where the publisher commits.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How often it is looked whether partitions that must not be read may be.
+const JUDGE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How the thread is to end.
+enum Ending {
+    Close,
+    CloseFenced,
+}
+
 /// The state of the poll thread between two polls.
 pub(super) struct PollLoop {
     pub(super) consumer: BaseConsumer<GroupContext>,
@@ -39,12 +51,16 @@ pub(super) struct PollLoop {
     pub(super) runtime: Handle,
     /// None where the publisher commits.
     pub(super) commit_interval: Option<Duration>,
+    /// Where the member has a name of its own.
+    pub(super) static_member: Option<StaticMember>,
     /// Events that found the channel full, oldest first.
     pub(super) held: VecDeque<ConsumerEvent>,
     pub(super) is_jammed: bool,
     /// When memory was last seen used up.
     pub(super) used_up_at: Option<Instant>,
     pub(super) is_drained: bool,
+    /// Views of one part may not meet, so that nothing is read.
+    pub(super) is_split: bool,
 }
 
 impl PollLoop {
@@ -53,16 +69,31 @@ impl PollLoop {
         commands: &std::sync::mpsc::Receiver<ConsumerCommand>,
     ) -> Result<(), ConsumerError> {
         let mut committed_at = Instant::now();
+        let mut judged_at = Instant::now();
+        let mut renewed_at = Instant::now();
         loop {
-            if self.apply_commands(commands) {
-                return self.close();
+            match self.apply_commands(commands) {
+                None => {}
+                Some(Ending::Close) => return self.close(),
+                Some(Ending::CloseFenced) => return self.close_fenced(),
             }
             self.poll_once()?;
             fail::fail_point!("poll-thread"); // a test makes it hang
             self.report();
             self.relieve();
-            if let Some(counts) = lock(&self.consumer.context().unequal_partitions).take() {
-                return Err(ConsumerError::UnequalPartitions(counts));
+            let context = self.consumer.context();
+            if !context.may_read() && judged_at.elapsed() >= JUDGE_INTERVAL {
+                context.judge_partitions(&self.consumer, &lock(&context.assignment).clone());
+                judged_at = Instant::now();
+            }
+            if context.protocol == GroupProtocol::Consumer && renewed_at.elapsed() >= POLL_INTERVAL
+            {
+                context.renew_membership(&self.consumer);
+                renewed_at = Instant::now();
+            }
+            self.heed_split();
+            if let Permission::Refused(counts) = &*lock(&self.consumer.context().reading) {
+                return Err(ConsumerError::UnequalPartitions(counts.clone()));
             }
             if let Some(error) = lock(&self.consumer.context().unknown_commits).take() {
                 return Err(ConsumerError::UnknownCommits(error));
@@ -76,45 +107,57 @@ impl PollLoop {
         }
     }
 
-    /// Applies what was asked for; true when the thread should end.
-    fn apply_commands(&mut self, commands: &std::sync::mpsc::Receiver<ConsumerCommand>) -> bool {
+    /// Applies what was asked for; says so when the thread should end.
+    fn apply_commands(
+        &mut self,
+        commands: &std::sync::mpsc::Receiver<ConsumerCommand>,
+    ) -> Option<Ending> {
         loop {
             match commands.try_recv() {
                 Ok(ConsumerCommand::Pause {
-                    partitions,
+                    mut partitions,
                     generation,
-                }) if self.is_current(generation) => {
+                }) => {
+                    self.retain_known(&mut partitions, generation);
                     self.pause(&partitions);
                     lock(&self.consumer.context().pauses).pause_for_memory(&partitions);
                 }
                 Ok(ConsumerCommand::Resume {
-                    partitions,
+                    mut partitions,
                     generation,
-                }) if self.is_current(generation) => {
+                }) => {
+                    self.retain_known(&mut partitions, generation);
                     let free = lock(&self.consumer.context().pauses).resume_for_memory(&partitions);
                     self.resume_unless_halted(&free);
                 }
-                Ok(ConsumerCommand::Pause { .. } | ConsumerCommand::Resume { .. }) => {}
                 Ok(ConsumerCommand::Drain) => self.drain(),
                 Ok(ConsumerCommand::Close) | Err(std::sync::mpsc::TryRecvError::Disconnected) => {
-                    return true;
+                    return Some(Ending::Close);
                 }
-                Err(std::sync::mpsc::TryRecvError::Empty) => return false,
+                Ok(ConsumerCommand::CloseFenced) => return Some(Ending::CloseFenced),
+                Err(std::sync::mpsc::TryRecvError::Empty) => return None,
             }
         }
     }
 
-    fn is_current(&self, generation: u64) -> bool {
-        self.consumer.context().generation.load(Ordering::Relaxed) == generation
+    /// Keeps those partitions that were assigned when `generation` was, and are no later one's.
+    fn retain_known(&self, partitions: &mut Vec<TopicPartition>, generation: u64) {
+        let ledger = lock(&self.ledger);
+        let is_known = |partition: &TopicPartition| {
+            let held = ledger.generation(partition);
+            held.is_some_and(|held| held <= generation)
+        };
+        partitions.retain(is_known);
     }
 
     fn report(&self) {
         let mut report = lock(&self.consumer.context().report);
         report.turned_at = Instant::now();
-        report.reading = match (self.is_drained, self.is_jammed) {
-            (true, _) => Reading::Draining,
-            (false, true) => Reading::Jammed,
-            (false, false) => Reading::Running,
+        report.reading = match (self.is_drained, self.is_split, self.is_jammed) {
+            (true, _, _) => Reading::Draining,
+            (_, true, _) => Reading::Held,
+            (_, _, true) => Reading::Jammed,
+            _ => Reading::Running,
         };
     }
 
@@ -136,11 +179,11 @@ impl PollLoop {
                 if self.is_drained {
                     return Ok(()); // read, never begun: it stays uncommitted
                 }
-                let generation = self.consumer.context().generation.load(Ordering::Relaxed);
-                let CopiedRecord { mut record, fault } = copy_record(&message, generation);
+                let CopiedRecord { mut record, fault } = copy_record(&message);
                 telemetry::record_read(&record.source.topic, record.size_bytes());
                 let partition = record.source.topic_partition();
                 let mut ledger = lock(&self.ledger);
+                record.generation = ledger.generation(&partition).unwrap_or_default();
                 let begun = ledger.begin(&record.source);
                 let unfinished = ledger.in_flight(&partition);
                 drop(ledger);
@@ -155,13 +198,35 @@ impl PollLoop {
                 return Err(ConsumerError::NoOffset);
             }
             Some(Err(error)) => {
-                if let Some((code, reason)) = self.consumer.client().fatal_error() {
-                    return Err(ConsumerError::Fatal(format!("{reason} ({code})")));
+                if let Some(fatal) = self.fatal_error() {
+                    return Err(fatal);
                 }
                 tracing::warn!(%error, "kafka poll failed; librdkafka goes on by itself");
             }
         }
         Ok(())
+    }
+
+    fn fatal_error(&self) -> Option<ConsumerError> {
+        let (code, reason) = self.consumer.client().fatal_error()?;
+        let of_name = self.static_member.as_ref();
+        let of_name = of_name.and_then(|member| member.error(code));
+        Some(of_name.unwrap_or_else(|| ConsumerError::Fatal(format!("{reason} ({code})"))))
+    }
+
+    /// Pauses everything while views of one part may not meet.
+    fn heed_split(&mut self) {
+        let is_split = !self.consumer.context().may_read();
+        if is_split == self.is_split {
+            return;
+        }
+        self.is_split = is_split;
+        if is_split {
+            self.pause(&self.assigned());
+        } else {
+            let free = lock(&self.consumer.context().pauses).free_of(&self.assigned());
+            self.resume_unless_halted(&free);
+        }
     }
 
     /// Hands held events on; a jam pauses everything until channel and memory have room again.
@@ -229,13 +294,31 @@ impl PollLoop {
         self.held.push_back(ConsumerEvent::Drained);
     }
 
+    /// Closes once it is known whether the consumer is fenced as the producer was: with the next
+    /// heartbeat, if by an instance of the same name. What is read meanwhile stays uncommitted.
+    fn close_fenced(self) -> Result<(), ConsumerError> {
+        let patience = self.static_member.as_ref();
+        let patience = patience.map_or(Duration::ZERO, StaticMember::fencing_patience);
+        let deadline = Instant::now() + patience;
+        let is_closing = &self.consumer.context().is_closing;
+        is_closing.store(true, Ordering::Relaxed);
+        let mut fenced = None;
+        while fenced.is_none() && Instant::now() < deadline {
+            self.consumer.poll(POLL_INTERVAL);
+            fenced = self.fatal_error();
+        }
+        self.close()?;
+        fenced.map_or(Ok(()), Err)
+    }
+
     fn close(self) -> Result<(), ConsumerError> {
         let context = self.consumer.context();
         context.is_closing.store(true, Ordering::Relaxed);
         if let Err(error) = context.commit(&self.consumer) {
             tracing::warn!(%error, "last commit failed; unfinished work will be read again");
         }
-        drop(self.consumer); // leaves the group
+        // Leaves the group. `rdkafka` waits for that without a deadline; the pipeline has one.
+        drop(self.consumer);
         Ok(())
     }
 
@@ -293,7 +376,8 @@ impl PollLoop {
 
     /// Resumes partitions that nothing holds, unless all are to be left.
     fn resume_unless_halted(&self, free: &[TopicPartition]) {
-        if !(free.is_empty() || self.is_jammed || self.is_drained) {
+        let is_halted = self.is_jammed || self.is_drained || !self.consumer.context().may_read();
+        if !(free.is_empty() || is_halted) {
             self.resume(free);
         }
     }

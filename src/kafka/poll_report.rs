@@ -45,6 +45,8 @@ pub enum Reading {
     Running,
     /// Not now, or not just now: the stages behind, or the memory, are full.
     Jammed,
+    /// Not now: the views of a part might not meet, as topics have other partitions than each other.
+    Held,
     /// Not any more: the instance drains.
     Draining,
 }

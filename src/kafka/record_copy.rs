@@ -21,8 +21,8 @@ pub(super) struct CopiedRecord {
     pub(super) fault: Option<String>,
 }
 
-/// Copies a message.
-pub(super) fn copy_record(message: &BorrowedMessage<'_>, generation: u64) -> CopiedRecord {
+/// Copies a message; the assignment that it belongs to is the caller's to tell.
+pub(super) fn copy_record(message: &BorrowedMessage<'_>) -> CopiedRecord {
     let (headers, fault) = match message.headers().map(copy_headers) {
         None => (Vec::new(), None),
         Some(Ok(headers)) => (headers, None),
@@ -34,7 +34,7 @@ pub(super) fn copy_record(message: &BorrowedMessage<'_>, generation: u64) -> Cop
             partition: message.partition(),
             offset: message.offset(),
         },
-        generation,
+        generation: 0,
         key: message.key().map(<[u8]>::to_vec),
         value: message.payload().map(<[u8]>::to_vec),
         headers,

@@ -1,5 +1,6 @@
 //! One idempotent producer for whole records, headers included.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
@@ -9,7 +10,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use rdkafka::util::Timeout;
 
 use super::client::BusSettings;
-use crate::domain::OutboundRecord;
+use crate::domain::{OutboundRecord, Topic};
 
 /// Produces records and waits for the broker's acknowledgement; clones share the connection.
 #[derive(Clone)]
@@ -69,11 +70,21 @@ impl RecordProducer {
     /// # Errors
     /// When none came in time.
     pub fn reach(&self, patience: Duration) -> Result<(), KafkaError> {
+        self.topics(patience).map(|_| ())
+    }
+
+    /// The topics that there are.
+    ///
+    /// # Errors
+    /// When they were not told in time.
+    pub(super) fn topics(&self, patience: Duration) -> Result<HashSet<Topic>, KafkaError> {
         // A named topic would be created by some brokers; `None` lists what is there.
-        self.producer
-            .client()
-            .fetch_metadata(None, patience)
-            .map(|_| ())
+        let metadata = self.producer.client().fetch_metadata(None, patience)?;
+        let there = metadata
+            .topics()
+            .iter()
+            .filter(|topic| topic.error().is_none());
+        Ok(there.map(|topic| Topic::new(topic.name())).collect())
     }
 
     /// Produces one record; a full queue is waited for.

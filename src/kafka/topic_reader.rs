@@ -346,7 +346,7 @@ fn passes(error: &KafkaError) -> bool {
 
 /// The message, copied out of the client's fetch buffer.
 fn record(message: &BorrowedMessage<'_>) -> Record {
-    let CopiedRecord { record, fault } = copy_record(message, 0);
+    let CopiedRecord { record, fault } = copy_record(message);
     if let Some(error) = fault {
         tracing::warn!(
             topic = %record.source.topic,

@@ -10,7 +10,7 @@
 //! of a commit unknown, ends the publisher with [`PublishError::Unusable`]: who starts anew from what
 //! the group has committed knows the outcome.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -24,7 +24,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::client::BusSettings;
-use super::consumer::{SharedLedger, TransactionSettings, lock};
+use super::consumer::{METADATA_TIMEOUT, SharedLedger, TransactionSettings, lock};
 use super::group_context::offsets_of;
 use super::offsets::CommitPosition;
 use super::publisher::{Outgoing, Publication, PublishError, is_size};
@@ -235,7 +235,10 @@ impl TransactionalPublisher {
         };
         crash_at("transaction-before-offsets");
         if let Err(error) = self.send_offsets(&positions, membership).await {
-            let is_disowned = disowns(&error);
+            if is_of_topics(&error) {
+                self.forgo_topics(&positions).await;
+            }
+            let is_disowned = disowns(&error) && !self.settings.membership.is_renewed();
             let aborted = self.abort(error).await?;
             return Ok(if is_disowned {
                 Attempt::Disowned
@@ -330,11 +333,34 @@ impl TransactionalPublisher {
         membership: Arc<ConsumerGroupMetadata>,
     ) -> KafkaResult<()> {
         let offsets = offsets_of(positions)?;
-        let patience = self.settings.timeout;
+        // Where brokers refuse for a reason that may pass, there must be time left to abort.
+        let patience = self.settings.timeout / 2;
         self.retried(move |client| {
             client.send_offsets_to_transaction(&offsets, &membership, patience)
         })
         .await
+    }
+
+    /// Takes leave of the topics that were deleted, so that the others' offsets are committed.
+    async fn forgo_topics(&self, positions: &[CommitPosition]) {
+        let producer = self.producer.clone();
+        let asked = tokio::task::spawn_blocking(move || producer.topics(METADATA_TIMEOUT));
+        let there = match asked.await.unwrap_or(Err(KafkaError::Canceled)) {
+            Ok(there) => there,
+            Err(error) => {
+                tracing::warn!(%error, "failed to learn which camera topics are gone");
+                return;
+            }
+        };
+        let topics = positions.iter().map(|commit| &commit.partition.topic);
+        let gone: HashSet<Topic> = topics
+            .filter(|topic| !there.contains(*topic))
+            .cloned()
+            .collect();
+        if !gone.is_empty() {
+            tracing::warn!(topics = ?gone, "camera topics are gone: their offsets are not committed");
+            lock(&self.ledger).forgo(&gone);
+        }
     }
 
     /// Without a deadline: the brokers abort the transaction themselves when its time is over, and
@@ -407,6 +433,11 @@ fn requires_abort(error: &KafkaError) -> bool {
     matches!(error, KafkaError::Transaction(error) if error.txn_requires_abort())
 }
 
+/// Whether the brokers do not know a topic or partition.
+fn is_of_topics(error: &KafkaError) -> bool {
+    error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnknownTopicOrPartition)
+}
+
 /// Whether the brokers say that the group has gone on without this member.
 fn disowns(error: &KafkaError) -> bool {
     let KafkaError::Transaction(error) = error else {
@@ -434,6 +465,19 @@ pub(crate) fn refuses_for_good(error: &KafkaError) -> bool {
             | RDKafkaErrorCode::InvalidTransactionTimeout
             | RDKafkaErrorCode::UnsupportedVersion
             | RDKafkaErrorCode::UnsupportedFeature
+    )
+}
+
+/// Whether another producer has this one's name by now, or the brokers have gone on without it.
+pub(crate) fn is_fenced(error: &KafkaError) -> bool {
+    let KafkaError::Transaction(error) = error else {
+        return false;
+    };
+    matches!(
+        error.code(),
+        RDKafkaErrorCode::Fenced
+            | RDKafkaErrorCode::ProducerFenced
+            | RDKafkaErrorCode::InvalidProducerEpoch
     )
 }
 

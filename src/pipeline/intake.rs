@@ -73,10 +73,10 @@ impl Intake {
                         tokio::spawn(answer_after_drain(events, self.in_flight.clone()));
                         return Ok(()); // the stages behind end when their input does
                     }
-                    Some(ConsumerEvent::Revoked { partitions, done }) => {
+                    Some(ConsumerEvent::Revoked { partitions, is_all, done }) => {
                         let forgotten = self.reassembly.revoke(&partitions, wall_clock());
                         tracing::info!(groups = forgotten, "revoked: open groups forgotten");
-                        self.readiness.set(Condition::ConsumerAssigned, false);
+                        self.readiness.set(Condition::ConsumerAssigned, !is_all);
                         self.answer_when_drained(done).await;
                         continue;
                     }

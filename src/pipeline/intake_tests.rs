@@ -99,7 +99,11 @@ impl Bench {
             partition: 0,
         }];
         self.events
-            .send(ConsumerEvent::Revoked { partitions, done })
+            .send(ConsumerEvent::Revoked {
+                partitions,
+                is_all: true,
+                done,
+            })
             .await
             .unwrap();
         answered

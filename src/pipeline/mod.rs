@@ -58,7 +58,7 @@ use crate::kafka::offsets::OffsetLedger;
 use crate::kafka::partitioners::KeyedTopics;
 use crate::kafka::publisher::{Publication, PublishError, Publisher};
 use crate::kafka::record_producer::RecordProducer;
-use crate::kafka::transactional_publisher::{TransactionalPublisher, refuses_for_good};
+use crate::kafka::transactional_publisher::{TransactionalPublisher, is_fenced, refuses_for_good};
 use crate::reassembly::{ReassemblyBuffer, ReassemblyCounts};
 use crate::scoring::Judge;
 
@@ -212,12 +212,20 @@ pub async fn run(setup: PipelineSetup, stop: impl Future<Output = ()>) -> anyhow
     let outcome = supervise(stages, &handle, stop, stalled, drain_timeout, &work).await;
     setup.board.clear();
     probing.abort();
-    let closing = tokio::task::spawn_blocking(move || consumer.close());
+    let was_fenced = outcome.as_ref().is_err_and(producer_is_fenced);
+    let closing = tokio::task::spawn_blocking(move || match was_fenced {
+        true => consumer.close_fenced(),
+        false => consumer.close(),
+    });
     let closed = tokio::time::timeout(drain_timeout + CLOSE_TIMEOUT, closing)
         .await
         .map_err(|_| Unclosed(outcome.as_ref().err().map(|error| format!("{error:#}"))))?
         .context("failed to join the poll thread")?;
-    let outcome = outcome.and(closed.context("consumer failed"));
+    let outcome = match closed {
+        // The producer was fenced by the same instance, and another pipeline would be as well.
+        Err(ConsumerError::FencedInstance { .. }) => closed.context("consumer failed"),
+        _ => outcome.and(closed.context("consumer failed")),
+    };
     let stalled = outcome
         .as_ref()
         .err()
@@ -228,6 +236,13 @@ pub async fn run(setup: PipelineSetup, stop: impl Future<Output = ()>) -> anyhow
         .await
         .context("failed to stop the watchdog")?;
     outcome
+}
+
+fn producer_is_fenced(error: &anyhow::Error) -> bool {
+    matches!(
+        error.downcast_ref(),
+        Some(PublishError::Unusable { source, .. }) if is_fenced(source)
+    )
 }
 
 /// Whether a pipeline that ended with this error is to be followed by another one.

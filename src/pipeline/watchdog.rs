@@ -169,7 +169,7 @@ fn what_stands_still(
     if finished_nothing && is_due(before) && is_due(now) && !is_awaited {
         still.push(Stall::Stages);
     }
-    if now.reading == Reading::Jammed || still.contains(&Stall::PollThread) {
+    if now.reading != Reading::Running || still.contains(&Stall::PollThread) {
         return still; // what is read and finished depends on others
     }
     let is_silent = finished_nothing && reads(before).eq(reads(now)) && !is_awaited;

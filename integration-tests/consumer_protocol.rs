@@ -1,0 +1,149 @@
+//! Groups in which the brokers assign (KIP-848): `group.protocol` is `consumer`.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use crate::exactly_once::{self, instance, names};
+use crate::kafka::{Broker, BrokerSettings};
+use crate::support::config::Config;
+use crate::support::line::{Line, PARTITIONS};
+use crate::support::process::Panoptes;
+
+/// All partitions of a line with the usual five cameras.
+const ALL: i32 = 5 * PARTITIONS;
+
+fn await_assigned(instance: &Panoptes, partitions: i32) {
+    instance.await_metrics(&format!("{partitions} partitions assigned"), |metrics| {
+        let assigned = metrics.sum("panoptes_assigned_partitions", &[]);
+        (assigned - f64::from(partitions)).abs() < 0.5
+    });
+}
+
+/// As short as the tests of the classic protocol have it, which members say themselves.
+const SESSION: Duration = Duration::from_secs(6);
+
+fn broker() -> &'static Broker {
+    static BROKER: OnceLock<Broker> = OnceLock::new();
+    BROKER.get_or_init(|| {
+        let session = SESSION.as_millis();
+        let settings = BrokerSettings {
+            properties: vec![
+                format!("group.consumer.min.session.timeout.ms={session}"),
+                format!("group.consumer.session.timeout.ms={session}"),
+                "group.consumer.min.heartbeat.interval.ms=500".to_owned(),
+                "group.consumer.heartbeat.interval.ms=500".to_owned(),
+            ],
+            ..BrokerSettings::default()
+        };
+        Broker::start_with("consumer-protocol", settings)
+    })
+}
+
+fn config(line: &Line<'_>) -> Config {
+    exactly_once::config(line)
+        .without("bus.properties")
+        .property("group.protocol", "consumer")
+}
+
+#[test]
+fn instances_join_leave_and_die_and_double_and_lose_nothing() {
+    const CHUNK: usize = 25;
+    let line = Line::new(broker(), "brokers-assign");
+    let config = config(&line).set("output.transactions.max_records", 5);
+    let run =
+        |number: usize| Panoptes::run(&instance(&config), &format!("brokers-assign-{number}"));
+    let parts = names(6 * CHUNK);
+    let mut chunks = parts.chunks(CHUNK);
+    let mut send = || {
+        let chunk = chunks.next().unwrap();
+        line.send(chunk.iter().flat_map(|part| line.part(part, 8)));
+    };
+    let first = run(1);
+    await_assigned(&first, ALL);
+    send();
+    let second = run(2); // in the midst of work
+    send();
+    await_assigned(&first, ALL / 2);
+    await_assigned(&second, ALL / 2);
+    send();
+    second.await_metric("panoptes_results_total", &[], 3.0);
+    // Some of its partitions were taken from it; it works on.
+    first.await_answer("/readyz", 200);
+    second.kill();
+    send();
+    await_assigned(&first, ALL);
+    line.await_parts(4 * CHUNK);
+    let third = run(3);
+    send();
+    await_assigned(&third, ALL / 2);
+    first.stop_in_order();
+    send();
+    await_assigned(&third, ALL);
+    line.await_parts(parts.len());
+    let lost = third
+        .metrics()
+        .sum("panoptes_rebalances_total", &[("kind", "lost")]);
+    assert_eq!(lost, 0.0);
+    third.stop_in_order();
+    let outcomes = line.outcomes();
+    outcomes.assert_one_whole_result_each(&parts);
+    assert!(outcomes.dead_letters.is_empty());
+    line.assert_every_record_has_one_fate(&outcomes);
+}
+
+#[test]
+fn an_instance_that_comes_back_from_a_freeze_publishes_nothing_that_others_own() {
+    let line = Line::new(broker(), "brokers-thaw");
+    let config = config(&line);
+    let first = Panoptes::run(&instance(&config), "brokers-thaw-1");
+    let parts = names(60);
+    let mut chunks = parts.chunks(20);
+    let mut send = || {
+        let chunk = chunks.next().unwrap();
+        line.send(chunk.iter().flat_map(|part| line.part(part, 5)));
+    };
+    send();
+    line.await_parts(3);
+    first.freeze();
+    let second = Panoptes::start(&instance(&config), "brokers-thaw-2");
+    send();
+    std::thread::sleep(SESSION);
+    line.await_parts(40);
+    first.thaw();
+    send();
+    line.await_parts(parts.len());
+    first.await_metric("panoptes_rebalances_total", &[("kind", "lost")], 1.0);
+    first.stop_in_order();
+    second.stop_in_order();
+    let outcomes = line.outcomes();
+    outcomes.assert_one_whole_result_each(&parts);
+    line.assert_every_record_has_one_fate(&outcomes);
+}
+
+#[test]
+fn of_two_with_one_instance_id_the_later_one_ends_and_says_why() {
+    let line = Line::new(broker(), "brokers-names");
+    let config = config(&line).property("group.instance.id", "station-9");
+    let first = Panoptes::run(&instance(&config), "brokers-names-1");
+    let parts = names(40);
+    let mut chunks = parts.chunks(20);
+    let mut send = || {
+        let chunk = chunks.next().unwrap();
+        line.send(chunk.iter().flat_map(|part| line.part(part, 6)));
+    };
+    send();
+    line.await_parts(20);
+    let ended = Panoptes::start(&instance(&config), "brokers-names-2").await_end();
+    assert_eq!(ended.status.code(), Some(1), "{}", ended.log);
+    assert!(
+        ended.log.contains("still has an instance") && ended.log.contains("station-9"),
+        "{}",
+        ended.log
+    );
+    send();
+    line.await_parts(parts.len());
+    first.stop_in_order();
+    let outcomes = line.outcomes();
+    outcomes.assert_one_whole_result_each(&parts);
+    line.assert_every_record_has_one_fate(&outcomes);
+}
