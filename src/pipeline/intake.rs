@@ -116,7 +116,8 @@ impl Intake {
                 Vec::new()
             }
             ConsumerEvent::EndOfPartition(partition) => {
-                self.reassembly.end_of_partition(&partition, now)
+                self.reassembly.end_of_partition(&partition, now);
+                Vec::new()
             }
             ConsumerEvent::Stuck {
                 partition,

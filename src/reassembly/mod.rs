@@ -170,10 +170,10 @@ impl ReassemblyBuffer {
     }
 
     /// Notes that everything in a partition was read. This must be told every time a partition
-    /// comes to its end: neither idleness nor the wall-clock deadline begins without it.
-    pub fn end_of_partition(&self, partition: &TopicPartition, now: Timestamp) -> Vec<Event> {
+    /// comes to its end: neither idleness nor the wall-clock deadline begins without it. What is due
+    /// by that closes with the next tick: ends are told by the thousand.
+    pub fn end_of_partition(&self, partition: &TopicPartition, now: Timestamp) {
         self.timeline().reach_end(partition, now);
-        self.tick(now)
     }
 
     /// Notes that the stages behind keep the consumer from reading, or no longer do. The time

@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::domain::{Timestamp, TopicPartition};
+use crate::domain::{Timestamp, Topic, TopicPartition};
 
 /// What a record's arrival meant for the clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub(crate) struct Observed {
 #[derive(Debug)]
 pub(crate) struct StreamClock {
     partitions: HashMap<TopicPartition, PartitionClock>,
+    /// The topics of which a partition number is assigned.
+    topics: HashMap<i32, Vec<Topic>>,
     stream_time: Option<Timestamp>,
     is_back_pressured: bool,
     idle_after: Duration,
@@ -44,6 +46,7 @@ impl StreamClock {
     pub(crate) fn new(idle_after: Duration, max_future: Duration) -> Self {
         Self {
             partitions: HashMap::new(),
+            topics: HashMap::new(),
             stream_time: None,
             is_back_pressured: false,
             idle_after,
@@ -59,11 +62,25 @@ impl StreamClock {
             is_paused: false,
             active_at: now,
         };
-        self.partitions.insert(partition, clock);
+        let (number, topic) = (partition.partition, partition.topic.clone());
+        if self.partitions.insert(partition, clock).is_none() {
+            self.topics.entry(number).or_default().push(topic);
+        }
     }
 
     pub(crate) fn revoke(&mut self, partition: &TopicPartition) {
         self.partitions.remove(partition);
+        if let Some(topics) = self.topics.get_mut(&partition.partition) {
+            topics.retain(|topic| *topic != partition.topic);
+            if topics.is_empty() {
+                self.topics.remove(&partition.partition);
+            }
+        }
+    }
+
+    /// Whether any partition of that number is assigned.
+    pub(crate) fn has_number(&self, number: i32) -> bool {
+        self.topics.contains_key(&number)
     }
 
     pub(crate) fn generation(&self, partition: &TopicPartition) -> Option<u64> {
@@ -170,21 +187,23 @@ impl StreamClock {
     /// Whether nothing is left to read on any assigned partition of that number, and nothing
     /// keeps us from reading what comes.
     pub(crate) fn is_quiet(&self, number: i32) -> bool {
-        let mut of_number = self
-            .partitions
-            .iter()
-            .filter(|(partition, _)| partition.partition == number)
-            .peekable();
-        !self.is_back_pressured
-            && of_number.peek().is_some()
-            && of_number.all(|(_, clock)| clock.is_at_end && !clock.is_paused)
+        let is_quiet = |topic: &Topic| {
+            let topic = topic.clone();
+            let partition = TopicPartition {
+                topic,
+                partition: number,
+            };
+            let clock = self.partitions.get(&partition);
+            clock.is_some_and(|clock| clock.is_at_end && !clock.is_paused)
+        };
+        let topics = self.topics.get(&number);
+        !self.is_back_pressured && topics.is_some_and(|topics| topics.iter().all(is_quiet))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Topic;
 
     #[test]
     fn after_a_pause_the_end_must_be_told_again() {

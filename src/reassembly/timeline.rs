@@ -2,8 +2,6 @@
 //!
 //! It sits behind one mutex that is a leaf: whoever holds it takes no other lock.
 
-use std::collections::BTreeSet;
-
 use crate::domain::{CloseCause, Record, Timestamp, TopicPartition};
 
 use super::closed::ClosedQueue;
@@ -62,13 +60,8 @@ impl Timeline {
             self.clock.revoke(partition);
             self.refresh_quiet(partition.partition, now);
         }
-        let numbers: BTreeSet<i32> = self
-            .clock
-            .partitions()
-            .map(|(partition, _)| partition.partition)
-            .collect();
         for number in self.quiet.numbers() {
-            if !numbers.contains(&number) {
+            if !self.clock.has_number(number) {
                 self.quiet.remove(number);
             }
         }

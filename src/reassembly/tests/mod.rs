@@ -3,6 +3,8 @@
 mod adversity;
 mod assignment;
 mod concurrency;
+mod fleet;
+mod fleet_costs;
 mod grouping;
 mod late;
 mod pressure;
@@ -198,6 +200,12 @@ fn move_stream_time(buffer: &ReassemblyBuffer, millis: i64, part: &'static str) 
         })
         .filter(|event| !matches!(event, Event::Closed(group) if group.part.part.as_str() == part))
         .collect()
+}
+
+/// Tells the buffer that a partition is read to its end, and lets it look at the clock.
+fn reach_end(buffer: &ReassemblyBuffer, partition: &TopicPartition, now: Timestamp) -> Vec<Event> {
+    buffer.end_of_partition(partition, now);
+    buffer.tick(now)
 }
 
 fn closed(events: &[Event]) -> &Group {

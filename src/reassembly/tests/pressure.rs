@@ -154,7 +154,7 @@ fn a_paused_partition_is_never_idle() {
         [partition("top", 0)]
     );
     for topic in TOPICS {
-        let events = buffer.end_of_partition(&partition(topic, 0), at(18_000));
+        let events = reach_end(&buffer, &partition(topic, 0), at(18_000));
         assert!(events.is_empty());
     }
     let status = buffer.status(at(40_000));
@@ -171,7 +171,7 @@ fn paused_time_does_not_count_towards_the_wall_clock_deadline() {
         [partition("top", 0)]
     );
     for topic in TOPICS {
-        let events = buffer.end_of_partition(&partition(topic, 0), at(18_000));
+        let events = reach_end(&buffer, &partition(topic, 0), at(18_000));
         assert!(events.is_empty());
     }
     for event in buffer.tick(at(900_000)) {
@@ -188,7 +188,7 @@ fn an_idle_partition_is_not_paused_for_running_ahead() {
     let (buffer, budget) = (small_buffer(settings()), budget_of(11));
     run_ahead(&buffer, &budget, 9);
     assert!(give(&buffer, &budget, shot("j", "left", 9).taken_at(18_000)).is_empty());
-    let events = buffer.end_of_partition(&partition("left", 0), at(18_000));
+    let events = reach_end(&buffer, &partition("left", 0), at(18_000));
     assert!(events.is_empty());
     let decision = buffer.flow(&budget, at(20_000));
     assert_eq!(

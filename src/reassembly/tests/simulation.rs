@@ -150,7 +150,7 @@ impl World {
         let position = self.positions[partition];
         if position == self.logs[partition].len() {
             if self.at_end.insert(partition.clone()) {
-                let events = self.buffer.end_of_partition(partition, at(self.now));
+                let events = reach_end(&self.buffer, partition, at(self.now));
                 self.take(events);
             }
             return;

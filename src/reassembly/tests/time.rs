@@ -114,11 +114,7 @@ fn an_idle_partition_no_longer_holds_stream_time_back() {
     assert!(accept(&buffer, shot("p", "top", 0)).is_empty());
     assert!(accept(&buffer, shot("q", "top", 1).taken_at(6_000)).is_empty());
     for topic in ["left", "right"] {
-        assert!(
-            buffer
-                .end_of_partition(&partition(topic, 0), at(6_000))
-                .is_empty()
-        );
+        assert!(reach_end(&buffer, &partition(topic, 0), at(6_000)).is_empty());
     }
     assert_eq!(
         buffer.status(at(6_000)).stream_time,
@@ -134,11 +130,7 @@ fn a_partition_that_is_not_at_its_end_is_never_idle() {
     let buffer = small_buffer(settings());
     assert!(accept(&buffer, shot("p", "top", 0)).is_empty());
     assert!(accept(&buffer, shot("q", "top", 1).taken_at(60_000)).is_empty());
-    assert!(
-        buffer
-            .end_of_partition(&partition("left", 0), at(0))
-            .is_empty()
-    );
+    assert!(reach_end(&buffer, &partition("left", 0), at(0)).is_empty());
     assert!(
         buffer.tick(at(1_000_000)).is_empty(),
         "`right` may hold anything yet"
@@ -213,7 +205,7 @@ fn a_time_far_in_the_future_is_clamped_and_counted() {
 }
 
 fn reach_all_ends(buffer: &ReassemblyBuffer, now: i64) -> Vec<Event> {
-    let end = |topic: &&str| buffer.end_of_partition(&partition(topic, 0), at(now));
+    let end = |topic: &&str| reach_end(buffer, &partition(topic, 0), at(now));
     TOPICS.iter().flat_map(end).collect()
 }
 
@@ -246,21 +238,13 @@ fn the_wall_clock_waits_while_a_backlog_is_read() {
     let buffer = small_buffer(settings());
     assert!(accept(&buffer, shot("p", "top", 0)).is_empty());
     for topic in ["top", "left"] {
-        assert!(
-            buffer
-                .end_of_partition(&partition(topic, 0), at(0))
-                .is_empty()
-        );
+        assert!(reach_end(&buffer, &partition(topic, 0), at(0)).is_empty());
     }
     assert!(
         buffer.tick(at(100_000)).is_empty(),
         "`right` is not read to its end"
     );
-    assert!(
-        buffer
-            .end_of_partition(&partition("right", 0), at(100_000))
-            .is_empty()
-    );
+    assert!(reach_end(&buffer, &partition("right", 0), at(100_000)).is_empty());
     assert!(buffer.tick(at(108_000)).is_empty());
     assert_eq!(buffer.tick(at(108_001)).len(), 1);
 }
@@ -273,11 +257,7 @@ fn a_record_stops_the_quiet_of_its_partition_number() {
     let trickle = shot("q", "left", 0).taken_at(0);
     assert!(buffer.accept(trickle.build(None), at(5_000)).is_empty());
     assert!(buffer.tick(at(50_000)).is_empty(), "quiet for 5 s so far");
-    assert!(
-        buffer
-            .end_of_partition(&partition("left", 0), at(50_000))
-            .is_empty()
-    );
+    assert!(reach_end(&buffer, &partition("left", 0), at(50_000)).is_empty());
     assert!(buffer.tick(at(53_000)).is_empty());
     assert_eq!(closed(&buffer.tick(at(53_001))).part.part.as_str(), "p");
 }

@@ -219,7 +219,10 @@ impl Instance {
             let (now, process) = (at(self.now), &mut self.process);
             let events = match message {
                 Message::Record(view) => process.buffer.accept(view, now),
-                Message::End(partition) => process.buffer.end_of_partition(&partition, now),
+                Message::End(partition) => {
+                    process.buffer.end_of_partition(&partition, now);
+                    Vec::new()
+                }
                 Message::Stuck(partition, may_wait) => {
                     process.buffer.make_way(&partition, may_wait)
                 }
