@@ -53,13 +53,14 @@ fn await_shares(instances: &[Panoptes]) {
     }
 }
 
-/// The number's share of the parts is as large as any other's.
-fn shots(line: &Line, number: usize) -> Vec<Shot> {
+/// A part on the next partition number; all parts have the same images, whose making takes longer than
+/// their processing.
+fn shots(images: &[Shot], number: usize) -> Vec<Shot> {
     let partition = i32::try_from(number).unwrap() % PARTITIONS;
-    let shots = line.part(&name(number), number as u64);
+    let named = |shot: Shot| shot.keyed(Some(name(number).as_bytes()));
+    let shots = images.iter().cloned();
     shots
-        .into_iter()
-        .map(|shot| shot.on_partition(partition))
+        .map(|shot| named(shot).on_partition(partition))
         .collect()
 }
 
@@ -146,6 +147,7 @@ fn scale_pace_of_one_two_and_four_instances() {
     let delay = Duration::from_millis(200);
     let line = Line::new(Broker::shared(), "pace");
     let (arrivals, watcher) = Arrivals::watch(&line);
+    let images = line.part("same", 1);
     println!("| instances | parts a second | of one instance's |\n| --: | --: | --: |");
     let (mut sent, mut alone) = (0, None);
     for count in [1, 2, 4] {
@@ -153,9 +155,7 @@ fn scale_pace_of_one_two_and_four_instances() {
             .map(|number| start(&line, &format!("pace-{count}-{number}"), delay))
             .collect();
         await_shares(&instances);
-        for number in sent..sent + PARTS {
-            line.send(shots(&line, number));
-        }
+        line.send((sent..sent + PARTS).flat_map(|number| shots(&images, number)));
         arrivals.await_count(sent + PARTS);
         let seen = arrivals.seen.lock().unwrap()[sent..].to_vec();
         let took = seen[PARTS - 1].0 - seen[0].0;
@@ -183,9 +183,10 @@ fn scale_how_long_a_rebalance_stops_the_line() {
     let third = config(&line);
     let seen = arrivals.clone();
     let changes = std::thread::spawn(move || change_and_report(&seen, instances, &third, delay));
+    let images = line.part("same", 1);
     let mut sent = 0;
     while !changes.is_finished() {
-        line.send(shots(&line, sent));
+        line.send(shots(&images, sent));
         sent += 1;
         std::thread::sleep(CADENCE);
     }
