@@ -5,12 +5,14 @@
 
 mod bad_records;
 mod broker_restart;
+mod chaos;
 mod config_errors;
 mod demo;
 mod duplicates;
 mod every_part;
 mod exactly_once;
 mod figures;
+mod group_lag;
 mod kafka;
 mod model_fetch;
 mod operating;
