@@ -12,52 +12,49 @@ use crate::kafka::tools::describe_group;
 use crate::support::line::Line;
 use crate::support::process::Panoptes;
 
-/// The part of every record of a partition, in order.
-fn parts_in(line: &Line<'_>, topic: &str, partition: i32) -> Vec<String> {
-    let consumer: BaseConsumer = {
-        let mut client = line.broker.client();
-        client.set("group.id", "test-camera-reader");
-        client.create().unwrap()
-    };
-    let (_, end) = consumer
-        .fetch_watermarks(topic, partition, Duration::from_secs(10))
-        .unwrap();
-    let mut list = TopicPartitionList::new();
-    list.add_partition_offset(topic, partition, Offset::Beginning)
-        .unwrap();
+/// For each answer of the broker.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where a record lies: camera topic and partition.
+type Place = (String, i32);
+
+/// The part of every record of the camera topics, in their order.
+fn parts_by_place(line: &Line<'_>) -> BTreeMap<Place, Vec<String>> {
+    let mut client = line.broker.client();
+    client.set("group.id", "test-camera-reader");
+    let consumer: BaseConsumer = client.create().unwrap();
+    let (mut list, mut records) = (TopicPartitionList::new(), 0);
+    for topic in line.camera_topics() {
+        for partition in 0..line.partitions {
+            list.add_partition_offset(&topic, partition, Offset::Beginning)
+                .unwrap();
+            let ends = consumer.fetch_watermarks(&topic, partition, TIMEOUT);
+            records += ends.unwrap().1;
+        }
+    }
     consumer.assign(&list).unwrap();
-    let mut parts = Vec::new();
-    while parts.len() < usize::try_from(end).unwrap() {
-        let message = consumer.poll(Duration::from_secs(10)).unwrap().unwrap();
-        parts.push(String::from_utf8(message.key().unwrap().to_vec()).unwrap());
+    let mut parts: BTreeMap<Place, Vec<String>> = BTreeMap::new();
+    for _ in 0..records {
+        let record = consumer.poll(TIMEOUT).unwrap().unwrap();
+        let part = String::from_utf8(record.key().unwrap().to_vec()).unwrap();
+        let place = (record.topic().to_owned(), record.partition());
+        parts.entry(place).or_default().push(part);
     }
     parts
 }
 
-/// What the group must have committed for each camera partition that is not empty: the offset of its
-/// first record of an open part, else its end; and the end.
-fn expected(line: &Line<'_>, open: &BTreeSet<String>) -> BTreeMap<(String, i32), (i64, i64)> {
-    let mut expected = BTreeMap::new();
-    for topic in line.camera_topics() {
-        for partition in 0..line.partitions {
-            let parts = parts_in(line, &topic, partition);
-            let first = parts.iter().position(|part| open.contains(part));
-            let committed = first.unwrap_or(parts.len());
-            let offsets = (committed as i64, parts.len() as i64);
-            expected.insert((topic.clone(), partition), offsets);
-        }
-    }
-    expected.retain(|_, (_, end)| *end > 0);
-    expected
-}
-
+/// Fails the test unless the group has committed, for each camera partition that is not empty, the
+/// offset of its first record of an open part, else its end. Returns the lag of all.
 fn assert_lag(line: &Line<'_>, open: &BTreeSet<String>) -> i64 {
-    let shown: BTreeMap<(String, i32), _> = describe_group(line.broker, &line.name)
+    let shown: BTreeMap<Place, _> = describe_group(line.broker, &line.name)
         .into_iter()
         .map(|position| ((position.topic.clone(), position.partition), position))
         .collect();
     let mut lag = 0;
-    for (place, (committed, end)) in expected(line, open) {
+    for (place, parts) in parts_by_place(line) {
+        let first = parts.iter().position(|part| open.contains(part));
+        let end = parts.len() as i64;
+        let committed = first.map_or(end, |first| first as i64);
         let position = &shown[&place];
         assert_eq!(position.committed, Some(committed), "{position:?}");
         assert_eq!(position.end, end, "{position:?}");

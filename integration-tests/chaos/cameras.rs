@@ -46,8 +46,8 @@ impl Flaw {
         match self {
             Self::NoKey => &["missing_key"],
             Self::NoImage => &["decode"],
-            Self::UnknownView => &["unknown_view"],
-            // Topics are read at their own paces: the part may be whole before its copy is read.
+            // Topics are read at their own paces: the part may be whole before this is read.
+            Self::UnknownView => &["unknown_view", "late"],
             Self::OtherBytes => &["duplicate", "late"],
         }
     }

@@ -71,7 +71,10 @@ impl Verdict {
         for letter in &outcomes.dead_letters {
             match mark_of(letter).and_then(|mark| letters.get_mut(mark)) {
                 Some(found) => found.push(letter),
-                None => wrong.push(format!("a dead letter of a sound record: {letter:?}")),
+                None => wrong.push(format!(
+                    "a dead letter of a sound record: {}",
+                    brief(letter)
+                )),
             }
         }
         for (part, found) in &results {
@@ -198,11 +201,16 @@ fn wrong_with_letters(bad: &BadRecord, letters: &[&DeadLetter]) -> Option<String
     };
     let fits = places.len() <= 1 && letters.iter().all(is_the_record);
     (!fits).then(|| {
-        format!(
-            "dead letters of `{}` from {places:?}: {letters:?}",
-            bad.mark
-        )
+        let letters: Vec<String> = letters.iter().map(|letter| brief(letter)).collect();
+        format!("dead letters of `{}`: {}", bad.mark, letters.join("; "))
     })
+}
+
+/// A dead letter, short enough to be read.
+fn brief(letter: &DeadLetter) -> String {
+    let (part, bytes, reason) = (letter.part(), letter.value.len(), letter.reason());
+    let (place, error) = (letter.place(), letter.header("panoptes-error"));
+    format!("{place:?} of part `{part}`, {bytes} bytes, {reason}: {error}")
 }
 
 /// It ended among the results or among the dead letters, in results of one ID.

@@ -113,7 +113,11 @@ impl<'a> Fleet<'a> {
     }
 
     fn add(&mut self, number: usize) {
-        let config = self.config.of_another_instance();
+        let mut config = self.config.of_another_instance();
+        // Every other one is a static member of the group.
+        if number % 2 == 1 {
+            config = config.property("group.instance.id", &format!("{}-{number}", self.name));
+        }
         let process = self.spawn(&config, number, 0);
         let instance = Instance {
             config,

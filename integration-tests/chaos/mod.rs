@@ -156,15 +156,7 @@ fn run(name: &str, delivery: Delivery, settings: &Settings) {
     let verdict = Verdict::of(&sent, &outcomes, &outcomes.fates(&line));
     println!(
         "{}",
-        tables(
-            delivery,
-            seed,
-            began.elapsed(),
-            &report,
-            &sent,
-            &results,
-            &verdict
-        )
+        tables(delivery, seed, began, &report, &sent, &results, &verdict)
     );
     verdict.assert_keeps(delivery);
 }
@@ -175,7 +167,8 @@ fn config(line: &Line<'_>, delivery: Delivery) -> Config {
         .set("output.transactions.timeout", "3s")
         // Longer than any standstill: whatever is missing then is missing for good.
         .set("reassembly.timeout", "3m")
-        .set("bus.drain_timeout", "30s")
+        .set("bus.drain_timeout", "20s")
+        .set("telemetry.log_level", "info,panoptes=debug")
 }
 
 /// What the threads of a run tell each other.
@@ -240,7 +233,7 @@ fn follow(line: &Line<'_>, course: &Course) -> Vec<ResultRecord> {
 fn tables(
     delivery: Delivery,
     seed: u64,
-    took: Duration,
+    began: Instant,
     report: &FleetReport,
     sent: &Sent,
     results: &[ResultRecord],
@@ -251,8 +244,8 @@ fn tables(
          {} came back as zombies; pipelines built anew: {}; instances that ended by themselves: {}, \
          in disorder: {}\n",
         delivery.name(),
-        took.as_secs_f64(),
-        recovery::table(&report.disturbances, &sent.parts, results),
+        began.elapsed().as_secs_f64(),
+        recovery::tables(began, &report.disturbances, &sent.parts, results),
         verdict.table(),
         report.zombies,
         report.rebuilds,

@@ -25,21 +25,34 @@ struct Recovery {
     everywhere: Duration,
 }
 
-/// A table of what was done how often, and the median and longest recoveries.
-pub(super) fn table(
+/// What was done one after another and each recovery; then a table of what was done how often, and the
+/// median and longest recoveries.
+pub(super) fn tables(
+    began: Instant,
     disturbances: &[Disturbance],
     parts: &[SentPart],
     results: &[ResultRecord],
 ) -> String {
     let arrivals = arrivals(parts, results);
+    let mut table = String::new();
     let mut kinds: BTreeMap<&str, (usize, Vec<Recovery>)> = BTreeMap::new();
-    for disturbance in disturbances {
-        let (count, recoveries) = kinds.entry(kind(disturbance.action)).or_default();
+    for Disturbance { action, at } in disturbances {
+        let (count, recoveries) = kinds.entry(kind(*action)).or_default();
         *count += 1;
-        recoveries.extend(recovery(disturbance.at, &arrivals));
+        let Some(recovery) = recovery(*at, &arrivals) else {
+            continue;
+        };
+        let after = (*at - began).as_secs_f64();
+        let [first, everywhere] = [recovery.first, recovery.everywhere].map(|it| it.as_secs_f64());
+        writeln!(
+            table,
+            "{after:>7.1} s: {action}: next result {first:.1} s, on every partition {everywhere:.1} s"
+        )
+        .unwrap();
+        recoveries.push(recovery);
     }
-    let mut table = String::from(
-        "| what | how often | next result: median | longest | on every partition: median | longest |\n\
+    table.push_str(
+        "\n| what | how often | next result: median | longest | on every partition: median | longest |\n\
          | --- | --: | --: | --: | --: | --: |\n",
     );
     for (kind, (count, recoveries)) in kinds {
