@@ -113,49 +113,49 @@ impl<'a> Cameras<'a> {
     }
 
     fn next_bursts(&mut self, now: Instant) -> Vec<Vec<Shot>> {
-        let mut apart = Vec::new();
-        let mut together = Vec::new();
+        // A copy that comes after its part was published, to another instance than its own, opens
+        // the part again: views that are sent twice come before the others of their parts.
+        let (mut first, mut mixed) = (Vec::new(), Vec::new());
         for _ in 0..PARTS_AT_ONCE {
             let name = format!("part-{:05}", self.sent.parts.len());
-            let mut shots: Vec<Shot> = self
-                .images
-                .choose(&mut self.random)
-                .expect("there are some")
-                .clone();
+            let images = self.images.choose(&mut self.random);
+            let mut shots = images.expect("there are some").clone();
             for shot in &mut shots {
                 shot.key = Some(name.clone().into_bytes());
             }
             self.sent.parts.push(SentPart { name, after: now });
             if self.random.random_bool(self.bad_share) {
-                let flaw = *Flaw::ALL.choose(&mut self.random).expect("there are some");
-                let view = self.random.random_range(0..shots.len());
-                match flaw {
-                    Flaw::NoKey => apart.push(self.bad(flaw, shots[view].clone().keyed(None))),
-                    Flaw::UnknownView => {
-                        let elsewhere = shots[view].clone().header("view", "nowhere");
-                        apart.push(self.bad(flaw, elsewhere));
-                    }
-                    Flaw::NoImage => {
-                        let mut broken = shots.swap_remove(view);
-                        broken.value = b"no image".to_vec();
-                        apart.push(self.bad(flaw, broken));
-                    }
-                    Flaw::OtherBytes => {
-                        let first = shots.swap_remove(view);
-                        let mut second = first.clone();
-                        second.value.push(0);
-                        together.extend([first, self.bad(flaw, second)]);
-                    }
-                }
+                first.extend(self.spoil(&mut shots));
             }
-            apart.extend(shots);
+            mixed.extend(shots);
         }
-        apart.shuffle(&mut self.random);
-        // A copy that comes after its part was published, to another instance than its own, opens
-        // the part again: views that are sent twice come before the others of their parts.
-        together.extend(apart);
-        let a_burst = together.len().div_ceil(BURSTS);
-        together.chunks(a_burst).map(<[Shot]>::to_vec).collect()
+        mixed.shuffle(&mut self.random);
+        first.extend(mixed);
+        let a_burst = first.len().div_ceil(BURSTS);
+        first.chunks(a_burst).map(<[Shot]>::to_vec).collect()
+    }
+
+    /// Adds a bad record to a part's, or puts one in a sound one's place. A view that is sent twice is
+    /// taken out and returned.
+    fn spoil(&mut self, shots: &mut Vec<Shot>) -> Vec<Shot> {
+        let flaw = *Flaw::ALL.choose(&mut self.random).expect("there are some");
+        let view = self.random.random_range(0..shots.len());
+        let mut spoilt = shots[view].clone();
+        match flaw {
+            Flaw::NoKey => spoilt.key = None,
+            Flaw::UnknownView => spoilt = spoilt.header("view", "nowhere"),
+            Flaw::NoImage => {
+                shots.swap_remove(view);
+                spoilt.value = b"no image".to_vec();
+            }
+            Flaw::OtherBytes => {
+                spoilt.value.push(0);
+                return vec![shots.swap_remove(view), self.bad(flaw, spoilt)];
+            }
+        }
+        let spoilt = self.bad(flaw, spoilt);
+        shots.push(spoilt);
+        Vec::new()
     }
 
     fn bad(&mut self, flaw: Flaw, shot: Shot) -> Shot {

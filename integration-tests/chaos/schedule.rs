@@ -62,59 +62,26 @@ pub(super) struct Step {
 /// The schedule of a seed: as many disturbances of each kind as the settings say, in random order,
 /// one broker and one instance out of service at a time.
 pub(super) fn draw(settings: &Settings, seed: u64) -> Vec<Step> {
-    let mut line = DrawnLine {
+    let mut drawing = Drawing {
         random: ChaCha8Rng::seed_from_u64(seed),
         usual: settings.instances,
         running: (0..settings.instances).collect(),
         started: settings.instances,
         frozen: None,
         away: None,
+        left: vec![
+            (Kind::Kill, settings.kills),
+            (Kind::Freeze, settings.freezes),
+            (Kind::Broker, settings.broker_stops),
+            (Kind::Add, settings.additions),
+            (Kind::Remove, settings.additions),
+        ],
+        now: Duration::ZERO,
+        pending: Vec::new(),
+        steps: Vec::new(),
     };
-    let mut left = vec![
-        (Kind::Kill, settings.kills),
-        (Kind::Freeze, settings.freezes),
-        (Kind::Broker, settings.broker_stops),
-        (Kind::Add, settings.additions),
-        (Kind::Remove, settings.additions),
-    ];
-    let (mut steps, mut pending, mut now) = (Vec::new(), Vec::<Step>::new(), Duration::ZERO);
-    loop {
-        now += line.between(settings.gap_millis.clone());
-        left.retain(|(_, count)| *count > 0);
-        let may_be: Vec<(Kind, usize)> = left
-            .iter()
-            .copied()
-            .filter(|it| line.allows(it.0))
-            .collect();
-        if may_be.is_empty() {
-            // Something must come back first; when nothing is left to come back, all is done.
-            let Some(next) = pending.iter().map(|step| step.due).min() else {
-                return steps;
-            };
-            now = now.max(next);
-        }
-        pending.sort_by_key(|step| step.due);
-        let due = pending.partition_point(|step| step.due <= now);
-        for step in pending.drain(..due) {
-            line.apply(step.action);
-            steps.push(step);
-        }
-        let Some(kind) = line.choose(&may_be) else {
-            continue;
-        };
-        let (_, count) = left
-            .iter_mut()
-            .find(|(it, _)| *it == kind)
-            .expect("it was chosen");
-        *count -= 1;
-        let action = line.action(kind);
-        line.apply(action);
-        steps.push(Step { due: now, action });
-        pending.extend(line.end_of(action).map(|(after, action)| Step {
-            due: now + after,
-            action,
-        }));
-    }
+    while drawing.goes_on_after(settings.gap_millis.clone()) {}
+    drawing.steps
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,8 +93,8 @@ enum Kind {
     Remove,
 }
 
-/// The line as it will stand after the steps that are drawn.
-struct DrawnLine {
+/// The steps that are drawn, and the line as it will stand after them.
+struct Drawing {
     random: ChaCha8Rng,
     /// How many instances there are at least.
     usual: usize,
@@ -137,9 +104,61 @@ struct DrawnLine {
     frozen: Option<usize>,
     /// The broker that is away.
     away: Option<usize>,
+    /// How many disturbances of each kind are to come.
+    left: Vec<(Kind, usize)>,
+    now: Duration,
+    /// What brings back what is out of service.
+    pending: Vec<Step>,
+    steps: Vec<Step>,
 }
 
-impl DrawnLine {
+impl Drawing {
+    /// Draws what comes next after a pause; false when all is done and everything is back.
+    fn goes_on_after(&mut self, pause_millis: std::ops::Range<u64>) -> bool {
+        let pause = self.between(pause_millis);
+        self.now += pause;
+        let left = self.left.iter().copied();
+        let may_be: Vec<(Kind, usize)> = left
+            .filter(|(kind, count)| *count > 0 && self.allows(*kind))
+            .collect();
+        if may_be.is_empty() {
+            // Something must come back first.
+            let Some(next) = self.pending.iter().map(|step| step.due).min() else {
+                return false;
+            };
+            self.now = self.now.max(next);
+        }
+        self.bring_back();
+        if let Some(kind) = self.choose(&may_be) {
+            self.disturb(kind);
+        }
+        true
+    }
+
+    /// Takes up all that is due to come back.
+    fn bring_back(&mut self) {
+        self.pending.sort_by_key(|step| step.due);
+        let due = self.pending.partition_point(|step| step.due <= self.now);
+        for step in self.pending.drain(..due).collect::<Vec<_>>() {
+            self.apply(step.action);
+            self.steps.push(step);
+        }
+    }
+
+    fn disturb(&mut self, kind: Kind) {
+        let mut left = self.left.iter_mut();
+        let (_, count) = left.find(|(it, _)| *it == kind).expect("it was chosen");
+        *count -= 1;
+        let action = self.action(kind);
+        self.apply(action);
+        let due = self.now;
+        self.steps.push(Step { due, action });
+        if let Some((after, action)) = self.end_of(action) {
+            let due = self.now + after;
+            self.pending.push(Step { due, action });
+        }
+    }
+
     fn allows(&self, kind: Kind) -> bool {
         match kind {
             Kind::Kill | Kind::Add => true,
