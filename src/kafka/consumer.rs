@@ -144,7 +144,7 @@ pub enum ConsumerEvent {
     Revoked {
         /// The partitions.
         partitions: Vec<TopicPartition>,
-        /// Answer here once the work in flight is published.
+        /// Answer here once the work in flight is published; dropped, when it will not be.
         done: std::sync::mpsc::Sender<()>,
     },
     /// No record will follow: the answer to [`ConsumerCommand::Drain`].
