@@ -249,6 +249,7 @@ mod tests {
             headers: vec![
                 header(MARK, "bad-1"),
                 header("panoptes-reason", "decode"),
+                header("panoptes-error", "no image"),
                 header("panoptes-topic", "cam"),
                 header("panoptes-partition", "0"),
                 header("panoptes-offset", "7"),

@@ -1,6 +1,7 @@
 //! The instances and brokers, and what is done to them.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::recovery::Disturbance;
@@ -36,6 +37,17 @@ pub(super) struct FleetReport {
     pub(super) ended_in_disorder: usize,
     /// Pipelines that were built anew in their processes, as far as those lived to tell.
     pub(super) rebuilds: usize,
+}
+
+impl fmt::Display for FleetReport {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            formatter,
+            "of the frozen instances {} came back as zombies; pipelines built anew: {}; instances that \
+             ended by themselves: {}, in disorder: {}",
+            self.zombies, self.rebuilds, self.ended_by_themselves, self.ended_in_disorder,
+        )
+    }
 }
 
 struct Instance {
