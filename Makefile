@@ -5,7 +5,7 @@ SHELL := bash
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test-setup parity-setup demo test parity check format clippy rules doc deny fuzz bench
+.PHONY: help setup test-setup parity-setup demo test soak parity check format clippy rules doc deny fuzz bench
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -28,6 +28,10 @@ demo: setup ## Watch a simulated line: no Kafka, no data needed
 test: test-setup ## Run all tests, those on a real Kafka included
 	$(CARGO) test --locked --no-fail-fast --features failpoints
 	target/python/bin/python -m unittest discover integration-tests/readers
+
+# By itself, for its figures; `PANOPTES_SOAK_TIMES=10` for one that is ten times as long.
+soak: test-setup ## Kill, freeze, add and remove instances and brokers for a quarter of an hour
+	$(CARGO) test --locked --features failpoints --test integration soak -- --ignored --nocapture --test-threads 1
 
 parity: parity-setup ## Hold the model against timm, transformers, Dinomaly, ToST and INP-Former at full size
 	@scripts/parity

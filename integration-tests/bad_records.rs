@@ -4,7 +4,7 @@ use image::ImageFormat;
 
 use crate::kafka::{Broker, wire};
 use crate::support::images;
-use crate::support::line::{Line, PARTITIONS, VIEWS};
+use crate::support::line::{Line, VIEWS};
 use crate::support::outcomes::{DeadLetter, Outcomes};
 use crate::support::process::{Panoptes, log_folder};
 use crate::support::shots::Shot;
@@ -204,7 +204,7 @@ fn a_view_on_another_partition_than_its_part_is_misrouted() {
     line.send(sound.into_iter().map(|shot| pinned(shot, 0)));
     let astray = Shot::jpeg(&line.camera("back"), "astray", 9);
     line.send([pinned(astray.clone(), 1)]);
-    line.send((0..PARTITIONS).flat_map(|number| {
+    line.send((0..line.partitions).flat_map(|number| {
         let shots = line.part(&format!("sound-{number}"), 3);
         shots.into_iter().map(move |shot| pinned(shot, number))
     }));
@@ -225,7 +225,7 @@ fn a_view_on_another_partition_than_its_part_is_misrouted() {
     }
     assert!(outcomes.result_of("astray").is_partial);
     line.assert_every_record_has_one_fate(&outcomes);
-    for number in 0..PARTITIONS {
+    for number in 0..line.partitions {
         assert!(!outcomes.result_of(&format!("sound-{number}")).is_partial);
     }
 }

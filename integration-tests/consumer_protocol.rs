@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use crate::exactly_once::{self, instance, names};
+use crate::exactly_once::{self, names};
 use crate::kafka::{Broker, BrokerSettings};
 use crate::support::config::Config;
 use crate::support::line::{Line, PARTITIONS};
@@ -50,8 +50,12 @@ fn instances_join_leave_and_die_and_double_and_lose_nothing() {
     const CHUNK: usize = 25;
     let line = Line::new(broker(), "brokers-assign");
     let config = config(&line).set("output.transactions.max_records", 5);
-    let run =
-        |number: usize| Panoptes::run(&instance(&config), &format!("brokers-assign-{number}"));
+    let run = |number: usize| {
+        Panoptes::run(
+            &config.of_another_instance(),
+            &format!("brokers-assign-{number}"),
+        )
+    };
     let parts = names(6 * CHUNK);
     let mut chunks = parts.chunks(CHUNK);
     let mut send = || {
@@ -95,7 +99,7 @@ fn instances_join_leave_and_die_and_double_and_lose_nothing() {
 fn an_instance_that_comes_back_from_a_freeze_publishes_nothing_that_others_own() {
     let line = Line::new(broker(), "brokers-thaw");
     let config = config(&line);
-    let first = Panoptes::run(&instance(&config), "brokers-thaw-1");
+    let first = Panoptes::run(&config.of_another_instance(), "brokers-thaw-1");
     let parts = names(60);
     let mut chunks = parts.chunks(20);
     let mut send = || {
@@ -105,7 +109,7 @@ fn an_instance_that_comes_back_from_a_freeze_publishes_nothing_that_others_own()
     send();
     line.await_parts(3);
     first.freeze();
-    let second = Panoptes::start(&instance(&config), "brokers-thaw-2");
+    let second = Panoptes::start(&config.of_another_instance(), "brokers-thaw-2");
     send();
     std::thread::sleep(SESSION);
     line.await_parts(40);
@@ -124,7 +128,7 @@ fn an_instance_that_comes_back_from_a_freeze_publishes_nothing_that_others_own()
 fn of_two_with_one_instance_id_the_later_one_ends_and_says_why() {
     let line = Line::new(broker(), "brokers-names");
     let config = config(&line).property("group.instance.id", "station-9");
-    let first = Panoptes::run(&instance(&config), "brokers-names-1");
+    let first = Panoptes::run(&config.of_another_instance(), "brokers-names-1");
     let parts = names(40);
     let mut chunks = parts.chunks(20);
     let mut send = || {
@@ -133,7 +137,7 @@ fn of_two_with_one_instance_id_the_later_one_ends_and_says_why() {
     };
     send();
     line.await_parts(20);
-    let ended = Panoptes::start(&instance(&config), "brokers-names-2").await_end();
+    let ended = Panoptes::start(&config.of_another_instance(), "brokers-names-2").await_end();
     assert_eq!(ended.status.code(), Some(1), "{}", ended.log);
     assert!(
         ended.log.contains("still has an instance") && ended.log.contains("station-9"),

@@ -6,36 +6,23 @@ use std::time::Duration;
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
-use crate::kafka::{Broker, Cluster, free_port};
+use crate::kafka::{Broker, Cluster};
 use crate::support::config::Config;
 use crate::support::line::Line;
 use crate::support::outcomes::DeadLetter;
 use crate::support::process::{Metrics, Panoptes};
+use crate::support::seed::seed;
 use crate::support::shots::Shot;
 
 /// As long as the instances of a group wait for one that is gone (`session.timeout.ms` of the
 /// tests), and some.
 const SESSION: Duration = Duration::from_secs(7);
 
-/// The seed of the random schedule, another one each run where it is set so.
-fn seed() -> u64 {
-    let given = std::env::var("PANOPTES_TEST_SEED").ok();
-    let seed = given.map_or(4, |seed| seed.parse().unwrap());
-    println!("PANOPTES_TEST_SEED={seed}");
-    seed
-}
-
 pub(crate) fn config(line: &Line<'_>) -> Config {
     line.config()
         .set("output.delivery", "exactly_once")
         .set("output.transactions.timeout", "3s")
         .set("reassembly.timeout", "60s")
-}
-
-/// The settings of one instance among several.
-pub(crate) fn instance(config: &Config) -> Config {
-    let listen = format!("127.0.0.1:{}", free_port());
-    config.clone().set("admin.listen", listen)
 }
 
 pub(crate) fn names(parts: usize) -> Vec<String> {
@@ -89,7 +76,9 @@ fn instances_that_are_killed_at_random_double_and_lose_nothing() {
     const PARTS_A_KILL: usize = 30;
     let mut rng = ChaCha8Rng::seed_from_u64(seed());
     let line = Line::new(Broker::shared(), "killed");
-    let configs: Vec<Config> = (0..INSTANCES).map(|_| instance(&config(&line))).collect();
+    let configs: Vec<Config> = (0..INSTANCES)
+        .map(|_| config(&line).of_another_instance())
+        .collect();
     let start = |number: usize, life: usize| {
         Panoptes::start(&configs[number], &format!("killed-{number}-{life}"))
     };
@@ -129,7 +118,7 @@ fn instances_that_are_killed_at_random_double_and_lose_nothing() {
 fn an_instance_that_comes_back_from_a_freeze_publishes_nothing_that_others_own() {
     let line = Line::new(Broker::shared(), "frozen");
     let config = config(&line);
-    let first = Panoptes::run(&instance(&config), "frozen-1");
+    let first = Panoptes::run(&config.of_another_instance(), "frozen-1");
     let parts = names(90);
     let mut chunks = parts.chunks(30).map(|chunk| {
         chunk
@@ -140,7 +129,7 @@ fn an_instance_that_comes_back_from_a_freeze_publishes_nothing_that_others_own()
     line.send(chunks.next().unwrap());
     line.await_parts(3);
     first.freeze();
-    let second = Panoptes::start(&instance(&config), "frozen-2");
+    let second = Panoptes::start(&config.of_another_instance(), "frozen-2");
     line.send(chunks.next().unwrap());
     std::thread::sleep(SESSION);
     line.await_parts(60);
@@ -161,7 +150,7 @@ fn brokers_that_go_and_come_back_one_at_a_time_double_and_lose_nothing() {
     let line = Line::new(&cluster.first, "failover");
     let config = config(&line);
     let instances: Vec<Panoptes> = (1..3)
-        .map(|number| Panoptes::run(&instance(&config), &format!("failover-{number}")))
+        .map(|number| Panoptes::run(&config.of_another_instance(), &format!("failover-{number}")))
         .collect();
     let parts = names(160);
     let mut chunks = parts.chunks(20).map(|chunk| {

@@ -5,7 +5,7 @@ use std::time::Duration;
 #[cfg(feature = "failpoints")]
 use std::time::Instant;
 
-use crate::exactly_once::{config, instance, names};
+use crate::exactly_once::{config, names};
 use crate::kafka::Broker;
 use crate::support::config::Config;
 use crate::support::line::{Line, PARTITIONS};
@@ -14,7 +14,9 @@ use crate::support::shots::Shot;
 
 /// The settings of a static member.
 fn member(config: &Config, id: &str) -> Config {
-    instance(config).property("group.instance.id", id)
+    config
+        .of_another_instance()
+        .property("group.instance.id", id)
 }
 
 /// The time from parts to parts on a line that runs.

@@ -5,6 +5,7 @@
 
 mod bad_records;
 mod broker_restart;
+mod chaos;
 mod config_errors;
 mod consumer_protocol;
 mod demo;
@@ -12,6 +13,7 @@ mod duplicates;
 mod every_part;
 mod exactly_once;
 mod figures;
+mod group_lag;
 mod group_membership;
 mod kafka;
 mod memory;

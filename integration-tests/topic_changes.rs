@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::exactly_once::{config, instance, names};
+use crate::exactly_once::{config, names};
 use crate::kafka::Broker;
 use crate::support::line::{Line, PARTITIONS};
 use crate::support::process::Panoptes;
@@ -101,7 +101,7 @@ fn topics_that_are_repartitioned_one_by_one_are_waited_for() {
     let config = config(&line);
     let instances = [1, 2].map(|number| {
         let name = format!("grown-{number}");
-        Panoptes::run(&instance(&config), &name)
+        Panoptes::run(&config.of_another_instance(), &name)
     });
     for panoptes in &instances {
         await_assigned(panoptes, 3 * PARTITIONS / 2);
@@ -133,14 +133,15 @@ fn an_instance_that_reads_more_topics_than_another_waits_until_their_views_meet(
     let views = ["top", "left", "right"];
     let line = Line::with_views(Broker::shared(), "wider", &views);
     let config = config(&line);
-    let narrow = instance(&config)
+    let narrow = config
+        .of_another_instance()
         .set(
             "input.topics",
             vec![line.camera("top"), line.camera("left")],
         )
         .set("views.default", vec!["top".to_owned(), "left".to_owned()]);
     let first = Panoptes::run(&narrow, "wider-1");
-    let second = Panoptes::run(&instance(&config), "wider-2");
+    let second = Panoptes::run(&config.of_another_instance(), "wider-2");
     // Two numbers of all topics, and the rest of the one that it reads alone.
     await_assigned(&second, 2 * PARTITIONS);
     second.await_log("nothing is read");

@@ -1,7 +1,7 @@
 //! How topics become views.
 
 use crate::kafka::Broker;
-use crate::support::line::{Line, PARTITIONS};
+use crate::support::line::Line;
 use crate::support::process::Panoptes;
 use crate::support::shots::Shot;
 
@@ -18,10 +18,10 @@ fn a_regex_finds_the_camera_topics_also_those_created_later() {
         )
         .set("reassembly.timeout", "60s");
     let panoptes = Panoptes::run(&config, "by-regex");
-    let found = f64::from(2 * PARTITIONS);
+    let found = f64::from(2 * line.partitions);
     panoptes.await_metric("panoptes_assigned_partitions", &[], found);
     let end = line.camera("end");
-    line.broker.create_topic(&end, PARTITIONS);
+    line.broker.create_topic(&end, line.partitions);
     let parts: Vec<String> = (0..6).map(|number| format!("part-{number}")).collect();
     for part in &parts {
         line.send(line.part(part, 1));
@@ -105,7 +105,7 @@ fn class_line_views_and_capture_time_come_from_headers() {
 fn unequal_partition_counts_are_refused_by_name() {
     let line = Line::with_views(Broker::shared(), "unequal", &["top"]);
     let side = line.camera("side");
-    line.broker.create_topic(&side, PARTITIONS + 1);
+    line.broker.create_topic(&side, line.partitions + 1);
     let config = line
         .config()
         .set("input.topics", vec![line.camera("top"), side.clone()])

@@ -1,7 +1,7 @@
 //! Two instances of one group share a line, then one leaves.
 
 use crate::kafka::Broker;
-use crate::support::line::{Line, PARTITIONS};
+use crate::support::line::Line;
 use crate::support::process::Panoptes;
 
 const PARTS: u64 = 60;
@@ -11,13 +11,9 @@ fn two_instances_share_the_work_and_one_takes_over_when_the_other_leaves() {
     let line = Line::new(Broker::shared(), "instances");
     let config = line.config().set("reassembly.timeout", "30s");
     let first = Panoptes::run(&config, "instances-1");
-    let other = config.clone().set(
-        "admin.listen",
-        format!("127.0.0.1:{}", crate::kafka::free_port()),
-    );
-    let second = Panoptes::run(&other, "instances-2");
+    let second = Panoptes::run(&config.of_another_instance(), "instances-2");
     // Ten partitions each: the same two of all five topics, for views of one part must meet.
-    let half = f64::from(5 * PARTITIONS / 2);
+    let half = f64::from(5 * line.partitions / 2);
     for instance in [&first, &second] {
         await_assignment(instance, half);
     }

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use panoptes::model::bundle::{Bundle, Precision};
 use toml::{Table, Value};
 
-use crate::kafka::repository;
+use crate::kafka::{free_port, repository};
 
 /// The model bundle that the tests score with: the shipped one, or that of `PANOPTES_TEST_MODEL`.
 pub(crate) fn model_path() -> PathBuf {
@@ -70,6 +70,12 @@ impl Config {
         }
         table.insert(key.to_owned(), value.into());
         self
+    }
+
+    /// The settings of one more instance on this machine.
+    pub(crate) fn of_another_instance(&self) -> Self {
+        let listen = format!("127.0.0.1:{}", free_port());
+        self.clone().set("admin.listen", listen)
     }
 
     /// Sets one of `bus.properties`, whose names have dots of their own.

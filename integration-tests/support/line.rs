@@ -1,6 +1,6 @@
 //! A production line: camera topics, a results topic, a dead-letter topic, all under its own name.
 
-use std::cell::OnceCell;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use rdkafka::message::{Header, OwnedHeaders};
@@ -16,7 +16,7 @@ use crate::kafka::{Broker, free_port};
 /// The views of a part, where a test says nothing else.
 pub(crate) const VIEWS: [&str; 5] = ["top", "left", "right", "front", "back"];
 
-/// Partitions of every camera topic.
+/// Partitions of every topic, where a test says nothing else.
 pub(crate) const PARTITIONS: i32 = 4;
 
 /// Generous, for machines that do other things besides; nothing waits longer than it must.
@@ -27,7 +27,9 @@ pub(crate) struct Line<'a> {
     pub(crate) broker: &'a Broker,
     pub(crate) name: String,
     pub(crate) views: Vec<String>,
-    producer: OnceCell<BaseProducer>,
+    /// Partitions of every topic.
+    pub(crate) partitions: i32,
+    producer: OnceLock<BaseProducer>,
 }
 
 impl<'a> Line<'a> {
@@ -38,17 +40,23 @@ impl<'a> Line<'a> {
 
     /// A line with other cameras.
     pub(crate) fn with_views(broker: &'a Broker, name: &str, views: &[&str]) -> Self {
+        Self::of(broker, name, views, PARTITIONS)
+    }
+
+    /// A line with other cameras, its topics in so many partitions.
+    pub(crate) fn of(broker: &'a Broker, name: &str, views: &[&str], partitions: i32) -> Self {
         let line = Self {
             broker,
             name: name.to_owned(),
             views: views.iter().map(|view| (*view).to_owned()).collect(),
-            producer: OnceCell::new(),
+            partitions,
+            producer: OnceLock::new(),
         };
         for topic in line.camera_topics() {
-            broker.create_topic(&topic, PARTITIONS);
+            broker.create_topic(&topic, partitions);
         }
-        broker.create_topic(&line.results_topic(), PARTITIONS);
-        broker.create_topic(&line.dead_letter_topic(), PARTITIONS);
+        broker.create_topic(&line.results_topic(), partitions);
+        broker.create_topic(&line.dead_letter_topic(), partitions);
         line
     }
 
@@ -152,7 +160,7 @@ impl<'a> Line<'a> {
 
     /// Fails the test unless every record of the camera topics ended in exactly one place.
     pub(crate) fn assert_every_record_has_one_fate(&self, outcomes: &Outcomes) {
-        let fates = outcomes.fates(&self.broker.client(), &self.camera_topics());
+        let fates = outcomes.fates(self);
         assert!(!fates.is_empty());
         for fate in fates {
             let Fate {

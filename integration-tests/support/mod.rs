@@ -6,4 +6,5 @@ pub(crate) mod images;
 pub(crate) mod line;
 pub(crate) mod outcomes;
 pub(crate) mod process;
+pub(crate) mod seed;
 pub(crate) mod shots;

@@ -9,11 +9,11 @@ use base64::engine::general_purpose::STANDARD;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use rdkafka::{Offset, TopicPartitionList};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::line::{Line, PARTITIONS};
+use super::line::Line;
 
 /// Where a record stands: topic, partition, offset.
 pub(crate) type Place = (String, i32, i64);
@@ -25,6 +25,8 @@ pub(crate) struct ResultRecord {
     pub(crate) headers: BTreeMap<String, String>,
     pub(crate) value: Vec<u8>,
     pub(crate) result: PartResult,
+    /// When the reader was given it.
+    pub(crate) read_at: Instant,
 }
 
 /// A result.
@@ -151,16 +153,26 @@ impl DeadLetter {
 #[derive(Clone, Debug)]
 pub(crate) struct Fate {
     pub(crate) place: Place,
-    /// IDs of the results that tell of it.
-    pub(crate) results: BTreeSet<String>,
-    /// Reasons of its dead letters.
-    pub(crate) reasons: BTreeSet<String>,
+    /// IDs of the results that tell of it, and how many results have each.
+    pub(crate) results: BTreeMap<String, usize>,
+    /// Reasons of its dead letters, and how many dead letters have each.
+    pub(crate) reasons: BTreeMap<String, usize>,
 }
 
 impl Fate {
     /// Whether it ended in one place and one only; a result published twice under one ID counts once.
     pub(crate) fn is_single(&self) -> bool {
-        self.results.len() + self.reasons.len() == 1
+        self.results.len() + self.dead_letters() == 1
+    }
+
+    /// How many dead letters it has.
+    pub(crate) fn dead_letters(&self) -> usize {
+        self.reasons.values().sum()
+    }
+
+    /// How many results and dead letters tell of it, whatever their IDs.
+    pub(crate) fn outcomes(&self) -> usize {
+        self.results.values().sum::<usize>() + self.dead_letters()
     }
 }
 
@@ -244,17 +256,17 @@ impl Outcomes {
         }
     }
 
-    /// The fate of every record that stands in `topics`.
-    pub(super) fn fates(&self, client: &ClientConfig, topics: &[String]) -> Vec<Fate> {
-        let mut fates: BTreeMap<Place, Fate> = places_in(client, topics)
+    /// The fate of every record that stands in the line's camera topics.
+    pub(crate) fn fates(&self, line: &Line<'_>) -> Vec<Fate> {
+        let mut fates: BTreeMap<Place, Fate> = places_in(line)
             .into_iter()
             .map(|place| {
                 (
                     place.clone(),
                     Fate {
                         place,
-                        results: BTreeSet::new(),
-                        reasons: BTreeSet::new(),
+                        results: BTreeMap::new(),
+                        reasons: BTreeMap::new(),
                     },
                 )
             })
@@ -263,7 +275,7 @@ impl Outcomes {
             let fate = fates
                 .get_mut(&letter.place())
                 .expect("a dead letter names a record that exists");
-            fate.reasons.insert(letter.reason());
+            *fate.reasons.entry(letter.reason()).or_default() += 1;
         }
         for record in &self.results {
             for view in record
@@ -277,7 +289,8 @@ impl Outcomes {
                     .expect("a result names a record that exists");
                 // A view that failed is named by the result and lies in its dead letter.
                 if view.status == "scored" || fate.reasons.is_empty() {
-                    fate.results.insert(record.result.result_id.clone());
+                    let id = record.result.result_id.clone();
+                    *fate.results.entry(id).or_default() += 1;
                 }
             }
         }
@@ -305,12 +318,12 @@ impl Outcomes {
     }
 }
 
-/// Every record that stands in `topics`.
-fn places_in(client: &ClientConfig, topics: &[String]) -> Vec<Place> {
-    let consumer: BaseConsumer = client.create().unwrap();
+/// Every record that stands in the line's camera topics.
+fn places_in(line: &Line<'_>) -> Vec<Place> {
+    let consumer: BaseConsumer = line.broker.client().create().unwrap();
     let mut places = Vec::new();
     let timeout = Duration::from_secs(10);
-    for topic in topics {
+    for topic in &line.camera_topics() {
         let metadata = consumer.fetch_metadata(Some(topic), timeout).unwrap();
         for partition in 0..metadata.topics()[0].partitions().len() as i32 {
             let (low, high) = consumer
@@ -323,15 +336,17 @@ fn places_in(client: &ClientConfig, topics: &[String]) -> Vec<Place> {
 }
 
 /// Reads a line's results and dead letters as they come.
-pub(super) struct OutcomeReader {
+pub(crate) struct OutcomeReader {
     consumer: BaseConsumer,
     results_topic: String,
+    /// Partitions of both topics together.
+    partitions: usize,
     ended: BTreeSet<(String, i32)>,
     outcomes: Outcomes,
 }
 
 impl OutcomeReader {
-    pub(super) fn new(line: &Line<'_>) -> Self {
+    pub(crate) fn new(line: &Line<'_>) -> Self {
         let mut client = line.broker.client();
         client.set("group.id", "test-reader");
         client.set("isolation.level", "read_committed");
@@ -342,7 +357,7 @@ impl OutcomeReader {
         let consumer: BaseConsumer = client.create().unwrap();
         let mut list = TopicPartitionList::new();
         for topic in [line.results_topic(), line.dead_letter_topic()] {
-            for partition in 0..PARTITIONS {
+            for partition in 0..line.partitions {
                 list.add_partition_offset(&topic, partition, Offset::Beginning)
                     .unwrap();
             }
@@ -351,6 +366,7 @@ impl OutcomeReader {
         Self {
             consumer,
             results_topic: line.results_topic(),
+            partitions: list.count(),
             ended: BTreeSet::new(),
             outcomes: Outcomes::default(),
         }
@@ -358,9 +374,8 @@ impl OutcomeReader {
 
     /// Reads until every partition was at its end once.
     pub(super) fn read_to_end(&mut self) {
-        let partitions = 2 * usize::try_from(PARTITIONS).unwrap();
         let started = Instant::now();
-        while self.ended.len() < partitions {
+        while self.ended.len() < self.partitions {
             assert!(
                 started.elapsed() < Duration::from_secs(30),
                 "the outcomes have no end"
@@ -388,11 +403,17 @@ impl OutcomeReader {
         }
     }
 
-    pub(super) fn into_outcomes(self) -> Outcomes {
+    /// What was read until now.
+    pub(crate) fn outcomes(&self) -> &Outcomes {
+        &self.outcomes
+    }
+
+    pub(crate) fn into_outcomes(self) -> Outcomes {
         self.outcomes
     }
 
-    fn poll(&mut self) {
+    /// Waits a moment for the next one.
+    pub(crate) fn poll(&mut self) {
         let message = match self.consumer.poll(Duration::from_millis(100)) {
             Some(Ok(message)) => message,
             Some(Err(KafkaError::PartitionEOF(_))) => {
@@ -448,6 +469,7 @@ fn result_record(message: &BorrowedMessage<'_>) -> ResultRecord {
             .collect(),
         result: result.unwrap_or_else(|error| panic!("not a result: {error}")),
         value,
+        read_at: Instant::now(),
     }
 }
 

@@ -145,6 +145,16 @@ impl Panoptes {
         self.await_that(expected, |process| holds(&process.metrics()));
     }
 
+    /// Waits until it has taken in records that it has not finished.
+    pub(crate) fn await_work(&self) {
+        self.await_that("unfinished records", |process| {
+            // One that has only just been started answers nothing yet.
+            process.get("/metrics").is_some_and(|(_, body)| {
+                Metrics::parse(&body).sum("panoptes_uncommitted_records", &[]) > 0.0
+            })
+        });
+    }
+
     /// Waits until `path` answers with `status`.
     pub(crate) fn await_answer(&self, path: &str, status: u16) {
         self.await_that(&format!("{path} to answer {status}"), |process| {
@@ -187,14 +197,18 @@ impl Panoptes {
 
     /// Stops it in order (SIGTERM) and fails the test unless it drained.
     pub(crate) fn stop_in_order(mut self) {
+        let status = self.terminate();
+        assert_eq!(status.code(), Some(0), "{}", self.log_tail());
+    }
+
+    /// Asks it to end (SIGTERM) and says how it did.
+    pub(crate) fn terminate(&mut self) -> ExitStatus {
         children::terminate(&self.child);
         let status = children::wait_for(&mut self.child, STOP_TIMEOUT);
-        assert_eq!(
-            status.and_then(|status| status.code()),
-            Some(0),
-            "exit {STOP_TIMEOUT:?} after SIGTERM at most, {}",
-            self.log_tail()
-        );
+        status.unwrap_or_else(|| {
+            let tail = self.log_tail();
+            panic!("expected an end {STOP_TIMEOUT:?} after SIGTERM at most, {tail}")
+        })
     }
 
     /// Freezes it (SIGSTOP), as a machine does that hangs or is cut off.

@@ -401,6 +401,7 @@ fn each_rule_names_key_value_and_rule() {
             &[
                 "output.delivery=exactly_once",
                 "output.transactions.timeout=3m",
+                "watchdog.stall_after=10m",
             ],
             "`bus.properties.max.poll.interval.ms` is `5m`: must be longer than 20s and twice `output.transactions.timeout` (3m): an assignment may wait so long for brokers",
         ),
@@ -553,7 +554,7 @@ fn times_that_just_fit_are_taken() {
             "bus.drain_timeout=59999ms",
             "bus.properties.max.poll.interval.ms=60000",
         ],
-        &["output.transactions.timeout=2m"],
+        &["output.transactions.timeout=119s"],
     ];
     for overrides in fits {
         flags(overrides).load().unwrap();

@@ -182,7 +182,7 @@ pub enum ConsumerEvent {
         partitions: Vec<TopicPartition>,
         /// Whether none is left.
         is_all: bool,
-        /// Answer here once the work in flight is published.
+        /// Answer here once the work in flight is published; dropped, when it will not be.
         done: std::sync::mpsc::Sender<()>,
     },
     /// No record will follow: the answer to [`ConsumerCommand::Drain`].

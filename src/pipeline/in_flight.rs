@@ -16,7 +16,8 @@ pub(crate) struct InFlight {
 struct Shared {
     count: AtomicUsize,
     is_abandoned: AtomicBool,
-    is_empty: Notify,
+    /// The count fell to nothing, or what it counts is abandoned.
+    is_over: Notify,
 }
 
 impl InFlight {
@@ -36,14 +37,18 @@ impl InFlight {
     /// Notes that what is in flight will not be finished: from here on tokens are dropped unused.
     pub(crate) fn abandon(&self) {
         self.shared.is_abandoned.store(true, Ordering::SeqCst);
+        self.shared.is_over.notify_waiters();
     }
 
-    /// Waits until nothing is in flight; for ever, once it is abandoned.
-    pub(crate) async fn empty(&self) {
+    /// Waits until nothing is in flight; false once it is abandoned, when nothing is to be waited for.
+    pub(crate) async fn empty(&self) -> bool {
         loop {
-            let notified = self.shared.is_empty.notified();
-            if self.count() == 0 && !self.shared.is_abandoned.load(Ordering::SeqCst) {
-                return;
+            let notified = self.shared.is_over.notified();
+            if self.shared.is_abandoned.load(Ordering::SeqCst) {
+                return false;
+            }
+            if self.count() == 0 {
+                return true;
             }
             notified.await;
         }
@@ -59,7 +64,7 @@ pub(crate) struct InFlightToken {
 impl Drop for InFlightToken {
     fn drop(&mut self) {
         if self.shared.count.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.shared.is_empty.notify_waiters();
+            self.shared.is_over.notify_waiters();
         }
     }
 }
@@ -71,7 +76,7 @@ mod tests {
     #[tokio::test]
     async fn is_empty_once_every_token_is_dropped() {
         let in_flight = InFlight::default();
-        in_flight.empty().await;
+        assert!(in_flight.empty().await);
         let (first, second) = (in_flight.enter(), in_flight.enter());
         let waiter = tokio::spawn({
             let in_flight = in_flight.clone();
@@ -81,7 +86,7 @@ mod tests {
         tokio::task::yield_now().await;
         assert!(!waiter.is_finished());
         drop(second);
-        waiter.await.unwrap();
+        assert!(waiter.await.unwrap());
     }
 
     #[tokio::test]
@@ -91,9 +96,19 @@ mod tests {
         in_flight.abandon();
         drop(token);
         assert_eq!(in_flight.count(), 0);
-        let waiter = tokio::spawn(async move { in_flight.empty().await });
+        assert!(!in_flight.empty().await);
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_what_is_abandoned() {
+        let in_flight = InFlight::default();
+        let _token = in_flight.enter();
+        let waiter = tokio::spawn({
+            let in_flight = in_flight.clone();
+            async move { in_flight.empty().await }
+        });
         tokio::task::yield_now().await;
-        assert!(!waiter.is_finished());
-        waiter.abort();
+        in_flight.abandon();
+        assert!(!waiter.await.unwrap());
     }
 }

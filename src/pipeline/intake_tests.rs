@@ -190,3 +190,18 @@ fn groups_that_end_in_dead_letters_are_counted_too() {
         assert!(text.contains(sample), "`{sample}` is not in {text}");
     }
 }
+
+#[tokio::test]
+async fn a_revocation_waits_no_longer_for_work_that_is_abandoned() {
+    let in_flight = InFlight::default();
+    let _token = in_flight.enter();
+    let (done, answered) = std::sync::mpsc::channel();
+    let answering = tokio::spawn(answer_once_empty(in_flight.clone(), done));
+    tokio::task::yield_now().await;
+    assert!(!answering.is_finished());
+    in_flight.abandon();
+    answering.await.unwrap();
+    // No answer means that it is not drained.
+    let answer = answered.try_recv();
+    assert_eq!(answer, Err(std::sync::mpsc::TryRecvError::Disconnected));
+}
