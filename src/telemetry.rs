@@ -82,6 +82,8 @@ pub const STALLS: &str = "panoptes_stalls_total";
 pub const UNCOMMITTED_RECORDS: &str = "panoptes_uncommitted_records";
 /// 1 while keys of camera topics seem to be placed by several partitioners.
 pub const PARTITIONER_MISMATCH: &str = "panoptes_partitioner_mismatch";
+/// 1 while nothing is read, since the views of a part might not meet.
+pub const READING_HELD: &str = "panoptes_reading_held";
 /// How far stream time lies behind the wall clock.
 pub const STREAM_TIME_LAG_SECONDS: &str = "panoptes_stream_time_lag_seconds";
 /// 1 for the model in use, by `name` and `version`.
@@ -105,7 +107,7 @@ pub enum Kind {
 }
 
 /// Every metric: name, kind, unit and help.
-pub const CATALOGUE: [(&str, Kind, Unit, &str); 35] = [
+pub const CATALOGUE: [(&str, Kind, Unit, &str); 36] = [
     (
         RECORDS,
         Kind::Counter,
@@ -276,6 +278,12 @@ pub const CATALOGUE: [(&str, Kind, Unit, &str); 35] = [
         "1 while keys of camera topics seem to be placed by several partitioners.",
     ),
     (
+        READING_HELD,
+        Kind::Gauge,
+        Unit::Count,
+        "1 while nothing is read, since camera topics differ in their partitions.",
+    ),
+    (
         UNCOMMITTED_RECORDS,
         Kind::Gauge,
         Unit::Count,
@@ -440,6 +448,7 @@ fn describe() {
     for name in [
         OPEN_GROUPS,
         PARTITIONER_MISMATCH,
+        READING_HELD,
         ASSIGNED_PARTITIONS,
         PAUSED_PARTITIONS,
         UNCOMMITTED_RECORDS,
@@ -687,6 +696,11 @@ pub fn stalled(kind: StallKind) {
 /// States whether keys of camera topics seem to be placed by several partitioners.
 pub fn set_partitioner_mismatch(is_mismatch: bool) {
     gauge!(PARTITIONER_MISMATCH).set(f64::from(u8::from(is_mismatch)));
+}
+
+/// States whether nothing is read because views of one part might not meet.
+pub fn set_reading_held(is_held: bool) {
+    gauge!(READING_HELD).set(f64::from(u8::from(is_held)));
 }
 
 /// States how many records are read and not yet finished.

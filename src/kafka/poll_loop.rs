@@ -221,6 +221,7 @@ impl PollLoop {
             return;
         }
         self.is_split = is_split;
+        telemetry::set_reading_held(is_split);
         if is_split {
             self.pause(&self.assigned());
         } else {
