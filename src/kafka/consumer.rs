@@ -168,6 +168,8 @@ pub enum ConsumerEvent {
     Unreadable(Reject),
     /// Everything that the partition holds was read.
     EndOfPartition(TopicPartition),
+    /// More may be written to the partition than can be seen: its leader is away. Told again and again.
+    OutOfSight(TopicPartition),
     /// Too much of the partition is unfinished for it to be read on, and nothing of it finishes: its
     /// oldest parts must make way.
     Stuck {
@@ -392,6 +394,7 @@ impl CameraConsumer {
             taken: AtomicU64::new(0),
             ends: Mutex::new(PartitionEnds::default()),
             ended: Mutex::new(Vec::new()),
+            out_of_sight: Mutex::new(Vec::new()),
             report: Arc::clone(&report),
         };
         if let (GroupProtocol::Consumer, Some(transactions)) =

@@ -102,7 +102,7 @@ impl Reader {
         loop {
             let event = tokio::time::timeout(PATIENCE, self.events.recv()).await;
             match event.expect("an event in time").expect("a running thread") {
-                ConsumerEvent::EndOfPartition(_) => {}
+                ConsumerEvent::EndOfPartition(_) | ConsumerEvent::OutOfSight(_) => {}
                 ConsumerEvent::Revoked { done, .. } => done.send(()).unwrap_or_default(),
                 event => return event,
             }

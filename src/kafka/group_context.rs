@@ -71,6 +71,7 @@ pub(super) struct GroupContext {
     pub(super) taken: AtomicU64,
     pub(super) ends: Mutex<PartitionEnds>,
     pub(super) ended: Mutex<Vec<TopicPartition>>,
+    pub(super) out_of_sight: Mutex<Vec<TopicPartition>>,
     pub(super) report: SharedPollReport,
 }
 
@@ -339,7 +340,10 @@ impl ClientContext for GroupContext {
         let mut ends = lock(&self.ends);
         let taken = self.taken.load(Ordering::Relaxed);
         let mut ended = lock(&self.ended);
+        let mut out_of_sight = lock(&self.out_of_sight);
+        let now = Instant::now();
         ended.clear();
+        out_of_sight.clear();
         let mut reports = HashMap::new();
         for (name, topic) in &statistics.topics {
             let topic_name = Topic::new(name.as_str());
@@ -354,10 +358,12 @@ impl ClientContext for GroupContext {
                 let position = ledger.next_to_read(&topic_partition);
                 let reported = reported(partition);
                 let is_at_end = ends.is_read(&topic_partition, reported, position, taken);
-                if is_at_end {
+                let is_led = leader_is_up(&statistics, partition.leader);
+                if ends.is_out_of_sight(&topic_partition, is_led, now) {
+                    out_of_sight.push(topic_partition.clone());
+                } else if is_at_end {
                     ended.push(topic_partition.clone());
                 }
-                let is_led = leader_is_up(&statistics, partition.leader);
                 let report = PartitionReport {
                     end: (is_led && reported.end >= 0).then_some(reported.end),
                     high_watermark: (partition.hi_offset >= 0).then_some(partition.hi_offset),

@@ -4,9 +4,10 @@
 //! all partitions share. That queue is rarely empty while a backlog is read; so a partition counts
 //! as read when the last record seen of it is its last one, or, where its last offsets hold no
 //! record (transaction markers) or none was seen yet, when as much was taken from the queue as lay
-//! there when the fetch had come to the end.
+//! there when the fetch had come to the end. Where the partition's leader is away nobody knows.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use crate::domain::TopicPartition;
 
@@ -21,10 +22,16 @@ pub(super) struct Reported {
     pub(super) queued: u64,
 }
 
+/// How long a partition that was read to its end is waited for when its leader is away: longer than a
+/// cluster takes to elect another one.
+const LEADER_PATIENCE: Duration = Duration::from_secs(30);
+
 /// Partitions that are fetched to their end.
 #[derive(Debug, Default)]
 pub(super) struct PartitionEnds {
     fetched: HashMap<TopicPartition, Fetched>,
+    /// Since when no broker that leads them is reached.
+    away: HashMap<TopicPartition, Instant>,
 }
 
 #[derive(Debug)]
@@ -71,10 +78,27 @@ impl PartitionEnds {
         }
     }
 
+    /// Whether more may be written to a partition than can be seen, since its leader is away; not for
+    /// longer than that may take to heal.
+    pub(super) fn is_out_of_sight(
+        &mut self,
+        partition: &TopicPartition,
+        is_led: bool,
+        now: Instant,
+    ) -> bool {
+        if is_led {
+            self.away.remove(partition);
+            return false;
+        }
+        let since = *self.away.entry(partition.clone()).or_insert(now);
+        now.duration_since(since) < LEADER_PATIENCE
+    }
+
     /// Forgets partitions whose reading begins anew.
     pub(super) fn forget<'a>(&mut self, partitions: impl IntoIterator<Item = &'a TopicPartition>) {
         for partition in partitions {
             self.fetched.remove(partition);
+            self.away.remove(partition);
         }
     }
 }
@@ -128,6 +152,22 @@ mod tests {
         let mut ends = PartitionEnds::default();
         assert!(!ends.is_read(&partition(), reported(7, 7, 5), Some(6), 2));
         assert!(ends.is_read(&partition(), reported(7, 7, 0), Some(6), 2));
+    }
+
+    #[test]
+    fn a_partition_whose_leader_is_away_is_out_of_sight_for_a_while() {
+        let mut ends = PartitionEnds::default();
+        let start = Instant::now();
+        let mut is_out_of_sight = |is_led: bool, seconds: u64| {
+            let now = start + Duration::from_secs(seconds);
+            ends.is_out_of_sight(&partition(), is_led, now)
+        };
+        assert!(!is_out_of_sight(true, 0));
+        assert!(is_out_of_sight(false, 100));
+        assert!(is_out_of_sight(false, 129));
+        assert!(!is_out_of_sight(false, 130), "it may be gone for good");
+        assert!(!is_out_of_sight(true, 140));
+        assert!(is_out_of_sight(false, 150));
     }
 
     #[test]

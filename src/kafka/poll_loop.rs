@@ -165,10 +165,13 @@ impl PollLoop {
         let polled = self.consumer.poll(POLL_INTERVAL);
         let ended = std::mem::take(&mut *lock(&self.consumer.context().ended));
         let ended = lock(&self.consumer.context().pauses).seen_ends(ended);
+        let out_of_sight = std::mem::take(&mut *lock(&self.consumer.context().out_of_sight));
         // The ends were told before the message was taken, so they go before it.
         if self.held.is_empty() && !self.is_drained {
             self.held
                 .extend(ended.into_iter().map(ConsumerEvent::EndOfPartition));
+            self.held
+                .extend(out_of_sight.into_iter().map(ConsumerEvent::OutOfSight));
         }
         match polled {
             Some(Ok(message)) => {
@@ -290,8 +293,13 @@ impl PollLoop {
         self.is_drained = true;
         self.set_jammed(self.is_jammed);
         self.pause(&self.assigned());
-        self.held
-            .retain(|event| !matches!(event, ConsumerEvent::EndOfPartition(_)));
+        let is_on_its_way = |event: &ConsumerEvent| {
+            !matches!(
+                event,
+                ConsumerEvent::EndOfPartition(_) | ConsumerEvent::OutOfSight(_)
+            )
+        };
+        self.held.retain(is_on_its_way);
         self.held.push_back(ConsumerEvent::Drained);
     }
 

@@ -115,6 +115,10 @@ impl Intake {
                 self.readiness.set(Condition::ConsumerAssigned, true);
                 Vec::new()
             }
+            ConsumerEvent::OutOfSight(partition) => {
+                self.reassembly.lose_sight(&partition, now);
+                Vec::new()
+            }
             ConsumerEvent::EndOfPartition(partition) => {
                 self.reassembly.end_of_partition(&partition, now);
                 Vec::new()

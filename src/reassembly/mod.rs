@@ -176,6 +176,12 @@ impl ReassemblyBuffer {
         self.timeline().reach_end(partition, now);
     }
 
+    /// Notes that more may be written to a partition than can be seen: it holds stream time back until
+    /// its end is told again.
+    pub fn lose_sight(&self, partition: &TopicPartition, now: Timestamp) {
+        self.timeline().lose_sight(partition, now);
+    }
+
     /// Notes that the stages behind keep the consumer from reading, or no longer do. The time
     /// between counts neither as idleness nor towards a wall-clock deadline.
     pub fn set_back_pressured(&self, is_back_pressured: bool, now: Timestamp) {

@@ -121,6 +121,13 @@ impl StreamClock {
         }
     }
 
+    /// Notes that more may be written than can be seen.
+    pub(crate) fn lose_sight(&mut self, partition: &TopicPartition) {
+        if let Some(clock) = self.partitions.get_mut(partition) {
+            clock.is_at_end = false;
+        }
+    }
+
     pub(crate) fn set_paused(
         &mut self,
         partition: &TopicPartition,

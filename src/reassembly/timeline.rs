@@ -88,6 +88,11 @@ impl Timeline {
         self.refresh_quiet(partition.partition, now);
     }
 
+    pub(crate) fn lose_sight(&mut self, partition: &TopicPartition, now: Timestamp) {
+        self.clock.lose_sight(partition);
+        self.refresh_quiet(partition.partition, now);
+    }
+
     pub(crate) fn set_back_pressured(&mut self, is_back_pressured: bool, now: Timestamp) {
         self.clock.set_back_pressured(is_back_pressured, now);
         for number in self.quiet.numbers() {

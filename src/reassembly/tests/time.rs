@@ -138,6 +138,22 @@ fn a_partition_that_is_not_at_its_end_is_never_idle() {
 }
 
 #[test]
+fn a_partition_whose_leader_is_away_is_waited_for_until_its_end_is_told_again() {
+    let buffer = small_buffer(settings());
+    assert!(reach_all_ends(&buffer, 0).is_empty());
+    buffer.lose_sight(&partition("right", 0), at(1_000));
+    assert!(accept(&buffer, shot("p", "top", 0).taken_at(1_000)).is_empty());
+    assert!(accept(&buffer, shot("q", "top", 1).taken_at(60_000)).is_empty());
+    assert!(
+        buffer.tick(at(1_000_000)).is_empty(),
+        "not by the wall clock either"
+    );
+    reach_end(&buffer, &partition("right", 0), at(1_000_000));
+    let events = buffer.tick(at(1_003_000));
+    assert_eq!(closed(&events).part.part.as_str(), "p");
+}
+
+#[test]
 fn a_record_makes_an_idle_partition_count_again() {
     let buffer = small_buffer(settings());
     assert!(reach_all_ends(&buffer, 0).is_empty());
