@@ -383,6 +383,10 @@ fn each_rule_names_key_value_and_rule() {
             "`output.dead_letter_topic` is `x`: must differ from `output.results_topic`",
         ),
         (
+            &["limits.max_bytes=100MB"],
+            "`limits.max_bytes` is `95.4 MiB`: must be at least 1048576 bytes below the property `receive.message.max.bytes` (100000000), or such records are never received",
+        ),
+        (
             &["watchdog.stall_after=1s", "output.delivery=at_least_once"],
             "`watchdog.stall_after` is `1s`: must be at least 5s",
         ),

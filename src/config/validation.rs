@@ -13,6 +13,10 @@ use super::{Delivery, Device, Problem, Settings};
 use crate::kafka::client::property_fault;
 use crate::kafka::group_protocol::{BROKERS_TIMES, GROUP_PROTOCOL, GroupProtocol};
 
+/// librdkafka's default.
+const RECEIVE_MESSAGE_MAX_BYTES: u64 = 100_000_000;
+/// What comes with an image in a response: key, headers, what the protocol adds.
+const ENVELOPE_BYTES: u64 = 1 << 20;
 /// The shortest standstill that is told for certain from a busy machine.
 const SHORTEST_STALL: Duration = Duration::from_secs(5);
 
@@ -481,6 +485,17 @@ impl Rules<'_> {
             "limits.max_bytes",
             limits.max_bytes,
             "must be larger than 0",
+        );
+        let receive = self.number_property("receive.message.max.bytes");
+        let receive = receive.unwrap_or(RECEIVE_MESSAGE_MAX_BYTES);
+        self.require(
+            limits.max_bytes.as_u64().saturating_add(ENVELOPE_BYTES) <= receive,
+            "limits.max_bytes",
+            limits.max_bytes,
+            &format!(
+                "must be at least {ENVELOPE_BYTES} bytes below the property \
+                 `receive.message.max.bytes` ({receive}), or such records are never received"
+            ),
         );
         for (key, pixels) in [
             ("limits.max_width", u64::from(limits.max_width)),

@@ -6,6 +6,7 @@ pub mod consumer;
 pub mod embedded;
 pub mod end_offsets;
 mod group_context;
+mod group_offsets;
 pub(crate) mod group_protocol;
 pub mod offsets;
 mod partition_counts;

@@ -25,7 +25,7 @@ use tokio::time::Instant;
 
 use super::client::BusSettings;
 use super::consumer::{METADATA_TIMEOUT, SharedLedger, TransactionSettings, lock};
-use super::group_context::offsets_of;
+use super::group_offsets::offsets_of;
 use super::offsets::CommitPosition;
 use super::publisher::{Outgoing, Publication, PublishError, is_size};
 use super::record_producer::RecordProducer;
