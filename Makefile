@@ -30,7 +30,7 @@ test: test-setup ## Run all tests, those on a real Kafka included
 	target/python/bin/python -m unittest discover integration-tests/readers
 
 # By itself, for its figures; `PANOPTES_SOAK_TIMES=10` for one that is ten times as long.
-soak: test-setup ## Kill, freeze, add and remove instances and brokers for a quarter of an hour
+soak: test-setup ## Kill, freeze, add and remove instances and brokers for about 12 minutes
 	$(CARGO) test --locked --features failpoints --test integration soak -- --ignored --nocapture --test-threads 1
 
 parity: parity-setup ## Hold the model against timm, transformers, Dinomaly, ToST and INP-Former at full size

@@ -3,21 +3,13 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use crate::exactly_once::{self, names};
 use crate::kafka::{Broker, BrokerSettings};
 use crate::support::config::Config;
-use crate::support::line::{Line, PARTITIONS};
+use crate::support::line::{Line, PARTITIONS, names};
 use crate::support::process::Panoptes;
 
 /// All partitions of a line with the usual five cameras.
 const ALL: i32 = 5 * PARTITIONS;
-
-fn await_assigned(instance: &Panoptes, partitions: i32) {
-    instance.await_metrics(&format!("{partitions} partitions assigned"), |metrics| {
-        let assigned = metrics.sum("panoptes_assigned_partitions", &[]);
-        (assigned - f64::from(partitions)).abs() < 0.5
-    });
-}
 
 /// As short as the tests of the classic protocol have it, which members say themselves.
 const SESSION: Duration = Duration::from_secs(6);
@@ -40,7 +32,7 @@ fn broker() -> &'static Broker {
 }
 
 fn config(line: &Line<'_>) -> Config {
-    exactly_once::config(line)
+    line.exactly_once_config()
         .without("bus.properties")
         .property("group.protocol", "consumer")
 }
@@ -63,26 +55,26 @@ fn instances_join_leave_and_die_and_double_and_lose_nothing() {
         line.send(chunk.iter().flat_map(|part| line.part(part, 8)));
     };
     let first = run(1);
-    await_assigned(&first, ALL);
+    first.await_assigned(ALL);
     send();
     let second = run(2); // in the midst of work
     send();
-    await_assigned(&first, ALL / 2);
-    await_assigned(&second, ALL / 2);
+    first.await_assigned(ALL / 2);
+    second.await_assigned(ALL / 2);
     send();
     second.await_metric("panoptes_results_total", &[], 3.0);
     // Some of its partitions were taken from it; it works on.
     first.await_answer("/readyz", 200);
     second.kill();
     send();
-    await_assigned(&first, ALL);
+    first.await_assigned(ALL);
     line.await_parts(4 * CHUNK);
     let third = run(3);
     send();
-    await_assigned(&third, ALL / 2);
+    third.await_assigned(ALL / 2);
     first.stop_in_order();
     send();
-    await_assigned(&third, ALL);
+    third.await_assigned(ALL);
     line.await_parts(parts.len());
     let lost = third
         .metrics()

@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::kafka::{Broker, Cluster};
 use crate::support::config::Config;
-use crate::support::line::Line;
+use crate::support::line::{Line, names};
 use crate::support::outcomes::DeadLetter;
 use crate::support::process::{Metrics, Panoptes};
 use crate::support::seed::seed;
@@ -18,23 +18,12 @@ use crate::support::shots::Shot;
 /// tests), and some.
 const SESSION: Duration = Duration::from_secs(7);
 
-pub(crate) fn config(line: &Line<'_>) -> Config {
-    line.config()
-        .set("output.delivery", "exactly_once")
-        .set("output.transactions.timeout", "3s")
-        .set("reassembly.timeout", "60s")
-}
-
-pub(crate) fn names(parts: usize) -> Vec<String> {
-    (0..parts)
-        .map(|number| format!("part-{number:04}"))
-        .collect()
-}
-
 #[test]
 fn parts_and_bad_records_are_committed_with_their_offsets() {
     let line = Line::new(Broker::shared(), "transactions");
-    let config = config(&line).set("output.transactions.max_records", 7);
+    let config = line
+        .exactly_once_config()
+        .set("output.transactions.max_records", 7);
     let panoptes = Panoptes::run(&config, "transactions");
     let parts = names(40);
     line.send(parts.iter().flat_map(|part| line.part(part, 3)));
@@ -77,7 +66,7 @@ fn instances_that_are_killed_at_random_double_and_lose_nothing() {
     let mut rng = ChaCha8Rng::seed_from_u64(seed());
     let line = Line::new(Broker::shared(), "killed");
     let configs: Vec<Config> = (0..INSTANCES)
-        .map(|_| config(&line).of_another_instance())
+        .map(|_| line.exactly_once_config().of_another_instance())
         .collect();
     let start = |number: usize, life: usize| {
         Panoptes::start(&configs[number], &format!("killed-{number}-{life}"))
@@ -117,7 +106,7 @@ fn instances_that_are_killed_at_random_double_and_lose_nothing() {
 #[test]
 fn an_instance_that_comes_back_from_a_freeze_publishes_nothing_that_others_own() {
     let line = Line::new(Broker::shared(), "frozen");
-    let config = config(&line);
+    let config = line.exactly_once_config();
     let first = Panoptes::run(&config.of_another_instance(), "frozen-1");
     let parts = names(90);
     let mut chunks = parts.chunks(30).map(|chunk| {
@@ -148,7 +137,7 @@ fn an_instance_that_comes_back_from_a_freeze_publishes_nothing_that_others_own()
 fn brokers_that_go_and_come_back_one_at_a_time_double_and_lose_nothing() {
     let cluster = Cluster::start("failover");
     let line = Line::new(&cluster.first, "failover");
-    let config = config(&line);
+    let config = line.exactly_once_config();
     let instances: Vec<Panoptes> = (1..3)
         .map(|number| Panoptes::run(&config.of_another_instance(), &format!("failover-{number}")))
         .collect();
@@ -181,7 +170,7 @@ fn results_that_their_topic_finds_too_large_go_out_smaller_and_once() {
     const LIMIT: usize = 6_000;
     let line = Line::new(Broker::shared(), "limited");
     line.broker.limit_messages(&line.results_topic(), LIMIT);
-    let config = config(&line).set("output.maps.side", 128);
+    let config = line.exactly_once_config().set("output.maps.side", 128);
     let panoptes = Panoptes::run(&config, "limited");
     // Many to a batch: brokers refuse one that is too large as a whole.
     let parts = names(60);
@@ -208,7 +197,7 @@ fn results_that_their_topic_finds_too_large_go_out_smaller_and_once() {
 fn a_camera_that_is_gone_does_not_stop_the_others() {
     const PARTS: usize = 560;
     let line = Line::with_views(Broker::shared(), "gone", &["top", "left"]);
-    let config = config(&line).set("reassembly.timeout", "3s");
+    let config = line.exactly_once_config().set("reassembly.timeout", "3s");
     let panoptes = Panoptes::run(&config, "gone");
     let parts = names(PARTS);
     let shots = parts
@@ -233,7 +222,7 @@ fn a_camera_that_is_gone_does_not_stop_the_others() {
 fn a_camera_far_ahead_waits_before_commits_cannot_tell_what_is_finished() {
     const PARTS: usize = 560;
     let line = Line::with_views(Broker::shared(), "crowded", &["top", "left"]);
-    let panoptes = Panoptes::run(&config(&line), "crowded");
+    let panoptes = Panoptes::run(&line.exactly_once_config(), "crowded");
     let parts = names(PARTS);
     let seen_by = |view: &str| {
         let shots = parts
@@ -268,7 +257,9 @@ fn a_camera_far_ahead_waits_before_commits_cannot_tell_what_is_finished() {
 fn crash_at(step: &str) {
     let name = format!("crash-{step}");
     let line = Line::new(Broker::shared(), &name);
-    let config = config(&line).set("output.transactions.max_records", 5);
+    let config = line
+        .exactly_once_config()
+        .set("output.transactions.max_records", 5);
     let fail_points = format!("transaction-{step}=2*off->return");
     let variables = [("FAILPOINTS", fail_points.as_str())];
     let first = Panoptes::start_with(&config, &format!("{name}-1"), &variables);

@@ -5,10 +5,9 @@ use std::time::Duration;
 #[cfg(feature = "failpoints")]
 use std::time::Instant;
 
-use crate::exactly_once::{config, names};
 use crate::kafka::Broker;
 use crate::support::config::Config;
-use crate::support::line::{Line, PARTITIONS};
+use crate::support::line::{Line, PARTITIONS, names};
 use crate::support::process::Panoptes;
 use crate::support::shots::Shot;
 
@@ -28,10 +27,7 @@ fn rebalances(instance: &Panoptes) -> f64 {
 
 /// Half of a line's partitions: all topics' of two numbers, for views of one part must meet.
 fn await_half(instance: &Panoptes) {
-    let half = f64::from(5 * PARTITIONS / 2);
-    instance.await_metrics(&format!("{half} partitions assigned"), |metrics| {
-        (metrics.sum("panoptes_assigned_partitions", &[]) - half).abs() < 0.5
-    });
+    instance.await_assigned(5 * PARTITIONS / 2);
 }
 
 fn shots_of(line: &Line<'_>, parts: &[String], seed: u64) -> Vec<Shot> {
@@ -46,7 +42,9 @@ fn static_members_that_restart_one_by_one_move_no_partitions() {
     const CHUNK: usize = 15;
     let line = Line::new(Broker::shared(), "rolling");
     // However busy the machine: each is back within its session.
-    let config = config(&line).property("session.timeout.ms", "60000");
+    let config = line
+        .exactly_once_config()
+        .property("session.timeout.ms", "60000");
     let configs = ["station-1", "station-2"].map(|id| member(&config, id));
     let start = |number: usize, life: usize| {
         Panoptes::run(&configs[number], &format!("rolling-{number}-{life}"))
@@ -84,7 +82,7 @@ fn static_members_that_restart_one_by_one_move_no_partitions() {
 /// Two instances with one `group.instance.id`: the first one must end and say why.
 fn claim_one_identity(name: &str, is_line_running: bool) {
     let line = Line::new(Broker::shared(), name);
-    let config = config(&line);
+    let config = line.exactly_once_config();
     let first = Panoptes::run(&member(&config, "station-7"), &format!("{name}-1"));
     let parts = names(60);
     let (before, after) = parts.split_at(30);
@@ -125,7 +123,8 @@ fn of_two_with_one_instance_id_on_a_running_line_the_first_ends_and_says_why() {
 fn a_batch_that_outlasts_every_deadline_of_the_group_costs_no_partition() {
     const BATCH: Duration = Duration::from_secs(30);
     let line = Line::new(Broker::shared(), "slow-model");
-    let config = config(&line)
+    let config = line
+        .exactly_once_config()
         .set("bus.drain_timeout", "20s")
         .set("output.transactions.timeout", "2s")
         .property("session.timeout.ms", "6000")

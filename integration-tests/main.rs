@@ -31,4 +31,5 @@ mod timeouts;
 mod topic_changes;
 mod topics;
 mod two_instances;
+#[cfg(feature = "failpoints")]
 mod watchdog;

@@ -1,5 +1,7 @@
 //! What an operator sees: liveness, readiness, metrics.
 
+use std::cell::Cell;
+
 use crate::kafka::Broker;
 use crate::support::line::{Line, VIEWS};
 use crate::support::process::Panoptes;
@@ -130,9 +132,18 @@ fn a_part_that_is_overdue_is_named_by_the_metrics() {
     let line = Line::new(Broker::shared(), "overdue");
     let config = line
         .config()
-        .set("reassembly.timeout", "600ms")
-        .set("reassembly.wall_grace", "1h");
+        .set("reassembly.timeout", "5s")
+        .set("reassembly.idle_after", "4s");
     let panoptes = Panoptes::run(&config, "overdue");
+    // A camera that is an hour behind: stream time does not come on.
+    let number = Cell::new(0);
+    let send_behind = || {
+        number.set(number.get() + 1);
+        let behind = Shot::jpeg(&line.camera("back"), &format!("old-{}", number.get()), 1);
+        let behind = behind.header("captured-at", "2026-03-01T12:00:00Z");
+        line.send((0..line.partitions).map(|partition| behind.clone().on_partition(partition)));
+    };
+    send_behind();
     line.send(line.part_seen_by("held", 1, &VIEWS[..4]));
     let labels = [
         ("part_id", "held"),
@@ -140,6 +151,7 @@ fn a_part_that_is_overdue_is_named_by_the_metrics() {
         ("missing_views", "back"),
     ];
     panoptes.await_metrics("four partitions to name the part", |metrics| {
+        send_behind();
         metrics.sum("panoptes_watermark_holder", &labels) == 4.0
     });
     panoptes.stop_in_order();

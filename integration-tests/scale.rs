@@ -12,20 +12,16 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::kafka::{Broker, free_port};
+use crate::kafka::Broker;
 use crate::support::config::Config;
 use crate::support::line::{Line, PARTITIONS, VIEWS};
 use crate::support::process::Panoptes;
 use crate::support::shots::Shot;
 
 fn config(line: &Line) -> Config {
-    line.config()
-        .set("output.delivery", "exactly_once")
-        .set("output.transactions.timeout", "3s")
-        .set("reassembly.timeout", "60s")
+    line.exactly_once_config()
         // One part to a batch, so that the delay is a part's.
         .set("model.max_batch", VIEWS.len() as i64)
-        .set("admin.listen", format!("127.0.0.1:{}", free_port()))
 }
 
 /// An instance whose device takes `delay` for a part, whatever the images.
@@ -43,13 +39,11 @@ fn start_with(config: &Config, name: &str, delay: Duration) -> Panoptes {
 
 /// Waits until the instances share all partitions of the line evenly.
 fn await_shares(instances: &[Panoptes]) {
-    let all = VIEWS.len() * usize::try_from(PARTITIONS).unwrap();
+    let views = i32::try_from(VIEWS.len()).unwrap();
+    let share = views * PARTITIONS / i32::try_from(instances.len()).unwrap();
     for instance in instances {
-        let share = (all / instances.len()) as f64;
         instance.await_answer("/readyz", 200);
-        instance.await_metrics(&format!("{share} partitions"), |metrics| {
-            (metrics.sum("panoptes_assigned_partitions", &[]) - share).abs() < 0.5
-        });
+        instance.await_assigned(share);
     }
 }
 

@@ -2,18 +2,10 @@
 
 use std::time::Duration;
 
-use crate::exactly_once::{config, names};
 use crate::kafka::Broker;
-use crate::support::line::{Line, PARTITIONS};
+use crate::support::line::{Line, PARTITIONS, names};
 use crate::support::process::Panoptes;
 use crate::support::shots::Shot;
-
-fn await_assigned(instance: &Panoptes, partitions: i32) {
-    instance.await_metrics(&format!("{partitions} partitions assigned"), |metrics| {
-        let assigned = metrics.sum("panoptes_assigned_partitions", &[]);
-        (assigned - f64::from(partitions)).abs() < 0.5
-    });
-}
 
 fn shots_of(line: &Line<'_>, parts: &[String], views: &[&str]) -> Vec<Shot> {
     parts
@@ -25,11 +17,12 @@ fn shots_of(line: &Line<'_>, parts: &[String], views: &[&str]) -> Vec<Shot> {
 #[test]
 fn a_new_topic_with_another_partition_count_ends_the_process_by_name() {
     let line = Line::with_views(Broker::shared(), "odd-one", &["top", "side"]);
-    let config = config(&line)
+    let config = line
+        .exactly_once_config()
         .without("input.topics")
         .set("input.topic_regex", r"^odd-one\.cam\..+$");
     let panoptes = Panoptes::run(&config, "odd-one");
-    await_assigned(&panoptes, 2 * PARTITIONS);
+    panoptes.await_assigned(2 * PARTITIONS);
     let odd = line.camera("odd");
     line.broker.create_topic(&odd, PARTITIONS + 1);
     let ended = panoptes.await_end();
@@ -56,7 +49,8 @@ fn a_topic_that_is_deleted_holds_nothing_up_under_at_least_once_either() {
 fn delete_a_topic(name: &str, delivery: &str) {
     let all = ["top", "left", "spare"];
     let line = Line::with_views(Broker::shared(), name, &all);
-    let config = config(&line)
+    let config = line
+        .exactly_once_config()
         .set("output.delivery", delivery)
         .set("reassembly.timeout", "3s");
     // A slow model, where there are fail points: so that offsets of the topic are yet to be committed
@@ -72,11 +66,11 @@ fn delete_a_topic(name: &str, delivery: &str) {
     line.send(shots_of(&line, without, &all));
     let spare = line.camera("spare");
     line.broker.delete_topic(&spare);
-    await_assigned(&panoptes, 2 * PARTITIONS);
+    panoptes.await_assigned(2 * PARTITIONS);
     panoptes.await_log("a camera topic is gone");
     line.await_parts(before.len() + without.len());
     line.broker.create_topic(&spare, PARTITIONS);
-    await_assigned(&panoptes, 3 * PARTITIONS);
+    panoptes.await_assigned(3 * PARTITIONS);
     let shots = shots_of(&line, again, &all);
     line.send_placed_by("consistent_random", shots);
     line.await_parts(parts.len());
@@ -98,13 +92,13 @@ fn delete_a_topic(name: &str, delivery: &str) {
 fn topics_that_are_repartitioned_one_by_one_are_waited_for() {
     let views = ["top", "left", "right"];
     let line = Line::with_views(Broker::shared(), "grown", &views);
-    let config = config(&line);
+    let config = line.exactly_once_config();
     let instances = [1, 2].map(|number| {
         let name = format!("grown-{number}");
         Panoptes::run(&config.of_another_instance(), &name)
     });
     for panoptes in &instances {
-        await_assigned(panoptes, 3 * PARTITIONS / 2);
+        panoptes.await_assigned(3 * PARTITIONS / 2);
     }
     let parts = names(80);
     let (before, after) = parts.split_at(40);
@@ -116,7 +110,7 @@ fn topics_that_are_repartitioned_one_by_one_are_waited_for() {
         std::thread::sleep(Duration::from_secs(12));
     }
     for panoptes in &instances {
-        await_assigned(panoptes, 3 * PARTITIONS);
+        panoptes.await_assigned(3 * PARTITIONS);
     }
     line.send_placed_by("consistent_random", shots_of(&line, after, &views));
     line.await_parts(parts.len());
@@ -132,7 +126,7 @@ fn topics_that_are_repartitioned_one_by_one_are_waited_for() {
 fn an_instance_that_reads_more_topics_than_another_waits_until_their_views_meet() {
     let views = ["top", "left", "right"];
     let line = Line::with_views(Broker::shared(), "wider", &views);
-    let config = config(&line);
+    let config = line.exactly_once_config();
     let narrow = config
         .of_another_instance()
         .set(
@@ -143,11 +137,11 @@ fn an_instance_that_reads_more_topics_than_another_waits_until_their_views_meet(
     let first = Panoptes::run(&narrow, "wider-1");
     let second = Panoptes::run(&config.of_another_instance(), "wider-2");
     // Two numbers of all topics, and the rest of the one that it reads alone.
-    await_assigned(&second, 2 * PARTITIONS);
+    second.await_assigned(2 * PARTITIONS);
     second.await_log("nothing is read");
     let parts = names(30);
     first.stop_in_order();
-    await_assigned(&second, 3 * PARTITIONS);
+    second.await_assigned(3 * PARTITIONS);
     line.send(shots_of(&line, &parts, &views));
     line.await_parts(parts.len());
     second.stop_in_order();

@@ -1,25 +1,17 @@
 //! Standstills made by fail points: the instance starts anew or ends, and nothing is lost or doubled.
-#![cfg(feature = "failpoints")]
 
 use crate::kafka::Broker;
 use crate::support::config::Config;
-use crate::support::line::Line;
+use crate::support::line::{Line, names};
 use crate::support::process::Panoptes;
 
 /// Long enough for a machine that does other things besides.
 const STALL_AFTER: &str = "8s";
 
 fn config(line: &Line<'_>) -> Config {
-    line.config()
-        .set("output.delivery", "exactly_once")
-        .set("output.transactions.timeout", "3s")
+    line.exactly_once_config()
         .set("output.transactions.max_records", 5)
-        .set("reassembly.timeout", "60s")
         .set("watchdog.stall_after", STALL_AFTER)
-}
-
-fn names(parts: usize) -> Vec<String> {
-    (0..parts).map(|part| format!("part-{part}")).collect()
 }
 
 fn send(line: &Line<'_>, parts: &[String]) {

@@ -281,7 +281,7 @@ pub const CATALOGUE: [(&str, Kind, Unit, &str); 36] = [
         READING_HELD,
         Kind::Gauge,
         Unit::Count,
-        "1 while nothing is read, since camera topics differ in their partitions.",
+        "1 while nothing is read, since the views of a part might not meet.",
     ),
     (
         UNCOMMITTED_RECORDS,

@@ -22,6 +22,13 @@ pub(crate) const PARTITIONS: i32 = 4;
 /// Generous, for machines that do other things besides; nothing waits longer than it must.
 const OUTCOME_TIMEOUT: Duration = Duration::from_secs(240);
 
+/// The names of so many parts.
+pub(crate) fn names(parts: usize) -> Vec<String> {
+    (0..parts)
+        .map(|number| format!("part-{number:04}"))
+        .collect()
+}
+
 /// A line on a broker.
 pub(crate) struct Line<'a> {
     pub(crate) broker: &'a Broker,
@@ -102,6 +109,15 @@ impl<'a> Line<'a> {
             // A killed instance is missed by its group after six seconds, not forty-five.
             .property("session.timeout.ms", "6000")
             .property("heartbeat.interval.ms", "500")
+    }
+
+    /// The same with transactions, which a crash leaves open for a short time; parts wait for as long as
+    /// an instance may be away.
+    pub(crate) fn exactly_once_config(&self) -> Config {
+        self.config()
+            .set("output.delivery", "exactly_once")
+            .set("output.transactions.timeout", "3s")
+            .set("reassembly.timeout", "60s")
     }
 
     /// A part seen by all cameras, as JPEGs; `seed` chooses the images.

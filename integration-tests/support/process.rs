@@ -155,6 +155,14 @@ impl Panoptes {
         });
     }
 
+    /// Waits until it has so many partitions, no more and no fewer.
+    pub(crate) fn await_assigned(&self, partitions: i32) {
+        self.await_metrics(&format!("{partitions} partitions assigned"), |metrics| {
+            let assigned = metrics.sum("panoptes_assigned_partitions", &[]);
+            (assigned - f64::from(partitions)).abs() < 0.5
+        });
+    }
+
     /// Waits until `path` answers with `status`.
     pub(crate) fn await_answer(&self, path: &str, status: u16) {
         self.await_that(&format!("{path} to answer {status}"), |process| {

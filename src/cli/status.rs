@@ -87,9 +87,11 @@ fn describe_pipeline(pipeline: &PipelineStatus) -> String {
     }
     match pipeline.reading {
         Reading::Running => {}
-        Reading::Jammed => lines.push("not reading: the stages behind are full".to_owned()),
+        Reading::Jammed => {
+            lines.push("not reading: the stages behind, or the memory, are full".to_owned())
+        }
         Reading::Held => {
-            lines.push("not reading: camera topics differ in their partitions".to_owned());
+            lines.push("not reading: the views of a part might not meet".to_owned());
         }
         Reading::Draining => lines.push("not reading: draining".to_owned()),
     }
@@ -156,7 +158,7 @@ fn state(partition: &PartitionStatus) -> &'static str {
         Some(Pause::Unfinished) => "paused: unfinished",
         None if partition.is_idle => "idle",
         None if partition.is_at_end => "at the end",
-        None => "reading",
+        None => "to be read",
     }
 }
 
@@ -212,7 +214,7 @@ mod tests {
         ]);
         let expected = "\
 PARTITION    POSITION   END  LAG  UNFINISHED  STATE           HELD BY
-cam.top[0]        100  1050  950           7  reading         part `P-1` of line1: waits for left, back for 1m 5s, overdue
+cam.top[0]        100  1050  950           7  to be read      part `P-1` of line1: waits for left, back for 1m 5s, overdue
 cam.top[1]        100  1050  950           7  paused: memory  being scored or published
 cam.top[12]         -     -    -           0  at the end
 ";

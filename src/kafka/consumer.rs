@@ -3,7 +3,7 @@
 //! A [`CameraConsumer`] is an OS thread around a `BaseConsumer`. It polls for as long as it lives,
 //! paused or not, so that a slow model never gets the member out of its group; it copies every
 //! message out of librdkafka's fetch buffer, enters it into the [`OffsetLedger`], and hands it on
-//! over a bounded channel. When that channel stays full it pauses every partition and goes on
+//! over a bounded channel. When that channel stays full, or memory is used up, it pauses every partition and goes on
 //! polling. It commits the ledger's positions by interval, on revocation, and at the end, and waits
 //! for each commit: `rdkafka` does not tell of asynchronous ones how they ended.
 //!
@@ -382,7 +382,7 @@ impl CameraConsumer {
             generation: AtomicU64::new(0),
             subscription: settings.subscription.clone(),
             co_partitioning: Mutex::new(CoPartitioning::default()),
-            reading: Mutex::new(Permission::Allowed),
+            permission: Mutex::new(Permission::Allowed),
             assignment: Mutex::new(HashSet::new()),
             undelivered: Mutex::new(VecDeque::new()),
             pauses: Mutex::new(Pauses::new(MOST_UNFINISHED, settings.crowd_patience)),
@@ -395,6 +395,7 @@ impl CameraConsumer {
             ends: Mutex::new(PartitionEnds::default()),
             ended: Mutex::new(Vec::new()),
             out_of_sight: Mutex::new(Vec::new()),
+            is_blind: AtomicBool::new(false),
             report: Arc::clone(&report),
         };
         if let (GroupProtocol::Consumer, Some(transactions)) =
@@ -412,11 +413,11 @@ impl CameraConsumer {
             runtime: Handle::current(),
             commit_interval,
             static_member: StaticMember::of(&settings),
-            held: VecDeque::new(),
+            waiting: VecDeque::new(),
             is_jammed: false,
             used_up_at: None,
             is_drained: false,
-            is_split: false,
+            is_held: false,
         };
         let thread = thread::Builder::new()
             .name("kafka-poll".into())

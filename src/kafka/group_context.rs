@@ -1,4 +1,4 @@
-//! What happens inside `poll`: assignment, revocation, commits and statistics.
+//! What happens inside `poll`: assignment, revocation and statistics.
 //!
 //! librdkafka's callbacks run inline on the poll thread. Revocation waits for the stages behind, for
 //! a bounded time, then commits and forgets.
@@ -31,7 +31,7 @@ use super::poll_report::{PartitionReport, SharedPollReport};
 use crate::domain::{Topic, TopicPartition};
 use crate::telemetry;
 
-/// What the rebalance, commit and statistics callbacks share with the loop. They all run on the
+/// What the rebalance and statistics callbacks share with the loop. They all run on the
 /// poll thread, inside `poll`.
 /// It never holds the consumer, which holds it: neither would be dropped, and the group never left.
 pub(super) struct GroupContext {
@@ -44,7 +44,7 @@ pub(super) struct GroupContext {
     pub(super) subscription: Vec<String>,
     pub(super) co_partitioning: Mutex<CoPartitioning>,
     /// Whether what is assigned may be read, as far as topics and partitions are concerned.
-    pub(super) reading: Mutex<Permission>,
+    pub(super) permission: Mutex<Permission>,
     pub(super) assignment: Mutex<HashSet<TopicPartition>>,
     /// Assignments and revocations that found the channel full, oldest first. They are never
     /// dropped, and go before every record that has not gone yet.
@@ -66,6 +66,8 @@ pub(super) struct GroupContext {
     pub(super) ends: Mutex<PartitionEnds>,
     pub(super) ended: Mutex<Vec<TopicPartition>>,
     pub(super) out_of_sight: Mutex<Vec<TopicPartition>>,
+    /// Some partition is out of sight, as of the last statistics.
+    pub(super) is_blind: AtomicBool,
     pub(super) report: SharedPollReport,
 }
 
@@ -94,6 +96,9 @@ impl GroupContext {
     fn start_afresh(&self, partitions: &[TopicPartition]) {
         lock(&self.ends).forget(partitions);
         lock(&self.pauses).forget(partitions);
+        let afresh: HashSet<&TopicPartition> = partitions.iter().collect();
+        lock(&self.ended).retain(|one| !afresh.contains(one));
+        lock(&self.out_of_sight).retain(|one| !afresh.contains(one));
     }
 
     fn assigned(&self, consumer: &BaseConsumer<Self>, list: &mut TopicPartitionList) {
@@ -153,9 +158,10 @@ impl GroupContext {
     /// An assignment replaces the one before, which librdkafka does not revoke where the group
     /// assigns again in the midst of a rebalance.
     fn revoke_all_but(&self, consumer: &BaseConsumer<Self>, partitions: &[TopicPartition]) {
+        let kept: HashSet<&TopicPartition> = partitions.iter().collect();
         let mut gone = TopicPartitionList::new();
         for held in lock(&self.assignment).iter() {
-            if !partitions.contains(held) {
+            if !kept.contains(held) {
                 gone.add_partition(held.topic.as_str(), held.partition);
             }
         }
@@ -182,8 +188,13 @@ impl GroupContext {
                 Permission::Held(format!("the brokers do not tell of partitions: {error}")),
             ),
         };
-        let mut reading = lock(&self.reading);
-        if *reading != found {
+        self.permit(found);
+        count.filter(|_| self.may_read())
+    }
+
+    fn permit(&self, found: Permission) {
+        let mut permission = lock(&self.permission);
+        if *permission != found {
             match &found {
                 Permission::Allowed => {
                     tracing::info!("views of one part meet again: reading goes on")
@@ -194,16 +205,16 @@ impl GroupContext {
                 Permission::Refused(_) => {} // the error that the thread ends with says it
             }
         }
-        *reading = found;
-        count.filter(|_| *reading == Permission::Allowed)
+        *permission = found;
     }
 
     pub(super) fn may_read(&self) -> bool {
-        *lock(&self.reading) == Permission::Allowed
+        *lock(&self.permission) == Permission::Allowed
     }
 
     fn revoked(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
         let partitions = partitions_of(list);
+        let gone: HashSet<&TopicPartition> = partitions.iter().collect();
         if self.protocol == GroupProtocol::Consumer {
             self.renew_membership(consumer);
         }
@@ -216,7 +227,7 @@ impl GroupContext {
         let (done, answered) = std::sync::mpsc::channel();
         let is_all = lock(&self.assignment)
             .iter()
-            .all(|held| partitions.contains(held));
+            .all(|held| gone.contains(held));
         let event = ConsumerEvent::Revoked {
             partitions: partitions.clone(),
             is_all,
@@ -243,8 +254,15 @@ impl GroupContext {
         lock(&self.ledger).revoke(&partitions);
         self.start_afresh(&partitions);
         let mut assignment = lock(&self.assignment);
-        assignment.retain(|assigned| !partitions.contains(assigned));
+        assignment.retain(|assigned| !gone.contains(assigned));
         telemetry::set_assigned_partitions(assignment.len());
+        // No assignment follows where the brokers only take some partitions away.
+        if self.protocol == GroupProtocol::Consumer
+            && let Some(found) = lock(&self.co_partitioning).judge_again(&assignment)
+        {
+            drop(assignment);
+            self.permit(found);
+        }
     }
 }
 
@@ -265,6 +283,7 @@ impl ClientContext for GroupContext {
         let mut ended = lock(&self.ended);
         let mut out_of_sight = lock(&self.out_of_sight);
         let now = Instant::now();
+        let is_held = !self.may_read();
         ended.clear();
         out_of_sight.clear();
         let mut reports = HashMap::new();
@@ -282,7 +301,7 @@ impl ClientContext for GroupContext {
                 let reported = reported(partition);
                 let is_at_end = ends.is_read(&topic_partition, reported, position, taken);
                 let is_led = leader_is_up(&statistics, partition.leader);
-                if ends.is_out_of_sight(&topic_partition, is_led, now) {
+                if ends.is_out_of_sight(&topic_partition, is_led, now) || is_held {
                     out_of_sight.push(topic_partition.clone());
                 } else if is_at_end {
                     ended.push(topic_partition.clone());
@@ -296,6 +315,8 @@ impl ClientContext for GroupContext {
                 reports.insert(topic_partition, report);
             }
         }
+        self.is_blind
+            .store(!out_of_sight.is_empty(), Ordering::Relaxed);
         lock(&self.report).partitions = reports;
     }
 }

@@ -63,6 +63,16 @@ impl CoPartitioning {
             Permission::Held(unequal)
         }
     }
+
+    /// Judges another assignment by the counts that are known; nothing, where they are not equal.
+    pub(super) fn judge_again(&self, assignment: &HashSet<TopicPartition>) -> Option<Permission> {
+        let counts = self.counts.as_ref()?;
+        if self.unequal_since.is_some() {
+            return None;
+        }
+        let split = describe_split_number(counts, assignment);
+        Some(split.map_or(Permission::Allowed, Permission::Held))
+    }
 }
 
 /// Tells operators what has become of the camera topics.
@@ -240,6 +250,20 @@ mod tests {
             why.starts_with("partition `1` of `a` is assigned, but not that of `b`"),
             "{why}"
         );
+    }
+
+    #[test]
+    fn what_is_left_of_an_assignment_is_judged_by_the_counts_that_are_known() {
+        let mut known = CoPartitioning::default();
+        let whole = assigned(&[("a", 0), ("b", 0)]);
+        assert_eq!(known.judge_again(&whole), None, "no counts are known yet");
+        let equal = || counts(&[("a", 1), ("b", 1)]);
+        known.judge(equal(), &whole, Instant::now());
+        assert_eq!(known.judge_again(&whole), Some(Permission::Allowed));
+        let split = known.judge_again(&assigned(&[("a", 0)]));
+        assert!(matches!(split, Some(Permission::Held(_))), "{split:?}");
+        known.judge(counts(&[("a", 1), ("b", 2)]), &whole, Instant::now());
+        assert_eq!(known.judge_again(&whole), None, "counts are unequal");
     }
 
     #[test]

@@ -113,12 +113,12 @@ impl Pauses {
     /// Looks how much of the crowded partitions is unfinished. Those that are stuck hold back the time
     /// by which their parts would be due.
     ///
-    /// While the stages behind are full, what is unfinished is their business: that time counts for
-    /// nothing.
+    /// Time that is excused counts for nothing: while the stages behind are full, what is unfinished is
+    /// their business; while nothing is read, or a leader is away, views come later.
     pub(crate) fn relieve(
         &mut self,
         ledger: &OffsetLedger,
-        is_jammed: bool,
+        is_excused: bool,
         now: Instant,
     ) -> Relief {
         let few_enough = self.few_enough();
@@ -130,7 +130,7 @@ impl Pauses {
                 relieved.push(partition.clone());
                 return false;
             }
-            if unfinished < crowd.fewest || is_jammed {
+            if unfinished < crowd.fewest || is_excused {
                 crowd.fewest = crowd.fewest.min(unfinished);
                 crowd.since = now;
             } else if now.duration_since(crowd.since) >= self.patience {

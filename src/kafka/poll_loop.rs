@@ -54,13 +54,13 @@ pub(super) struct PollLoop {
     /// Where the member has a name of its own.
     pub(super) static_member: Option<StaticMember>,
     /// Events that found the channel full, oldest first.
-    pub(super) held: VecDeque<ConsumerEvent>,
+    pub(super) waiting: VecDeque<ConsumerEvent>,
     pub(super) is_jammed: bool,
     /// When memory was last seen used up.
     pub(super) used_up_at: Option<Instant>,
     pub(super) is_drained: bool,
     /// Views of one part may not meet, so that nothing is read.
-    pub(super) is_split: bool,
+    pub(super) is_held: bool,
 }
 
 impl PollLoop {
@@ -68,6 +68,7 @@ impl PollLoop {
         mut self,
         commands: &std::sync::mpsc::Receiver<ConsumerCommand>,
     ) -> Result<(), ConsumerError> {
+        telemetry::set_reading_held(false); // a pipeline before this one may have left it so
         let mut committed_at = Instant::now();
         let mut judged_at = Instant::now();
         let mut renewed_at = Instant::now();
@@ -82,8 +83,10 @@ impl PollLoop {
             self.report();
             self.relieve();
             let context = self.consumer.context();
-            if !context.may_read() && judged_at.elapsed() >= JUDGE_INTERVAL {
-                context.judge_partitions(&self.consumer, &lock(&context.assignment).clone());
+            let is_held = !context.may_read() && !self.is_drained;
+            if is_held && judged_at.elapsed() >= JUDGE_INTERVAL {
+                let assignment = lock(&context.assignment).clone();
+                context.judge_partitions(&self.consumer, &assignment);
                 judged_at = Instant::now();
             }
             if context.protocol == GroupProtocol::Consumer && renewed_at.elapsed() >= POLL_INTERVAL
@@ -91,8 +94,10 @@ impl PollLoop {
                 context.renew_membership(&self.consumer);
                 renewed_at = Instant::now();
             }
-            self.heed_split();
-            if let Permission::Refused(counts) = &*lock(&self.consumer.context().reading) {
+            self.heed_hold();
+            if let Permission::Refused(counts) = &*lock(&self.consumer.context().permission)
+                && !self.is_drained
+            {
                 return Err(ConsumerError::UnequalPartitions(counts.clone()));
             }
             if let Some(error) = lock(&self.consumer.context().unknown_commits).take() {
@@ -153,7 +158,7 @@ impl PollLoop {
     fn report(&self) {
         let mut report = lock(&self.consumer.context().report);
         report.turned_at = Instant::now();
-        report.reading = match (self.is_drained, self.is_split, self.is_jammed) {
+        report.reading = match (self.is_drained, self.is_held, self.is_jammed) {
             (true, _, _) => Reading::Draining,
             (_, true, _) => Reading::Held,
             (_, _, true) => Reading::Jammed,
@@ -167,10 +172,10 @@ impl PollLoop {
         let ended = lock(&self.consumer.context().pauses).seen_ends(ended);
         let out_of_sight = std::mem::take(&mut *lock(&self.consumer.context().out_of_sight));
         // The ends were told before the message was taken, so they go before it.
-        if self.held.is_empty() && !self.is_drained {
-            self.held
+        if self.waiting.is_empty() && !self.is_drained {
+            self.waiting
                 .extend(ended.into_iter().map(ConsumerEvent::EndOfPartition));
-            self.held
+            self.waiting
                 .extend(out_of_sight.into_iter().map(ConsumerEvent::OutOfSight));
         }
         match polled {
@@ -193,7 +198,7 @@ impl PollLoop {
                 self.crowd(partition, unfinished);
                 if begun == Begun::Fresh {
                     record.lease = Some(self.budget.lease(record.size_bytes()));
-                    self.held.push_back(read_event(record, fault));
+                    self.waiting.push_back(read_event(record, fault));
                 }
             }
             Some(Err(KafkaError::PartitionEOF(_))) | None => {}
@@ -218,14 +223,14 @@ impl PollLoop {
     }
 
     /// Pauses everything while views of one part may not meet.
-    fn heed_split(&mut self) {
-        let is_split = !self.consumer.context().may_read();
-        if is_split == self.is_split {
+    fn heed_hold(&mut self) {
+        let is_held = !self.consumer.context().may_read();
+        if is_held == self.is_held {
             return;
         }
-        self.is_split = is_split;
-        telemetry::set_reading_held(is_split);
-        if is_split {
+        self.is_held = is_held;
+        telemetry::set_reading_held(is_held);
+        if is_held {
             self.pause(&self.assigned());
         } else {
             let free = lock(&self.consumer.context().pauses).free_of(&self.assigned());
@@ -240,7 +245,7 @@ impl PollLoop {
         } else {
             JAM_PATIENCE
         };
-        if !self.send_held(Instant::now() + patience) || self.is_memory_used_up() {
+        if !self.send_waiting(Instant::now() + patience) || self.is_memory_used_up() {
             if !self.is_jammed {
                 tracing::debug!("stages behind or memory are full: every partition paused");
                 self.set_jammed(true);
@@ -272,17 +277,17 @@ impl PollLoop {
     }
 
     /// Sends what waits, in order; false when something is left at the deadline.
-    fn send_held(&mut self, deadline: Instant) -> bool {
+    fn send_waiting(&mut self, deadline: Instant) -> bool {
         if !self.consumer.context().deliver_waiting(deadline) {
             return false;
         }
-        while let Some(event) = self.held.pop_front() {
+        while let Some(event) = self.waiting.pop_front() {
             if self.events.capacity() == 0 {
                 lock(&self.consumer.context().report).full_at = Some(Instant::now());
             }
             let patience = deadline.saturating_duration_since(Instant::now());
             if let Some(event) = send_within(&self.events, &self.runtime, event, patience) {
-                self.held.push_front(event);
+                self.waiting.push_front(event);
                 return false;
             }
         }
@@ -299,8 +304,8 @@ impl PollLoop {
                 ConsumerEvent::EndOfPartition(_) | ConsumerEvent::OutOfSight(_)
             )
         };
-        self.held.retain(is_on_its_way);
-        self.held.push_back(ConsumerEvent::Drained);
+        self.waiting.retain(is_on_its_way);
+        self.waiting.push_back(ConsumerEvent::Drained);
     }
 
     /// Closes once it is known whether the consumer is fenced as the producer was: with the next
@@ -370,12 +375,15 @@ impl PollLoop {
     /// Resumes the crowded partitions of which half is finished, and tells of those of which nothing
     /// finishes.
     fn relieve(&mut self) {
-        let mut pauses = lock(&self.consumer.context().pauses);
+        let context = self.consumer.context();
+        let mut pauses = lock(&context.pauses);
+        let is_blind = context.is_blind.load(Ordering::Relaxed);
+        let is_excused = self.is_jammed || self.is_held || is_blind;
         let Relief { resumed, stuck } =
-            pauses.relieve(&lock(&self.ledger), self.is_jammed, Instant::now());
+            pauses.relieve(&lock(&self.ledger), is_excused, Instant::now());
         let may_wait = pauses.few_enough();
         drop(pauses);
-        self.held
+        self.waiting
             .extend(stuck.into_iter().map(|partition| ConsumerEvent::Stuck {
                 partition,
                 may_wait,

@@ -45,7 +45,7 @@ pub enum Reading {
     Running,
     /// Not now, or not just now: the stages behind, or the memory, are full.
     Jammed,
-    /// Not now: the views of a part might not meet, as topics have other partitions than each other.
+    /// Not now: the views of a part might not meet, or the brokers do not tell whether they do.
     Held,
     /// Not any more: the instance drains.
     Draining,

@@ -18,6 +18,9 @@ const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(3);
 /// How long after its producer the other instance's consumer may join, and its heartbeats be late.
 const JOIN_PATIENCE: Duration = Duration::from_secs(3);
 
+/// Less than a consumer may take to close.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(15);
+
 /// What a static member is known by.
 #[derive(Clone, Debug)]
 pub(super) struct StaticMember {
@@ -41,7 +44,7 @@ impl StaticMember {
 
     /// How long after its producer a consumer may be fenced.
     pub(super) fn fencing_patience(&self) -> Duration {
-        2 * self.heartbeat + JOIN_PATIENCE
+        (2 * self.heartbeat + JOIN_PATIENCE).min(LONGEST_PATIENCE)
     }
 
     /// What a fatal error means, if it is about the name.

@@ -17,8 +17,9 @@ use crate::kafka::poll_report::{PartitionReport, Pause, PollReport, Reading, Sha
 use crate::reassembly::{self, ReassemblyBuffer, WaitingPart};
 use crate::status::{Holder, PartitionStatus, PipelineStatus};
 
-/// As long as the watchdog's longest interval: it misses no moment of full stages.
-const JUST_NOW: Duration = Duration::from_secs(5);
+/// Longer than the watchdog's longest interval and what it asks in between: it misses no moment of full
+/// stages.
+const JUST_NOW: Duration = Duration::from_secs(7);
 
 /// What there is to look at.
 #[derive(Clone)]

@@ -1,7 +1,7 @@
 //! The thread that watches a pipeline, and what comes of a stall.
 //!
 //! It is a thread of its own, so that it still runs where everything else waits. A stall is logged with
-//! the whole status, counted, makes `/readyz` fail and ends the pipeline. Where even that does not work,
+//! the status, counted, makes `/readyz` fail and ends the pipeline. Where even that does not work,
 //! since a call into a library hangs, the process ends: what is not published is not committed.
 
 use std::collections::HashSet;

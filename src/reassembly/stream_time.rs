@@ -4,7 +4,7 @@
 //! that are not idle. It never runs backwards. A partition without any record holds it back until
 //! it is known to be empty. A partition is idle when it has been at its end, without a record, for
 //! `idle_after`; when all are, stream time is the highest event time seen. A partition that is
-//! paused or back-pressured is never idle, since records may wait there.
+//! paused, back-pressured or out of sight is never idle, since records may wait there.
 
 use std::collections::HashMap;
 use std::time::Duration;
