@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use crate::exactly_once::survives_a_freeze;
 use crate::kafka::{Broker, BrokerSettings};
 use crate::support::config::Config;
 use crate::support::line::{Line, PARTITIONS, names};
@@ -90,30 +91,7 @@ fn instances_join_leave_and_die_and_double_and_lose_nothing() {
 #[test]
 fn an_instance_that_comes_back_from_a_freeze_publishes_nothing_that_others_own() {
     let line = Line::new(broker(), "brokers-thaw");
-    let config = config(&line);
-    let first = Panoptes::run(&config.of_another_instance(), "brokers-thaw-1");
-    let parts = names(60);
-    let mut chunks = parts.chunks(20);
-    let mut send = || {
-        let chunk = chunks.next().unwrap();
-        line.send(chunk.iter().flat_map(|part| line.part(part, 5)));
-    };
-    send();
-    line.await_parts(3);
-    first.freeze();
-    let second = Panoptes::start(&config.of_another_instance(), "brokers-thaw-2");
-    send();
-    std::thread::sleep(SESSION);
-    line.await_parts(40);
-    first.thaw();
-    send();
-    line.await_parts(parts.len());
-    first.await_metric("panoptes_rebalances_total", &[("kind", "lost")], 1.0);
-    first.stop_in_order();
-    second.stop_in_order();
-    let outcomes = line.outcomes();
-    outcomes.assert_one_whole_result_each(&parts);
-    line.assert_every_record_has_one_fate(&outcomes);
+    survives_a_freeze(&line, &config(&line));
 }
 
 #[test]

@@ -103,27 +103,24 @@ fn instances_that_are_killed_at_random_double_and_lose_nothing() {
     line.assert_every_record_has_one_fate(&outcomes);
 }
 
-#[test]
-fn an_instance_that_comes_back_from_a_freeze_publishes_nothing_that_others_own() {
-    let line = Line::new(Broker::shared(), "frozen");
-    let config = line.exactly_once_config();
-    let first = Panoptes::run(&config.of_another_instance(), "frozen-1");
+/// An instance is frozen past its session while it works, and let go on when another has its partitions.
+pub(crate) fn survives_a_freeze(line: &Line<'_>, config: &Config) {
+    let first = Panoptes::run(&config.of_another_instance(), &format!("{}-1", line.name));
     let parts = names(90);
-    let mut chunks = parts.chunks(30).map(|chunk| {
-        chunk
-            .iter()
-            .flat_map(|part| line.part(part, 5))
-            .collect::<Vec<_>>()
-    });
-    line.send(chunks.next().unwrap());
+    let mut chunks = parts.chunks(30);
+    let mut send = || {
+        let chunk = chunks.next().unwrap();
+        line.send(chunk.iter().flat_map(|part| line.part(part, 5)));
+    };
+    send();
     line.await_parts(3);
     first.freeze();
-    let second = Panoptes::start(&config.of_another_instance(), "frozen-2");
-    line.send(chunks.next().unwrap());
+    let second = Panoptes::start(&config.of_another_instance(), &format!("{}-2", line.name));
+    send();
     std::thread::sleep(SESSION);
     line.await_parts(60);
     first.thaw();
-    line.send(chunks.next().unwrap());
+    send();
     line.await_parts(parts.len());
     first.await_metric("panoptes_rebalances_total", &[("kind", "lost")], 1.0);
     first.stop_in_order();
@@ -131,6 +128,12 @@ fn an_instance_that_comes_back_from_a_freeze_publishes_nothing_that_others_own()
     let outcomes = line.outcomes();
     outcomes.assert_one_whole_result_each(&parts);
     line.assert_every_record_has_one_fate(&outcomes);
+}
+
+#[test]
+fn an_instance_that_comes_back_from_a_freeze_publishes_nothing_that_others_own() {
+    let line = Line::new(Broker::shared(), "frozen");
+    survives_a_freeze(&line, &line.exactly_once_config());
 }
 
 #[test]

@@ -426,6 +426,8 @@ async fn reach(instant: Option<tokio::time::Instant>) {
 
 #[cfg(test)]
 mod tests {
+    use std::future::pending;
+
     use super::*;
 
     #[tokio::test]
@@ -438,17 +440,10 @@ mod tests {
         };
         let _token = in_flight.enter();
         let mut stages = JoinSet::new();
-        stages.spawn(std::future::pending());
+        stages.spawn(pending());
         let timeout = Duration::from_millis(20);
-        let outcome = supervise(
-            stages,
-            &handle,
-            std::future::ready(()),
-            std::future::pending(),
-            timeout,
-            &work,
-        )
-        .await;
+        let stop = std::future::ready(());
+        let outcome = supervise(stages, &handle, stop, pending(), timeout, &work).await;
         assert_eq!(
             outcome.unwrap_err().to_string(),
             "drain cut short after `20ms`: `1` parts and dead letters on their way, `0` records \
@@ -470,15 +465,23 @@ mod tests {
             Ok(())
         });
         let timeout = Duration::from_secs(20);
-        let outcome = supervise(
-            stages,
-            &handle,
-            std::future::ready(()),
-            std::future::pending(),
-            timeout,
-            &work,
-        )
-        .await;
+        let stop = std::future::ready(());
+        let outcome = supervise(stages, &handle, stop, pending(), timeout, &work).await;
         outcome.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_standstill_ends_the_stages_and_is_the_error() {
+        let (handle, _commands) = ConsumerHandle::to_test();
+        let work = UnfinishedWork {
+            in_flight: InFlight::default(),
+            ledger: SharedLedger::default(),
+        };
+        let mut stages = JoinSet::new();
+        stages.spawn(pending());
+        let stalled = async { anyhow::anyhow!("stands still") };
+        let timeout = Duration::from_secs(20);
+        let outcome = supervise(stages, &handle, pending(), stalled, timeout, &work).await;
+        assert_eq!(outcome.unwrap_err().to_string(), "stands still");
     }
 }
