@@ -174,6 +174,14 @@ impl<'a> Line<'a> {
         self.await_outcomes(|outcomes| outcomes.parts().len() >= count)
     }
 
+    /// Fails the test unless each of the parts has one result, a whole one, no other part has any, and
+    /// every record of the camera topics ended in exactly one place.
+    pub(crate) fn assert_one_whole_result_each(&self, parts: &[String]) {
+        let outcomes = self.outcomes();
+        outcomes.assert_one_whole_result_each(parts);
+        self.assert_every_record_has_one_fate(&outcomes);
+    }
+
     /// Fails the test unless every record of the camera topics ended in exactly one place.
     pub(crate) fn assert_every_record_has_one_fate(&self, outcomes: &Outcomes) {
         let fates = outcomes.fates(self);
