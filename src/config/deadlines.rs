@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::validation::Rules;
 use super::{Delivery, Settings};
-use crate::kafka::consumer::METADATA_TIMEOUT;
+use crate::kafka::consumer::LEARNING_TIMEOUT;
 use crate::kafka::group_protocol::{GROUP_PROTOCOL, GroupProtocol};
 
 /// librdkafka's defaults.
@@ -164,11 +164,11 @@ impl Rules<'_> {
 
     /// An assignment waits for what the brokers tell of committed offsets and of partitions.
     fn assignment_wait(&mut self, max_poll: Deadline, transactions: Option<Deadline>) {
-        let alone = humantime::format_duration(2 * METADATA_TIMEOUT);
+        let alone = humantime::format_duration(LEARNING_TIMEOUT);
         let (longest, what) = match transactions {
-            None => (2 * METADATA_TIMEOUT, alone.to_string()),
+            None => (LEARNING_TIMEOUT, alone.to_string()),
             Some(timeout) => (
-                2 * METADATA_TIMEOUT + 2 * timeout.time,
+                LEARNING_TIMEOUT + 2 * timeout.time,
                 format!("{alone} and twice {}", timeout.named()),
             ),
         };

@@ -203,6 +203,12 @@ impl Settings {
         }
     }
 
+    /// Where instances tell each other which parts are closed.
+    pub fn closed_parts_topic(&self) -> String {
+        let set = self.output.closed_parts_topic.clone();
+        set.unwrap_or_else(|| format!("{}-closed-parts", self.bus.group_id))
+    }
+
     /// What is allowed, but may not be what was meant; for people to read.
     pub fn warnings(&self) -> Vec<String> {
         let (message, value) = (self.output.max_message_bytes, self.limits.max_bytes);

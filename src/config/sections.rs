@@ -250,6 +250,9 @@ pub struct OutputSettings {
     pub results_topic: String,
     /// Where records that are not scored go. Default `panoptes.dead-letters`.
     pub dead_letter_topic: String,
+    /// Where instances tell each other which parts are closed. By default `bus.group_id` and
+    /// `-closed-parts`; it is created when it is missing.
+    pub closed_parts_topic: Option<String>,
     /// How results are encoded. Default `msgpack`.
     pub format: ResultFormat,
     /// What a crash may do to results. Default `exactly_once`.
@@ -272,6 +275,7 @@ impl Default for OutputSettings {
         Self {
             results_topic: "panoptes.results".to_owned(),
             dead_letter_topic: "panoptes.dead-letters".to_owned(),
+            closed_parts_topic: None,
             format: ResultFormat::Msgpack,
             delivery: Delivery::ExactlyOnce,
             transactions: TransactionSettings::default(),

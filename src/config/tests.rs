@@ -383,6 +383,11 @@ fn each_rule_names_key_value_and_rule() {
             "`output.dead_letter_topic` is `x`: must differ from `output.results_topic`",
         ),
         (
+            &["bus.group_id=x", "output.dead_letter_topic=x-closed-parts"],
+            "`output.closed_parts_topic` is `x-closed-parts`: must differ from \
+             `output.results_topic` and `output.dead_letter_topic`",
+        ),
+        (
             &["limits.max_bytes=100MB"],
             "`limits.max_bytes` is `95.4 MiB`: must be at least 1048576 bytes below the property `receive.message.max.bytes` (100000000), or such records are never received",
         ),
@@ -407,7 +412,7 @@ fn each_rule_names_key_value_and_rule() {
                 "output.transactions.timeout=3m",
                 "watchdog.stall_after=10m",
             ],
-            "`bus.properties.max.poll.interval.ms` is `5m`: must be longer than 20s and twice `output.transactions.timeout` (3m): an assignment may wait so long for brokers",
+            "`bus.properties.max.poll.interval.ms` is `5m`: must be longer than 18s and twice `output.transactions.timeout` (3m): an assignment may wait so long for brokers",
         ),
         (
             &[
@@ -490,17 +495,17 @@ fn times_that_bound_each_other_are_named_in_pairs() {
             "`bus.drain_timeout` is `1m`: must be shorter than `bus.properties.max.poll.interval.ms` (1m): the group goes on without an instance that does not poll for so long",
         ),
         (
-            &["bus.properties.max.poll.interval.ms=50000"],
-            "`bus.properties.max.poll.interval.ms` is `50s`: must be longer than 20s and twice `output.transactions.timeout` (15s): an assignment may wait so long for brokers",
+            &["bus.properties.max.poll.interval.ms=48000"],
+            "`bus.properties.max.poll.interval.ms` is `48s`: must be longer than 18s and twice `output.transactions.timeout` (15s): an assignment may wait so long for brokers",
         ),
         (
             &[
                 "output.delivery=at_least_once",
                 "bus.drain_timeout=10s",
-                "bus.properties.session.timeout.ms=20000",
-                "bus.properties.max.poll.interval.ms=20000",
+                "bus.properties.session.timeout.ms=18000",
+                "bus.properties.max.poll.interval.ms=18000",
             ],
-            "`bus.properties.max.poll.interval.ms` is `20s`: must be longer than 20s: an assignment may wait so long for brokers",
+            "`bus.properties.max.poll.interval.ms` is `18s`: must be longer than 18s: an assignment may wait so long for brokers",
         ),
         (
             &["bus.drain_timeout=100ms"],
@@ -742,7 +747,10 @@ fn the_reference_file_states_the_defaults() {
     assert_eq!(stated.admin, defaults.admin);
     assert_eq!(stated.watchdog, defaults.watchdog);
     assert_eq!(stated.telemetry, defaults.telemetry);
+    let closed_parts = stated.output.closed_parts_topic.as_deref();
+    assert_eq!(closed_parts, Some(&*defaults.closed_parts_topic()));
     let stated_output = OutputSettings {
+        closed_parts_topic: None,
         results_topic: defaults.output.results_topic.clone(),
         dead_letter_topic: defaults.output.dead_letter_topic.clone(),
         ..stated.output
@@ -762,6 +770,7 @@ fn the_reference_file_mentions_every_key() {
     full.input.topic_regex = Some("^a".to_owned());
     full.input.line = Some("line1".to_owned());
     full.input.class = Some("bolt".to_owned());
+    full.output.closed_parts_topic = Some("closed".to_owned());
     full.views.class.insert("gear".to_owned(), Vec::new());
     full.views.line.insert("line2".to_owned(), Vec::new());
     let line2 = LineSettings {

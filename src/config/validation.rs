@@ -527,9 +527,11 @@ impl Rules<'_> {
 
     fn output_topics(&mut self) {
         let output = &self.settings.output;
+        let closed_parts = self.settings.closed_parts_topic();
         for (key, topic) in [
             ("output.results_topic", &output.results_topic),
             ("output.dead_letter_topic", &output.dead_letter_topic),
+            ("output.closed_parts_topic", &closed_parts),
         ] {
             self.topic(key, topic);
             self.require(
@@ -544,6 +546,12 @@ impl Rules<'_> {
             "output.dead_letter_topic",
             &output.dead_letter_topic,
             "must differ from `output.results_topic`",
+        );
+        self.require(
+            ![&output.results_topic, &output.dead_letter_topic].contains(&&closed_parts),
+            "output.closed_parts_topic",
+            &closed_parts,
+            "must differ from `output.results_topic` and `output.dead_letter_topic`",
         );
     }
 

@@ -28,6 +28,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::client::BusSettings;
+use super::closed_parts::{ClosedParts, ClosedPartsError, ClosedPartsTopic};
 use super::commit_metadata::MOST_UNFINISHED;
 use super::group_context::GroupContext;
 use super::group_protocol::GroupProtocol;
@@ -38,7 +39,7 @@ use super::pauses::Pauses;
 use super::poll_loop::PollLoop;
 use super::poll_report::SharedPollReport;
 use super::static_member::StaticMember;
-use crate::domain::{MemoryBudget, Record, Reject, TopicPartition};
+use crate::domain::{MemoryBudget, PartClosure, Record, Reject, TopicPartition};
 
 /// How long one poll waits: the latency of a pause, a commit or a stop on a silent bus.
 pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -51,9 +52,13 @@ pub(super) const JAM_PATIENCE: Duration = Duration::from_secs(1);
 /// have published what they had, or have been given up.
 pub(super) const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long an assignment waits for each of the two things that it must learn from the brokers; for
-/// what is committed longer by twice the time of a transaction, which may have to end first.
-pub(crate) const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an assignment waits for each of the three things that it must learn from the brokers
+/// (what is committed, how many partitions there are, which parts are closed); for what is committed
+/// longer by twice the time of a transaction, which may have to end first.
+pub(crate) const METADATA_TIMEOUT: Duration = Duration::from_secs(6);
+
+/// The time of all three.
+pub(crate) const LEARNING_TIMEOUT: Duration = METADATA_TIMEOUT.saturating_mul(3);
 
 /// How often librdkafka reports positions; the ends of partitions are learnt from it, because its
 /// end-of-partition event names no topic.
@@ -70,6 +75,10 @@ pub struct ConsumerSettings {
     pub subscription: Vec<String>,
     /// Who commits finished offsets.
     pub commits: Commits,
+    /// Where it is told which parts are closed.
+    pub closed_parts: ClosedPartsTopic,
+    /// The most closed parts that are worth learning of.
+    pub max_closed_parts: usize,
     /// How long revocation waits for work in flight.
     pub drain_timeout: Duration,
     /// How long a partition may be paused because too much of it is unfinished, with nothing of it
@@ -81,13 +90,13 @@ pub struct ConsumerSettings {
 
 impl ConsumerSettings {
     /// How long the poll thread may be busy with one rebalance: it waits for the work in flight, then
-    /// asks what is committed and how many partitions there are.
+    /// learns what it must know of its new partitions.
     pub fn longest_rebalance(&self) -> Duration {
         let last_owner = match &self.commits {
             Commits::Every(_) => Duration::ZERO,
             Commits::InTransactions(settings) => 2 * settings.timeout,
         };
-        self.drain_timeout + last_owner + 2 * METADATA_TIMEOUT
+        self.drain_timeout + last_owner + LEARNING_TIMEOUT
     }
 }
 
@@ -161,6 +170,8 @@ pub enum ConsumerEvent {
         generation: u64,
         /// Partitions of every camera topic, if that is known.
         count: Option<usize>,
+        /// What earlier owners have closed of their parts, as far as it was not told before.
+        closed: Vec<PartClosure>,
     },
     /// A record was read and entered into the ledger.
     Record(Record),
@@ -245,6 +256,9 @@ pub enum ConsumerError {
     /// Nobody may go on from where the last owner is not known to have come.
     #[error("failed to learn what the group has committed: {0}")]
     UnknownCommits(KafkaError),
+    /// Nobody may tell new parts from late views without.
+    #[error(transparent)]
+    UnknownClosedParts(#[from] ClosedPartsError),
     /// Two instances have one name.
     #[error(
         "another instance of group `{group_id}` has taken the `group.instance.id` `{instance_id}` of \
@@ -373,6 +387,12 @@ impl CameraConsumer {
             Commits::Every(interval) => (Some(interval), None),
             Commits::InTransactions(settings) => (None, Some(settings)),
         };
+        let closed_parts = ClosedParts::connect(
+            &settings.bus,
+            settings.closed_parts.clone(),
+            settings.max_closed_parts,
+        )
+        .map_err(|source| subscribe_error(&settings, source))?;
         let context = GroupContext {
             ledger: Arc::clone(&ledger),
             events: events.clone(),
@@ -390,7 +410,8 @@ impl CameraConsumer {
             is_closing: AtomicBool::new(false),
             is_ending: Arc::clone(&is_ending),
             transactions,
-            unknown_commits: Mutex::new(None),
+            unlearnt: Mutex::new(None),
+            closed_parts: Mutex::new(closed_parts),
             taken: AtomicU64::new(0),
             ends: Mutex::new(PartitionEnds::default()),
             ended: Mutex::new(Vec::new()),
@@ -494,16 +515,20 @@ fn subscribe(
         .set("enable.auto.offset.store", "false")
         .set("topic.metadata.refresh.interval.ms", "10000")
         .set("statistics.interval.ms", STATISTICS_INTERVAL_MS);
-    let failed = |source: KafkaError| ConsumerError::Subscribe {
-        group_id: settings.group_id.clone(),
-        subscription: settings.subscription.join(", "),
-        source: Box::new(source),
-    };
+    let failed = |source| subscribe_error(settings, source);
     let consumer: BaseConsumer<GroupContext> =
         config.create_with_context(context).map_err(failed)?;
     let topics: Vec<&str> = settings.subscription.iter().map(String::as_str).collect();
     consumer.subscribe(&topics).map_err(failed)?;
     Ok(consumer)
+}
+
+fn subscribe_error(settings: &ConsumerSettings, source: KafkaError) -> ConsumerError {
+    ConsumerError::Subscribe {
+        group_id: settings.group_id.clone(),
+        subscription: settings.subscription.join(", "),
+        source: Box::new(source),
+    }
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use crate::domain::SourceOffset;
 const PATIENCE: Duration = Duration::from_secs(60);
 const TOPIC: &str = "cam";
 const GROUP: &str = "group";
+const CLOSED_PARTS: &str = "closed";
 
 struct Bus {
     cluster: MockCluster<'static, DefaultProducerContext>,
@@ -23,6 +24,7 @@ impl Bus {
     fn start(partitions: i32) -> Self {
         let cluster = MockCluster::new(1).unwrap();
         cluster.create_topic(TOPIC, partitions, 1).unwrap();
+        cluster.create_topic(CLOSED_PARTS, partitions, 1).unwrap();
         let producer = ClientConfig::new()
             .set("bootstrap.servers", cluster.bootstrap_servers())
             .create()
@@ -57,6 +59,8 @@ impl Bus {
             group_id: GROUP.to_owned(),
             subscription: vec![TOPIC.to_owned()],
             commits: Commits::Every(Duration::from_millis(100)),
+            closed_parts: ClosedPartsTopic::new(CLOSED_PARTS.into(), GROUP),
+            max_closed_parts: 100,
             drain_timeout: Duration::from_millis(200),
             crowd_patience: Duration::from_secs(1),
             prefetch_bytes: 1 << 20,

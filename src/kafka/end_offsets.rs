@@ -1,5 +1,5 @@
-//! Asks the brokers where partitions end, through a client of its own: it answers also where the one
-//! that reads does not, and never creates a topic.
+//! Asks the brokers where partitions end and how many there are, through a client of its own: it answers
+//! also where the one that reads does not, and never creates a topic.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -24,6 +24,18 @@ impl EndOffsets {
     pub fn connect(bus: &BusSettings) -> KafkaResult<Self> {
         let client = bus.consumer_config().create()?;
         Ok(Self { client })
+    }
+
+    /// How many partitions a topic has; 0 when it is not there.
+    ///
+    /// # Errors
+    /// When the brokers do not tell in time.
+    pub fn partitions(&self, topic: &Topic, patience: Duration) -> KafkaResult<usize> {
+        // A named topic would be created by some brokers; `None` lists what is there.
+        let metadata = self.client.fetch_metadata(None, patience)?;
+        let mut topics = metadata.topics().iter();
+        let found = topics.find(|found| found.name() == topic.as_str());
+        Ok(found.map_or(0, |found| found.partitions().len()))
     }
 
     /// The offset behind the last record that can be read under `isolation.level`, of those of the

@@ -19,8 +19,9 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::client::log_client_message;
+use super::closed_parts::{ClosedParts, ClosedPartsError};
 use super::consumer::{
-    CLOSE_PATIENCE, ConsumerEvent, METADATA_TIMEOUT, POLL_INTERVAL, SharedLedger,
+    CLOSE_PATIENCE, ConsumerError, ConsumerEvent, METADATA_TIMEOUT, POLL_INTERVAL, SharedLedger,
     TransactionSettings, lock, send_within,
 };
 use super::group_protocol::GroupProtocol;
@@ -28,7 +29,7 @@ use super::partition_counts::{CoPartitioning, Permission, fetch_partition_counts
 use super::partition_ends::{PartitionEnds, Reported};
 use super::pauses::Pauses;
 use super::poll_report::{PartitionReport, SharedPollReport};
-use crate::domain::{Topic, TopicPartition};
+use crate::domain::{PartClosure, Topic, TopicPartition};
 use crate::telemetry;
 
 /// What the rebalance and statistics callbacks share with the loop. They all run on the
@@ -59,8 +60,10 @@ pub(super) struct GroupContext {
     pub(super) is_ending: Arc<AtomicBool>,
     /// Where offsets go with the results: the consumer then commits nothing itself.
     pub(super) transactions: Option<TransactionSettings>,
-    /// What was committed could not be learnt in time: whoever goes on would score parts twice.
-    pub(super) unknown_commits: Mutex<Option<KafkaError>>,
+    /// What was committed, or which parts are closed, could not be learnt in time: whoever goes on
+    /// would score parts twice.
+    pub(super) unlearnt: Mutex<Option<ConsumerError>>,
+    pub(super) closed_parts: Mutex<ClosedParts>,
     /// Messages taken from librdkafka.
     pub(super) taken: AtomicU64,
     pub(super) ends: Mutex<PartitionEnds>,
@@ -136,14 +139,44 @@ impl GroupContext {
         telemetry::set_assigned_partitions(assignment.len());
         *lock(&self.assignment) = assignment;
         self.renew_membership(consumer);
+        let closed = self.learn_closed_parts(&partitions, count);
         let event = ConsumerEvent::Assigned {
             partitions,
             generation,
             count,
+            closed,
         };
         if !self.deliver(event, Instant::now()) {
             tracing::debug!(generation, "stages behind are full: assignment waits");
         }
+    }
+
+    /// Learns which parts are closed of those whose partitions were assigned, while the first of their
+    /// records are fetched. Where that fails, late views may be taken for new parts; with transactions
+    /// that must not be.
+    fn learn_closed_parts(
+        &self,
+        partitions: &[TopicPartition],
+        count: Option<usize>,
+    ) -> Vec<PartClosure> {
+        if partitions.is_empty() || lock(&self.unlearnt).is_some() {
+            return Vec::new();
+        }
+        let numbers = partitions.iter().map(|partition| partition.partition);
+        let highest = numbers.clone().max().unwrap_or_default();
+        let count = count.unwrap_or(usize::try_from(highest + 1).unwrap_or(1));
+        let mut closed_parts = lock(&self.closed_parts);
+        match closed_parts.learn(numbers, count, &self.runtime, &self.is_ending) {
+            Ok(closed) => return closed,
+            Err(ClosedPartsError::Stopping) => {}
+            Err(error) if self.transactions.is_some() => {
+                *lock(&self.unlearnt) = Some(error.into());
+            }
+            Err(error) => {
+                tracing::warn!(%error, "late views may be scored as new parts");
+            }
+        }
+        Vec::new()
     }
 
     /// Takes what vouches for the offsets that the publisher commits. Under the protocol `consumer`

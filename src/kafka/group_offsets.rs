@@ -10,7 +10,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::commit_metadata;
-use super::consumer::{METADATA_TIMEOUT, POLL_INTERVAL, SharedLedger, lock};
+use super::consumer::{ConsumerError, METADATA_TIMEOUT, POLL_INTERVAL, SharedLedger, lock};
 use super::group_context::GroupContext;
 use super::offsets::CommitPosition;
 use crate::domain::{Topic, TopicPartition};
@@ -58,7 +58,7 @@ impl GroupContext {
                 return;
             }
             if Instant::now() >= deadline {
-                *lock(&self.unknown_commits) = Some(error);
+                *lock(&self.unlearnt) = Some(ConsumerError::UnknownCommits(error));
                 return;
             }
             tracing::info!(%error, "what is committed is not told yet; asking again");

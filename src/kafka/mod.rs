@@ -1,6 +1,7 @@
 //! The bus: the only place that knows Kafka.
 
 pub mod client;
+pub mod closed_parts;
 pub mod commit_metadata;
 pub mod consumer;
 pub mod embedded;

@@ -100,8 +100,8 @@ impl PollLoop {
             {
                 return Err(ConsumerError::UnequalPartitions(counts.clone()));
             }
-            if let Some(error) = lock(&self.consumer.context().unknown_commits).take() {
-                return Err(ConsumerError::UnknownCommits(error));
+            if let Some(error) = lock(&self.consumer.context().unlearnt).take() {
+                return Err(error);
             }
             self.hand_on();
             let interval = self.commit_interval.unwrap_or(REPORT_INTERVAL);

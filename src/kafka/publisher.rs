@@ -57,6 +57,9 @@ impl fmt::Debug for Outgoing {
 pub struct Publication<Token> {
     /// Records to produce; none for inputs that were absorbed.
     pub records: Vec<Outgoing>,
+    /// Says that a part is closed. In a transaction it goes out after the offsets: whoever owns the
+    /// partitions next, and has waited for these, finds no closed part that is still undecided.
+    pub closure: Option<OutboundRecord>,
     /// Inputs that are done once the records are acknowledged.
     pub finishes: Vec<FinishedInput>,
     /// Dropped when all is done.
@@ -193,12 +196,18 @@ impl Publisher {
         }
         let Publication {
             records,
+            closure,
             finishes,
             token,
         } = publication;
         let started = Instant::now();
         let deliveries = records.into_iter().map(|record| self.produce(record));
         futures::future::try_join_all(deliveries).await?;
+        // After the result: a part whose result is not there must not be known as closed.
+        if let Some(closure) = closure {
+            let sent = self.producer.send(&closure).await;
+            sent.map_err(|source| produce_error(&closure, source))?;
+        }
         let mut ledger = lock(&self.ledger);
         for input in &finishes {
             ledger.finish(&input.source, input.generation);
@@ -279,6 +288,7 @@ mod tests {
         Outgoing {
             record: OutboundRecord {
                 topic: Topic::from("results"),
+                partition: None,
                 key: Some(b"part".to_vec()),
                 value: Some(vec![7; value_bytes]),
                 headers: Vec::new(),
@@ -307,6 +317,7 @@ mod tests {
         let (publications, received) = mpsc::channel(1);
         let publication = Publication {
             records: vec![record],
+            closure: None,
             finishes: vec![FinishedInput {
                 source: source.clone(),
                 generation: 1,

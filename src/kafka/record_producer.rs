@@ -92,25 +92,21 @@ impl RecordProducer {
     /// # Errors
     /// When the broker refuses the record or is out of reach for too long.
     pub async fn send(&self, record: &OutboundRecord) -> Result<(), KafkaError> {
-        let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
-        for header in &record.headers {
-            headers = headers.insert(KafkaHeader {
-                key: &header.name,
-                value: header.value.as_ref(),
-            });
-        }
-        let mut message: FutureRecord<'_, Vec<u8>, Vec<u8>> =
-            FutureRecord::to(record.topic.as_str()).headers(headers);
-        if let Some(key) = &record.key {
-            message = message.key(key);
-        }
-        if let Some(value) = &record.value {
-            message = message.payload(value);
-        }
         self.producer
-            .send(message, Timeout::Never)
+            .send(message_of(record), Timeout::Never)
             .await
             .map(|_| ())
+            .map_err(|(error, _)| error)
+    }
+
+    /// Gives one record to the client without waiting for the brokers: a commit or a flush does.
+    ///
+    /// # Errors
+    /// When the client does not take it.
+    pub(super) fn enqueue(&self, record: &OutboundRecord) -> Result<(), KafkaError> {
+        self.producer
+            .send_result(message_of(record))
+            .map(drop)
             .map_err(|(error, _)| error)
     }
 
@@ -125,5 +121,23 @@ impl RecordProducer {
     /// When that took too long.
     pub fn flush(&self, patience: Duration) -> Result<(), KafkaError> {
         self.producer.flush(patience)
+    }
+}
+
+fn message_of(record: &OutboundRecord) -> FutureRecord<'_, Vec<u8>, Vec<u8>> {
+    let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
+    for header in &record.headers {
+        headers = headers.insert(KafkaHeader {
+            key: &header.name,
+            value: header.value.as_ref(),
+        });
+    }
+    FutureRecord {
+        topic: record.topic.as_str(),
+        partition: record.partition,
+        payload: record.value.as_ref(),
+        key: record.key.as_ref(),
+        timestamp: None,
+        headers: Some(headers),
     }
 }

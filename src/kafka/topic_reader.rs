@@ -4,7 +4,8 @@
 //! Aborted transactions are skipped. Blocking: for command-line tools and tests, not for async
 //! tasks. Partitions added to the topic after opening are not seen.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
@@ -148,31 +149,60 @@ impl TopicReader {
     /// # Errors
     /// When the broker cannot be reached or does not know the topic.
     pub fn open(settings: &TopicReaderSettings) -> Result<Self, TopicReaderError> {
-        let consumer = client(settings)?;
+        let consumer = client(&settings.bus)?;
         let partitions = partitions(&consumer, settings)?;
         let unread = match settings.until {
             ReadUntil::EndOfTopic => Some(unread_ends(&consumer, settings, &partitions)?),
             ReadUntil::Forever => None,
-        };
-        let read_error = |source| TopicReaderError::Read {
-            topic: settings.topic.clone(),
-            source,
         };
         let offset = match settings.from {
             ReadFrom::Beginning => Offset::Beginning,
             ReadFrom::Last(count) => Offset::OffsetTail(i64::from(count)),
             ReadFrom::End => Offset::End,
         };
+        let starts = partitions.into_iter().map(|partition| (partition, offset));
+        Self::begin(consumer, &settings.topic, starts, unread)
+    }
+
+    /// Reads these offsets of these partitions and nothing else, up to the end of each range. Records
+    /// that are there no more are passed over.
+    ///
+    /// # Errors
+    /// When the client cannot be made.
+    pub(super) fn open_ranges(
+        bus: &BusSettings,
+        topic: &Topic,
+        ranges: &BTreeMap<i32, Range<i64>>,
+    ) -> Result<Self, TopicReaderError> {
+        let starts = ranges
+            .iter()
+            .map(|(partition, range)| (*partition, Offset::Offset(range.start)));
+        let ends = ranges
+            .iter()
+            .map(|(partition, range)| (*partition, range.end));
+        Self::begin(client(bus)?, topic, starts, Some(ends.collect()))
+    }
+
+    fn begin(
+        consumer: ReaderConsumer,
+        topic: &Topic,
+        starts: impl Iterator<Item = (i32, Offset)>,
+        unread: Option<HashMap<i32, i64>>,
+    ) -> Result<Self, TopicReaderError> {
+        let read_error = |source| TopicReaderError::Read {
+            topic: topic.clone(),
+            source,
+        };
         let mut assignment = TopicPartitionList::new();
-        for partition in partitions {
+        for (partition, start) in starts {
             assignment
-                .add_partition_offset(settings.topic.as_str(), partition, offset)
+                .add_partition_offset(topic.as_str(), partition, start)
                 .map_err(read_error)?;
         }
         consumer.assign(&assignment).map_err(read_error)?;
         Ok(Self {
             consumer,
-            topic: settings.topic.clone(),
+            topic: topic.clone(),
             unread,
         })
     }
@@ -255,8 +285,8 @@ impl TopicReader {
     }
 }
 
-fn client(settings: &TopicReaderSettings) -> Result<ReaderConsumer, TopicReaderError> {
-    let mut config = settings.bus.consumer_config();
+fn client(bus: &BusSettings) -> Result<ReaderConsumer, TopicReaderError> {
+    let mut config = bus.consumer_config();
     for (name, value) in [
         ("group.id", GROUP_NEVER_JOINED),
         ("isolation.level", "read_committed"),
@@ -272,7 +302,7 @@ fn client(settings: &TopicReaderSettings) -> Result<ReaderConsumer, TopicReaderE
         .set("auto.offset.reset", "earliest")
         .create_with_context(ReaderContext)
         .map_err(|source| TopicReaderError::Client {
-            brokers: settings.bus.brokers.clone(),
+            brokers: bus.brokers.clone(),
             source,
         })
 }

@@ -5,6 +5,9 @@
 //! membership (KIP-447): the brokers refuse those of a member that has lost its partitions, and with
 //! them the transaction.
 //!
+//! That parts are closed goes out after the offsets, and is waited for by the commit: who has learnt the
+//! group's offsets, and then reads it, finds nothing that may still become undone.
+//!
 //! A transaction that is aborted is made again from the same publications, but for those whose
 //! partitions another member owns by now. An error that leaves the producer unusable, or the outcome
 //! of a commit unknown, ends the publisher with [`PublishError::Unusable`]: who starts anew from what
@@ -165,7 +168,9 @@ impl TransactionalPublisher {
     ) -> Vec<Publication<Token>> {
         let size = |publication: &Publication<Token>| -> usize {
             let records = publication.records.iter();
-            records.map(|outgoing| outgoing.record.size_bytes()).sum()
+            let closure = publication.closure.iter().map(OutboundRecord::size_bytes);
+            let records = records.map(|outgoing| outgoing.record.size_bytes());
+            records.chain(closure).sum()
         };
         let (mut records, mut bytes) = (first.records.len(), size(&first));
         let mut batch = vec![first];
@@ -247,6 +252,10 @@ impl TransactionalPublisher {
             });
         }
         crash_at("transaction-after-offsets");
+        if let Err(error) = self.enqueue_closures(batch) {
+            return self.abort(error).await;
+        }
+        crash_at("transaction-after-closures");
         match self.commit().await {
             Ok(()) => {
                 crash_at("transaction-after-commit");
@@ -339,6 +348,11 @@ impl TransactionalPublisher {
             client.send_offsets_to_transaction(&offsets, &membership, patience)
         })
         .await
+    }
+
+    fn enqueue_closures<Token>(&self, batch: &[Publication<Token>]) -> KafkaResult<()> {
+        let mut closures = batch.iter().filter_map(|one| one.closure.as_ref());
+        closures.try_for_each(|closure| self.producer.enqueue(closure))
     }
 
     /// Takes leave of the topics that were deleted, so that the others' offsets are committed.

@@ -16,7 +16,9 @@ use super::receipt::Receipt;
 use super::wall_clock;
 use crate::admin::{Condition, Readiness};
 use crate::decode::EnvelopeDecoder;
-use crate::domain::{CloseCause, MemoryBudget, Reject, RejectReason, Timestamp};
+use crate::domain::{
+    CloseCause, MemoryBudget, PartClosure, Record, Reject, RejectReason, Timestamp,
+};
 use crate::kafka::consumer::{ConsumerCommand, ConsumerEvent, ConsumerHandle};
 use crate::kafka::partitioners::KeyedTopics;
 use crate::kafka::publisher::{Publication, finished_inputs};
@@ -108,9 +110,11 @@ impl Intake {
                 partitions,
                 generation,
                 count,
+                closed,
             } => {
                 self.generation = generation;
                 self.keyed.begin(count.unwrap_or_default());
+                self.reassembly.learn_closed(closed);
                 self.reassembly.assign(&partitions, generation, now);
                 self.readiness.set(Condition::ConsumerAssigned, true);
                 Vec::new()
@@ -240,23 +244,25 @@ impl Intake {
     async fn hand_on(&self, outcomes: Vec<Event>) -> bool {
         for outcome in outcomes {
             let is_taken = match outcome {
-                Event::Closed(group) => {
-                    let token = self.in_flight.enter();
-                    self.pass_on(
-                        &self.groups,
-                        BatchMessage::Group(PendingGroup { group, token }),
-                    )
-                    .await
-                }
-                Event::Rejected(reject) => self.publish_dead_letter(&reject).await,
-                Event::Finished(records) => {
-                    let publication = Publication {
-                        records: Vec::new(),
-                        finishes: finished_inputs(&records),
-                        token: Receipt::for_absorbed(self.in_flight.enter()),
+                Event::Closed(group, closure) => {
+                    let pending = PendingGroup {
+                        group,
+                        closure,
+                        token: self.in_flight.enter(),
                     };
-                    self.pass_on(&self.publications, publication).await
+                    self.pass_on(&self.groups, BatchMessage::Group(pending))
+                        .await
                 }
+                Event::Rejected(reject) => self.publish_unscored(vec![reject], &[], None).await,
+                Event::Expired {
+                    rejects,
+                    absorbed,
+                    closure,
+                } => {
+                    self.publish_unscored(rejects, &absorbed, Some(&closure))
+                        .await
+                }
+                Event::Finished(records) => self.publish_unscored(Vec::new(), &records, None).await,
             };
             if !is_taken {
                 return false;
@@ -265,11 +271,22 @@ impl Intake {
         true
     }
 
-    async fn publish_dead_letter(&self, reject: &Reject) -> bool {
+    /// Publishes what is not scored: dead letters, and records with nothing to publish.
+    async fn publish_unscored(
+        &self,
+        rejects: Vec<Reject>,
+        absorbed: &[Arc<Record>],
+        closure: Option<&PartClosure>,
+    ) -> bool {
+        let rejected = rejects.iter().map(|reject| &reject.record);
         let publication = Publication {
-            records: vec![self.output.dead_letter(reject)],
-            finishes: finished_inputs([&reject.record]),
-            token: Receipt::for_reject(reject, self.in_flight.enter()),
+            records: rejects
+                .iter()
+                .map(|reject| self.output.dead_letter(reject))
+                .collect(),
+            closure: closure.map(|closure| self.output.closed_part(closure)),
+            finishes: finished_inputs(rejected.chain(absorbed)),
+            token: Receipt::for_unscored(rejects, self.in_flight.enter()),
         };
         self.pass_on(&self.publications, publication).await
     }

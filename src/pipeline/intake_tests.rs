@@ -167,15 +167,16 @@ fn groups_that_end_in_dead_letters_are_counted_too() {
             partitions: vec![record(0, "", 0).source.topic_partition()],
             generation: 1,
             count: Some(1),
+            closed: Vec::new(),
         };
         intake.apply(assigned, now);
         intake.apply(ConsumerEvent::Record(record(0, "first", 0)), now);
         let later = record(1, "second", 900_000);
         let events = intake.apply(ConsumerEvent::Record(later), now);
-        let [Event::Rejected(reject)] = &events[..] else {
-            panic!("expected one reject, found {events:?}");
+        let [Event::Expired { rejects, .. }] = &events[..] else {
+            panic!("expected one part, found {events:?}");
         };
-        assert_eq!(reject.reason, RejectReason::Expired);
+        assert_eq!(rejects[0].reason, RejectReason::Expired);
         let mut stale = record(2, "third", 900_000);
         stale.generation = 7;
         intake.apply(ConsumerEvent::Record(stale), now);

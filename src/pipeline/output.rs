@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::domain::{ModelIdentity, OutboundRecord, PartVerdict, Reject, SourceOffset, Topic};
+use crate::domain::{
+    ModelIdentity, OutboundRecord, PartClosure, PartVerdict, Reject, SourceOffset, Topic,
+};
+use crate::kafka::closed_parts::ClosedPartsTopic;
 use crate::kafka::publisher::Outgoing;
 use crate::schema::dead_letter::{outbound_dead_letter, smaller};
 use crate::schema::result::{ResultContext, ResultError, outbound_result};
@@ -16,6 +19,8 @@ pub struct OutputSettings {
     pub results: ResultContext,
     /// Topic of the dead letters.
     pub dead_letter_topic: Topic,
+    /// Topic of the closed parts.
+    pub closed_parts: ClosedPartsTopic,
     /// The largest record that the broker takes.
     pub max_message_bytes: usize,
     /// The model that results name.
@@ -72,6 +77,11 @@ impl Output {
         self.encode(verdict)
             .inspect_err(|error| tracing::error!(%error, "failed to encode a result again"))
             .ok()
+    }
+
+    /// Says that a part is closed.
+    pub(crate) fn closed_part(&self, closure: &PartClosure) -> OutboundRecord {
+        self.settings.closed_parts.record(closure)
     }
 
     /// The dead letter of a record. One that exceeds the message limit goes without the record's
@@ -138,6 +148,7 @@ pub(super) mod tests {
                 },
             },
             dead_letter_topic: "dead".into(),
+            closed_parts: ClosedPartsTopic::new("closed".into(), "test"),
             max_message_bytes: LIMIT,
             model: ModelIdentity {
                 name: "demo".to_owned(),

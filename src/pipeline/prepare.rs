@@ -12,7 +12,9 @@ use tokio::sync::mpsc;
 use super::in_flight::InFlightToken;
 use crate::batcher::Batch;
 use crate::decode::{ImageLimits, decode_pixels};
-use crate::domain::{ClassName, Group, MapFootprint, Reject, RejectReason, ScoringOrder, View};
+use crate::domain::{
+    ClassName, Group, MapFootprint, PartClosure, Reject, RejectReason, ScoringOrder, View,
+};
 use crate::inference::InferenceBatch;
 use crate::model::preprocess::Preprocessor;
 use crate::model::{InputImage, Subject};
@@ -22,6 +24,7 @@ use crate::telemetry::{self, Stage};
 #[derive(Debug)]
 pub(crate) struct PendingGroup {
     pub(crate) group: Group,
+    pub(crate) closure: Arc<PartClosure>,
     pub(crate) token: InFlightToken,
 }
 

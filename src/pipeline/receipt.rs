@@ -1,19 +1,17 @@
 //! What is noted once a publication is acknowledged: metrics, and that the part is published.
 
-use std::sync::Arc;
-
 use super::in_flight::InFlightToken;
 use super::wall_clock;
-use crate::domain::{Decision, Group, PartVerdict, Record, Reject, RejectReason, Timestamp};
+use crate::domain::{Decision, Group, PartVerdict, Reject, RejectReason, Timestamp};
 use crate::reassembly::ReassemblyBuffer;
 use crate::telemetry;
 
-/// Travels with a publication. It keeps the part's records, or the rejected one, alive until the
+/// Travels with a publication. It keeps the part's records, or the rejected ones, alive until the
 /// broker has the result or dead letter, so that the memory budget counts them until then.
 #[derive(Debug)]
 pub(crate) struct Receipt {
     part: Option<PublishedPart>,
-    _rejected: Option<Arc<Record>>,
+    _rejects: Vec<Reject>,
     reasons: Vec<RejectReason>,
     _token: InFlightToken,
 }
@@ -41,28 +39,18 @@ impl Receipt {
                 maps_dropped: verdict.maps_dropped,
                 last_view_at: verdict.last_view_at,
             }),
-            _rejected: None,
+            _rejects: Vec::new(),
             reasons: rejects.iter().map(|reject| reject.reason).collect(),
             _token: token,
         }
     }
 
-    /// For one dead letter.
-    pub(crate) fn for_reject(reject: &Reject, token: InFlightToken) -> Self {
+    /// For dead letters, and records that need nothing published.
+    pub(crate) fn for_unscored(rejects: Vec<Reject>, token: InFlightToken) -> Self {
         Self {
             part: None,
-            _rejected: Some(Arc::clone(&reject.record)),
-            reasons: vec![reject.reason],
-            _token: token,
-        }
-    }
-
-    /// For records that need nothing published.
-    pub(crate) fn for_absorbed(token: InFlightToken) -> Self {
-        Self {
-            part: None,
-            _rejected: None,
-            reasons: Vec::new(),
+            reasons: rejects.iter().map(|reject| reject.reason).collect(),
+            _rejects: rejects,
             _token: token,
         }
     }

@@ -49,6 +49,7 @@ fn judge_answer(
         .into_iter()
         .map(|prepared| {
             let started = Instant::now();
+            let closure = Arc::clone(&prepared.pending.closure);
             let (scored, token) = join_maps(prepared, &mut maps, scored_at);
             let group = scored.group.clone();
             let (mut verdict, rejects) = judge.judge(scored);
@@ -57,6 +58,7 @@ fn judge_answer(
             telemetry::stage_took(Stage::Score, started.elapsed());
             Ok(Publication {
                 records,
+                closure: Some(output.closed_part(&closure)),
                 finishes: finished_inputs(group.records()),
                 token: Receipt::for_part(&verdict, &rejects, group, token),
             })
@@ -84,7 +86,7 @@ fn join_maps(
             PreparedView::Skipped => ViewOutcome::Unscored,
         })
         .collect();
-    let PendingGroup { group, token } = prepared.pending;
+    let PendingGroup { group, token, .. } = prepared.pending;
     let scored = ScoredGroup {
         group,
         outcomes,

@@ -13,6 +13,7 @@ use crate::config::{self, Delivery, Settings};
 use crate::decode::{EnvelopeSettings, ImageLimits};
 use crate::domain::{ClassName, DuplicatePolicy, LineId, Topic, ViewId};
 use crate::kafka::client::BusSettings;
+use crate::kafka::closed_parts::ClosedPartsTopic;
 use crate::kafka::consumer::{Commits, ConsumerSettings, Membership, TransactionSettings};
 use crate::model::AnomalyModel;
 use crate::model::bundle::Bundle;
@@ -85,6 +86,11 @@ impl PipelineSetup {
         );
         telemetry::set_model(&identity, None);
         let memory_budget_bytes = settings.reassembly.memory_budget.as_u64();
+        let reassembly = reassembly(settings);
+        let closed_parts = ClosedPartsTopic::new(
+            Topic::new(settings.closed_parts_topic()),
+            &settings.bus.group_id,
+        );
         let consumer = ConsumerSettings {
             bus: bus_settings(&settings.bus),
             group_id: settings.bus.group_id.clone(),
@@ -93,6 +99,8 @@ impl PipelineSetup {
                 None => settings.input.topics.clone(),
             },
             commits: commits(settings),
+            closed_parts: closed_parts.clone(),
+            max_closed_parts: reassembly.closed.max_parts,
             drain_timeout: settings.bus.drain_timeout,
             crowd_patience: longest_timeout(settings),
             prefetch_bytes: memory_budget_bytes / PREFETCH_SHARE,
@@ -101,7 +109,7 @@ impl PipelineSetup {
             patience: patience(settings, &consumer),
             consumer,
             envelope: envelope(settings),
-            reassembly: reassembly(settings),
+            reassembly,
             memory_budget_bytes,
             max_batch: settings.model.max_batch,
             max_delay: settings.model.max_delay,
@@ -124,6 +132,7 @@ impl PipelineSetup {
                     },
                 },
                 dead_letter_topic: Topic::new(settings.output.dead_letter_topic.as_str()),
+                closed_parts,
                 max_message_bytes: usize::try_from(settings.output.max_message_bytes.as_u64())
                     .unwrap_or(usize::MAX),
                 model: identity,

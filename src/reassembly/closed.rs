@@ -3,14 +3,17 @@
 //! It is bounded in parts and bytes; the oldest are forgotten first. A view that comes for a
 //! forgotten part opens it anew: the part is then published twice, the second time partial and
 //! with another result ID, since that names the first offsets. The bounds must therefore cover
-//! what a line makes in the time in which views can be late.
+//! what a line makes in the time in which views can be late. What was closed by an earlier owner of
+//! a partition is learnt with its assignment.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::domain::{PartKey, Record, Reject, RejectReason, SourceOffset, Timestamp, ViewId};
+use crate::domain::{
+    Fingerprint, PartClosure, PartKey, Reject, RejectReason, Reuse, SourceOffset, Timestamp, ViewId,
+};
 
-use super::group::{Arrival, Fingerprint, HeldView, OpenGroup, misrouted, reject};
+use super::group::{Arrival, HeldView, OpenGroup, misrouted, reject};
 use super::schedule::Sequence;
 use super::settings::ClosedMemorySettings;
 
@@ -28,66 +31,61 @@ pub(crate) enum LateView {
     Rejected(Reject),
 }
 
-/// From when on a part ID means a new part. A camera whose clock is wrong by hours must not split
-/// its parts, so Kafka's time must say it as well as the view's own.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Reuse {
-    /// The view's event time must be later.
-    pub(crate) taken_after: Timestamp,
-    /// The record's time in Kafka must be later.
-    pub(crate) written_after: Timestamp,
-}
-
-impl Reuse {
-    /// Whether an arriving view belongs to a new part.
-    pub(crate) fn is_by(self, arrival: &Arrival) -> bool {
-        arrival.event_time > self.taken_after && arrival.written_at > self.written_after
-    }
-}
-
-/// What is kept of a part after it was closed.
+/// A part that is closed, and whether its result is known to be published.
 #[derive(Debug)]
 pub(crate) struct ClosedPart {
     pub(crate) sequence: Sequence,
-    /// Whether its result is known to be published.
+    pub(crate) closure: Arc<PartClosure>,
     is_published: bool,
-    reuse: Reuse,
-    opened_by: SourceOffset,
-    views: Vec<(ViewId, Fingerprint)>,
-    records: Vec<(SourceOffset, u64)>,
+    /// Under which each of its records was read here, in order; empty, if it was closed elsewhere.
+    generations: Vec<u64>,
 }
 
 impl ClosedPart {
     pub(crate) fn of(group: &OpenGroup, reuse: Reuse) -> Self {
         let of_view = |held: &HeldView| (held.view.view.clone(), held.fingerprint);
-        let of_record = |record: &Arc<Record>| (record.source.clone(), record.generation);
+        let closure = PartClosure {
+            part: group.part().clone(),
+            opened_by: group.opened_by().clone(),
+            reuse,
+            views: group.views().iter().map(of_view).collect(),
+            records: group.records().map(|one| one.source.clone()).collect(),
+        };
         Self {
             sequence: group.sequence,
+            closure: Arc::new(closure),
             is_published: false,
-            reuse,
-            opened_by: group.opened_by().clone(),
-            views: group.views().iter().map(of_view).collect(),
-            records: group.records().map(of_record).collect(),
+            generations: group.records().map(|one| one.generation).collect(),
+        }
+    }
+
+    /// As another instance, or this one before it was started anew, has closed it. It is published;
+    /// but should its own records be read again, then because somebody wants it scored again.
+    pub(crate) fn learnt(closure: PartClosure, sequence: Sequence) -> Self {
+        Self {
+            sequence,
+            closure: Arc::new(closure),
+            is_published: false,
+            generations: Vec::new(),
         }
     }
 
     pub(crate) fn reusable_after(&self) -> Timestamp {
-        self.reuse.taken_after.max(self.reuse.written_after)
+        self.closure.reuse.latest()
     }
 
     /// Notes that its result is published, told by one of its records.
     pub(crate) fn mark_published(&mut self, source: &SourceOffset, generation: u64) {
-        if self.generation_of(source) == Some(generation) {
+        if self.own_record(source) == Some(Some(generation)) {
             self.is_published = true;
         }
     }
 
-    /// The generation under which a record of it was read.
-    fn generation_of(&self, source: &SourceOffset) -> Option<u64> {
-        self.records
-            .iter()
-            .find(|(known, _)| known == source)
-            .map(|(_, generation)| *generation)
+    /// Whether it has this record, and under which generation it was read here.
+    fn own_record(&self, source: &SourceOffset) -> Option<Option<u64>> {
+        let mut records = self.closure.records.iter();
+        let place = records.position(|known| known == source)?;
+        Some(self.generations.get(place).copied())
     }
 
     /// Tells what a view of this part ID means.
@@ -96,24 +94,25 @@ impl ClosedPart {
     /// older one. Unless the part is known to be published, that may have been lost on the way,
     /// so it is opened anew; the result ID is the same, so a reader can tell.
     pub(crate) fn receive(&self, arrival: &Arrival) -> LateView {
-        let (view, fingerprint) = (&arrival.view, arrival.fingerprint);
-        if self.reuse.is_by(arrival) {
+        let (view, closure) = (&arrival.view, &*self.closure);
+        if closure.reuse.is_by(arrival.event_time, arrival.written_at) {
             return LateView::OpensAnew;
         }
-        match self.generation_of(&view.record.source) {
-            Some(generation) if generation == view.record.generation => {
+        match self.own_record(&view.record.source) {
+            Some(Some(generation)) if generation == view.record.generation => {
                 return LateView::Redelivered;
             }
             Some(_) if self.is_published => return LateView::Identical,
             Some(_) => return LateView::OpensAnew,
             None => {}
         }
-        if view.record.source.partition != self.opened_by.partition {
-            return LateView::Rejected(misrouted(view, &self.opened_by));
+        if view.record.source.partition != closure.opened_by.partition {
+            return LateView::Rejected(misrouted(view, &closure.opened_by));
         }
-        let same_image =
-            |(name, known): &(ViewId, Fingerprint)| *name == view.view && *known == fingerprint;
-        if self.views.iter().any(same_image) {
+        let same_image = |(name, known): &(ViewId, Fingerprint)| {
+            *name == view.view && *known == arrival.fingerprint
+        };
+        if closure.views.iter().any(same_image) {
             return LateView::Identical;
         }
         let error = format!(
@@ -126,8 +125,9 @@ impl ClosedPart {
     /// Roughly the memory it takes; names are shared and not counted.
     fn size_bytes(&self) -> usize {
         size_of::<(PartKey, Self)>()
-            + self.views.len() * size_of::<(ViewId, Fingerprint)>()
-            + self.records.len() * size_of::<(SourceOffset, u64)>()
+            + size_of::<PartClosure>()
+            + self.closure.views.len() * size_of::<(ViewId, Fingerprint)>()
+            + self.closure.records.len() * size_of::<(SourceOffset, u64)>()
     }
 }
 
@@ -150,7 +150,8 @@ impl ClosedQueue {
         }
     }
 
-    pub(crate) fn insert(&mut self, part: PartKey, closed: &ClosedPart) {
+    pub(crate) fn insert(&mut self, closed: &ClosedPart) {
+        let part = closed.closure.part.clone();
         let bytes = closed.size_bytes() + part.line.as_str().len() + part.part.as_str().len();
         self.by_reuse
             .insert((closed.reusable_after(), closed.sequence));

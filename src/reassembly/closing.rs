@@ -1,14 +1,18 @@
 //! How an open group becomes a closed part, and where it goes by its line's policy.
 
 use std::mem;
+use std::sync::Arc;
 
-use crate::domain::{CloseCause, Group, Reject, RejectReason, ScoringOrder, TimeoutPolicy, ViewId};
+use crate::domain::{
+    CloseCause, Group, PartClosure, Reject, RejectReason, Reuse, ScoringOrder, TimeoutPolicy,
+    ViewId,
+};
 
-use super::closed::{ClosedPart, Reuse};
+use super::closed::ClosedPart;
 use super::group::OpenGroup;
 use super::report::Event;
 use super::timeline::Timeline;
-use super::{PartState, ReassemblyBuffer, push_reject};
+use super::{PartState, ReassemblyBuffer};
 
 impl ReassemblyBuffer {
     pub(super) fn close_complete(
@@ -39,11 +43,12 @@ impl ReassemblyBuffer {
         let closed = ClosedPart::of(group, self.reuse_of(group, cause, timeline));
         timeline.schedule.remove(group.sequence);
         timeline.open_bytes = timeline.open_bytes.saturating_sub(group.bytes as u64);
-        timeline.closed.insert(group.part().clone(), &closed);
+        timeline.closed.insert(&closed);
         timeline.count_closed(cause);
+        let closure = Arc::clone(&closed.closure);
         let previous = mem::replace(state, PartState::Closed(closed));
         if let PartState::Open(group) = previous {
-            self.hand_on(group, cause, timeline, events);
+            self.hand_on(group, closure, cause, timeline, events);
         }
     }
 
@@ -69,6 +74,7 @@ impl ReassemblyBuffer {
     fn hand_on(
         &self,
         group: OpenGroup,
+        closure: Arc<PartClosure>,
         cause: CloseCause,
         timeline: &mut Timeline,
         events: &mut Vec<Event>,
@@ -80,21 +86,25 @@ impl ReassemblyBuffer {
         };
         let group = group.close(cause, scoring, &self.settings.expected);
         if cause == CloseCause::Complete || on_timeout != TimeoutPolicy::DeadLetter {
-            events.push(Event::Closed(group));
+            events.push(Event::Closed(group, closure));
             return;
         }
         let error = expiry_error(&group);
-        for view in group.views {
-            let reject = Reject {
+        let rejects: Vec<Reject> = group
+            .views
+            .into_iter()
+            .map(|view| Reject {
                 record: view.record,
                 reason: RejectReason::Expired,
                 error: error.clone(),
-            };
-            push_reject(reject, timeline, events);
-        }
-        if !group.absorbed.is_empty() {
-            events.push(Event::Finished(group.absorbed));
-        }
+            })
+            .collect();
+        timeline.counts.rejected += rejects.len() as u64;
+        events.push(Event::Expired {
+            rejects,
+            absorbed: group.absorbed,
+            closure,
+        });
     }
 }
 

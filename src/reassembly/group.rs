@@ -5,27 +5,18 @@ use std::sync::Arc;
 use twox_hash::XxHash3_64;
 
 use crate::domain::{
-    ClassName, CloseCause, DuplicatePolicy, Group, PartKey, Record, Reject, RejectReason,
-    ScoringOrder, SourceOffset, Timestamp, View, ViewId,
+    ClassName, CloseCause, DuplicatePolicy, Fingerprint, Group, PartKey, Record, Reject,
+    RejectReason, ScoringOrder, SourceOffset, Timestamp, View, ViewId,
 };
 
 use super::expected::{ExpectedViews, ViewList};
 use super::schedule::Sequence;
 
-/// Tells images apart without keeping both: 64 bits of hash and the length. Two different images
-/// of one view are taken for the same with a chance of about 5e-20.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Fingerprint {
-    hash: u64,
-    length: usize,
-}
-
-impl Fingerprint {
-    pub(crate) fn of(bytes: &[u8]) -> Self {
-        Self {
-            hash: XxHash3_64::oneshot(bytes),
-            length: bytes.len(),
-        }
+/// What tells an image from others.
+pub(crate) fn fingerprint_of(image: &[u8]) -> Fingerprint {
+    Fingerprint {
+        hash: XxHash3_64::oneshot(image),
+        length: image.len() as u64,
     }
 }
 

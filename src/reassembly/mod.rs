@@ -34,8 +34,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use dashmap::DashMap;
 
 use crate::domain::{
-    CloseCause, MemoryBudget, PartKey, Record, Reject, SourceOffset, Timestamp, TopicPartition,
-    View, ViewId,
+    CloseCause, MemoryBudget, PartClosure, PartKey, Record, Reject, SourceOffset, Timestamp,
+    TopicPartition, View, ViewId,
 };
 
 pub use expected::{ExpectedViews, ViewList};
@@ -48,7 +48,7 @@ pub use settings::{
 };
 
 use closed::ClosedPart;
-use group::{Fingerprint, OpenGroup};
+use group::{OpenGroup, fingerprint_of};
 use memory::Marks;
 use schedule::{Due, Sequence};
 use timeline::Timeline;
@@ -106,6 +106,15 @@ impl ReassemblyBuffer {
         }
     }
 
+    /// Takes in which parts earlier owners of newly assigned partitions have closed, in that order: to
+    /// be called before anything that was read of these is accepted.
+    pub fn learn_closed(&self, closures: impl IntoIterator<Item = PartClosure>) {
+        for closure in closures {
+            self.learn(closure);
+        }
+        self.forget_closed();
+    }
+
     /// Gives partitions up and forgets the open groups that have a record from them; the next
     /// owner reads those again. Returns how many groups it forgot.
     ///
@@ -149,7 +158,7 @@ impl ReassemblyBuffer {
             (event_time, timeline.take_passed(now))
         };
         self.close_due(due, &mut events);
-        let fingerprint = Fingerprint::of(view.image_bytes());
+        let fingerprint = fingerprint_of(view.image_bytes());
         self.receive(view, fingerprint, event_time, now, &mut events);
         self.forget_closed();
         events

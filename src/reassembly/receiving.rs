@@ -2,10 +2,10 @@
 
 use dashmap::mapref::entry::Entry;
 
-use crate::domain::{CloseCause, Timestamp, View};
+use crate::domain::{CloseCause, Fingerprint, PartClosure, Timestamp, View};
 
-use super::closed::LateView;
-use super::group::{Arrival, Fingerprint, Joined, OpenGroup};
+use super::closed::{ClosedPart, LateView};
+use super::group::{Arrival, Joined, OpenGroup};
 use super::report::Event;
 use super::timeline::Timeline;
 use super::{PartState, ReassemblyBuffer, push_reject};
@@ -40,6 +40,29 @@ impl ReassemblyBuffer {
         }
     }
 
+    /// Takes in what others have closed. What is open here stays open, and of two closings of one
+    /// part ID the later one counts.
+    pub(super) fn learn(&self, closure: PartClosure) {
+        let entry = self.parts.entry(closure.part.clone());
+        let mut timeline = self.timeline();
+        match &entry {
+            Entry::Occupied(occupied) => match occupied.get() {
+                PartState::Closed(known)
+                    if known.closure.reuse.latest() <= closure.reuse.latest() =>
+                {
+                    timeline
+                        .closed
+                        .remove(known.sequence, known.reusable_after());
+                }
+                _ => return,
+            },
+            Entry::Vacant(_) => {}
+        }
+        let closed = ClosedPart::learnt(closure, timeline.next_sequence());
+        timeline.closed.insert(&closed);
+        entry.insert(PartState::Closed(closed));
+    }
+
     fn arrival(
         &self,
         view: View,
@@ -71,7 +94,7 @@ impl ReassemblyBuffer {
     ) {
         if let PartState::Open(group) = state {
             let reuse = self.reuse_of(group, CloseCause::StreamTime, timeline);
-            if !reuse.is_by(&arrival) {
+            if !reuse.is_by(arrival.event_time, arrival.written_at) {
                 self.join(group, arrival, timeline, events);
                 self.close_complete(state, timeline, events);
                 return;

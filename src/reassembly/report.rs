@@ -3,13 +3,26 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::{Group, PartKey, Record, Reject, Timestamp, TopicPartition, ViewId};
+use crate::domain::{
+    Group, PartClosure, PartKey, Record, Reject, Timestamp, TopicPartition, ViewId,
+};
 
 /// What became of records.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// A part is closed and goes on its way; its records finish when it is published.
-    Closed(Group),
+    /// A part is closed and goes on its way; its records finish when it is published, and that it is
+    /// closed is published with it.
+    Closed(Group, Arc<PartClosure>),
+    /// A part is closed and not to be scored: its views go to the dead letters. All its records
+    /// finish when those are published, and that it is closed is published with them.
+    Expired {
+        /// A reject for each view.
+        rejects: Vec<Reject>,
+        /// Copies of the views.
+        absorbed: Vec<Arc<Record>>,
+        /// What is to be remembered of the part.
+        closure: Arc<PartClosure>,
+    },
     /// A record goes to the dead letters and finishes when that is published.
     Rejected(Reject),
     /// Records with nothing to publish: copies of what was used. They are finished now.

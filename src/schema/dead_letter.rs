@@ -58,6 +58,7 @@ pub fn outbound_dead_letter(reject: &Reject, topic: &Topic) -> OutboundRecord {
     }
     OutboundRecord {
         topic: topic.clone(),
+        partition: None,
         key: record.key.clone(),
         value: record.value.clone(),
         headers,

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
+use super::closed_part::ClosedPartRecord;
 use super::result::{PartResult, ResultFormat};
 use super::view::MsgpackView;
 
@@ -26,6 +27,14 @@ pub fn view_schema() -> Value {
     let settings = SchemaSettings::draft2020_12().for_deserialize();
     let title = "Panoptes view envelope, version 1";
     root_schema::<MsgpackView<'_>>(settings, "urn:panoptes:schema:view:v1:msgpack", title)
+}
+
+/// The JSON Schema (draft 2020-12) of what the topic of closed parts holds.
+pub fn closed_part_schema() -> Value {
+    let settings = SchemaSettings::draft2020_12().for_deserialize();
+    let title = "Panoptes closed part, version 1";
+    let id = "urn:panoptes:schema:closed-part:v1:msgpack";
+    root_schema::<ClosedPartRecord>(settings, id, title)
 }
 
 fn root_schema<T: JsonSchema>(settings: SchemaSettings, id: &str, title: &str) -> Value {
@@ -73,6 +82,11 @@ mod tests {
     #[test]
     fn committed_view_schema_equals_the_type() {
         assert_committed("view.v1.msgpack.schema.json", &view_schema());
+    }
+
+    #[test]
+    fn committed_closed_part_schema_equals_the_type() {
+        assert_committed("closed-part.v1.msgpack.schema.json", &closed_part_schema());
     }
 
     #[test]

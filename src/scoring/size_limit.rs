@@ -87,6 +87,7 @@ mod tests {
         let maps = verdict.views.iter().filter_map(|view| view.map.as_ref());
         Ok(OutboundRecord {
             topic: "results".into(),
+            partition: None,
             key: None,
             value: Some(maps.flat_map(|map| map.data.clone()).collect()),
             headers: Vec::new(),

@@ -10,7 +10,7 @@
 
 #[path = "../../../src/decode/mod.rs"]
 pub mod decode;
-#[path = "../../../src/domain.rs"]
+#[path = "../../../src/domain/mod.rs"]
 pub mod domain;
 pub mod schema;
 

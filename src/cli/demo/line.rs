@@ -23,6 +23,8 @@ pub(super) const LINE: &str = "demo-line";
 pub(super) const RESULTS: &str = "demo.results";
 /// Dead-letter topic.
 pub(super) const DEAD_LETTERS: &str = "demo.dead-letters";
+/// Topic of the closed parts.
+pub(super) const CLOSED_PARTS: &str = "demo.closed-parts";
 
 /// Time between two parts on the line.
 const TAKT: Duration = Duration::from_millis(60);
@@ -131,6 +133,7 @@ impl SimulatedLine {
         };
         let record = OutboundRecord {
             topic: camera_topic(view.name),
+            partition: None,
             key: Some(part.id.clone().into_bytes()),
             value: Some(bytes),
             headers: vec![

@@ -135,7 +135,7 @@ fn start_broker() -> anyhow::Result<EmbeddedBroker> {
     let topics = VIEWS
         .iter()
         .map(|view| line::camera_topic(view))
-        .chain([Topic::from(line::RESULTS), Topic::from(line::DEAD_LETTERS)]);
+        .chain([line::RESULTS, line::DEAD_LETTERS, line::CLOSED_PARTS].map(Topic::from));
     for topic in topics {
         broker
             .create_topic(&topic, PARTITIONS)
@@ -165,6 +165,7 @@ fn settings(arguments: &DemoArguments, brokers: String) -> anyhow::Result<Settin
             format!("model.path={}", arguments.model.display()),
             format!("output.results_topic={}", line::RESULTS),
             format!("output.dead_letter_topic={}", line::DEAD_LETTERS),
+            format!("output.closed_parts_topic={}", line::CLOSED_PARTS),
         ],
         ..Sources::default()
     };

@@ -36,6 +36,7 @@ impl RecordBuilder<'_> {
         };
         OutboundRecord {
             topic: Topic::new(format!("{}{}", self.arguments.topic_prefix, image.view)),
+            partition: None,
             key: Some(part_id.into_bytes()),
             value: Some(value),
             headers,

@@ -45,7 +45,7 @@ fn views_of_another_generation_are_dropped() {
 fn a_view_whose_partition_is_revoked_on_its_way_in_is_dropped() {
     let buffer = small_buffer(settings());
     let view = shot("p", "top", 0).build(None);
-    let fingerprint = Fingerprint::of(view.image_bytes());
+    let fingerprint = fingerprint_of(view.image_bytes());
     buffer.revoke(&zeroes(), at(0));
     let mut events = Vec::new();
     buffer.receive(view, fingerprint, at(0), at(0), &mut events);

@@ -171,7 +171,7 @@ impl Fleet {
                 other => panic!("{other:?}"),
             }
             for event in member.buffer.accept(view, at(0)) {
-                let Event::Closed(group) = event else {
+                let Event::Closed(group, _) = event else {
                     panic!("{event:?}")
                 };
                 assert!(!group.is_partial());

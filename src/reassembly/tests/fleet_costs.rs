@@ -77,7 +77,7 @@ impl Share {
             let events = self.buffer.accept(view, at(0));
             spent += started.elapsed().as_secs_f64() * 1e3;
             for event in events {
-                let Event::Closed(group) = event else {
+                let Event::Closed(group, _) = event else {
                     panic!("{event:?}")
                 };
                 for source in group.sources() {

@@ -149,3 +149,87 @@ fn the_memory_of_closed_parts_is_bounded_in_bytes_too() {
     );
     assert_eq!(buffer.status(at(0)).closed_parts, remembered);
 }
+
+/// What a buffer that closed `p` with views top and left tells of it.
+fn closure_of_p() -> PartClosure {
+    let buffer = small_buffer(settings());
+    assert!(accept(&buffer, shot("p", "top", 0)).is_empty());
+    assert!(accept(&buffer, shot("p", "left", 0)).is_empty());
+    let events = move_stream_time(&buffer, 6_000, "q");
+    let [Event::Closed(_, closure)] = &events[..] else {
+        panic!("{events:?}");
+    };
+    PartClosure::clone(closure)
+}
+
+#[test]
+fn a_view_is_late_for_a_part_that_another_instance_has_closed() {
+    let buffer = small_buffer(settings());
+    buffer.learn_closed([closure_of_p()]);
+    let events = accept(&buffer, shot("p", "right", 0).taken_at(10));
+    assert_eq!(rejected(&events).reason, RejectReason::Late);
+    let events = accept(&buffer, shot("p", "top", 7));
+    assert!(matches!(&events[..], [Event::Finished(_)]));
+    let mut astray = shot("p", "right", 1);
+    astray.partition = 1;
+    buffer.assign(&[partition("right", 1)], 1, at(0));
+    assert_eq!(
+        rejected(&accept(&buffer, astray)).reason,
+        RejectReason::Misrouted
+    );
+    let reused = shot("p", "right", 2).taken_at(70_000);
+    assert!(accept(&buffer, reused).is_empty());
+    assert_eq!(buffer.open_groups(), 1);
+}
+
+#[test]
+fn the_records_of_a_part_that_another_instance_has_closed_open_it_when_they_are_read_again() {
+    let buffer = small_buffer(settings());
+    buffer.learn_closed([closure_of_p()]);
+    assert!(accept(&buffer, shot("p", "top", 0)).is_empty());
+    assert!(accept(&buffer, shot("p", "left", 0)).is_empty());
+    assert_eq!(buffer.open_groups(), 1);
+}
+
+#[test]
+fn of_two_closings_of_a_part_id_the_later_one_counts() {
+    let earlier = closure_of_p();
+    let mut later = earlier.clone();
+    later.reuse.taken_after = later.reuse.taken_after.after(Duration::from_secs(100));
+    later.views.clear();
+    for order in [[earlier.clone(), later.clone()], [later, earlier]] {
+        let buffer = small_buffer(settings());
+        buffer.learn_closed(order);
+        let events = accept(&buffer, shot("p", "top", 7).taken_at(70_000));
+        assert_eq!(rejected(&events).reason, RejectReason::Late);
+        assert_eq!(buffer.status(at(0)).closed_parts, 1);
+    }
+}
+
+#[test]
+fn what_is_open_stays_open_whatever_is_learnt() {
+    let buffer = small_buffer(settings());
+    assert!(accept(&buffer, shot("p", "right", 5)).is_empty());
+    buffer.learn_closed([closure_of_p()]);
+    assert_eq!(buffer.open_groups(), 1);
+    assert!(accept(&buffer, shot("p", "top", 5)).is_empty());
+}
+
+#[test]
+fn no_more_closed_parts_are_learnt_than_are_remembered() {
+    let mut settings = settings();
+    settings.closed.max_parts = 10;
+    let buffer = small_buffer(settings);
+    let closures = (0..25).map(|number: i64| {
+        let mut closure = closure_of_p();
+        closure.part.part = PartId::new(format!("part-{number}"));
+        closure.reuse.taken_after = at(1_000_000 + number);
+        closure
+    });
+    buffer.learn_closed(closures);
+    assert_eq!(buffer.status(at(0)).closed_parts, 10);
+    let opened = accept(&buffer, shot("part-0", "top", 50));
+    assert!(opened.is_empty());
+    let events = accept(&buffer, shot("part-24", "top", 51).bytes("other"));
+    assert_eq!(rejected(&events).reason, RejectReason::Late);
+}

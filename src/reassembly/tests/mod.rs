@@ -198,7 +198,9 @@ fn move_stream_time(buffer: &ReassemblyBuffer, millis: i64, part: &'static str) 
             let offset = 1_000_000 + millis;
             accept(buffer, shot(part, topic, offset).taken_at(millis))
         })
-        .filter(|event| !matches!(event, Event::Closed(group) if group.part.part.as_str() == part))
+        .filter(
+            |event| !matches!(event, Event::Closed(group, _) if group.part.part.as_str() == part),
+        )
         .collect()
 }
 
@@ -210,7 +212,7 @@ fn reach_end(buffer: &ReassemblyBuffer, partition: &TopicPartition, now: Timesta
 
 fn closed(events: &[Event]) -> &Group {
     match events {
-        [Event::Closed(group)] => group,
+        [Event::Closed(group, _)] => group,
         other => panic!("expected one closed group, found {other:?}"),
     }
 }

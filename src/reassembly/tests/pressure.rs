@@ -102,7 +102,7 @@ fn over_the_limit_the_oldest_groups_give_way_until_the_rest_fits() {
         .events
         .iter()
         .map(|event| match event {
-            Event::Closed(group) => (group.part.part.as_str(), group.cause),
+            Event::Closed(group, _) => (group.part.part.as_str(), group.cause),
             other => panic!("{other:?}"),
         })
         .collect();
@@ -175,7 +175,7 @@ fn paused_time_does_not_count_towards_the_wall_clock_deadline() {
         assert!(events.is_empty());
     }
     for event in buffer.tick(at(900_000)) {
-        assert!(matches!(event, Event::Closed(group) if group.cause == CloseCause::StreamTime));
+        assert!(matches!(event, Event::Closed(group, _) if group.cause == CloseCause::StreamTime));
     }
     assert!(
         buffer.open_groups() > 0,

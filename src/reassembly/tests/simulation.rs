@@ -221,7 +221,7 @@ impl World {
         for event in events {
             let is_copy = matches!(event, Event::Finished(_));
             let (part, records) = match event {
-                Event::Closed(group) => {
+                Event::Closed(group, _) => {
                     let records: Vec<_> = group
                         .views
                         .iter()
@@ -231,6 +231,12 @@ impl World {
                     let part = group.part.clone();
                     self.closed.push(Closing::of(&group));
                     (Some(part), records)
+                }
+                Event::Expired {
+                    rejects, absorbed, ..
+                } => {
+                    let rejected = rejects.into_iter().map(|reject| reject.record);
+                    (None, rejected.chain(absorbed).collect())
                 }
                 Event::Rejected(reject) => (None, vec![reject.record]),
                 Event::Finished(records) => (None, records),

@@ -15,7 +15,7 @@ fn a_group_closes_when_every_partition_is_past_its_deadline() {
     assert!(accept(&buffer, shot("r", "right", 1).taken_at(5_000)).is_empty());
     let events = accept(&buffer, shot("q", "right", 2).taken_at(5_001));
     let group = match &events[..] {
-        [Event::Closed(late), Event::Closed(complete)] => {
+        [Event::Closed(late, _), Event::Closed(complete, _)] => {
             assert_eq!(complete.part.part.as_str(), "q");
             late
         }
@@ -53,7 +53,7 @@ fn review_closes_unscored() {
             closes,
             "a complete part is scored under every policy"
         );
-        if let [Event::Closed(group)] = &events[..] {
+        if let [Event::Closed(group, _)] = &events[..] {
             assert_eq!(group.scoring, ScoringOrder::Score);
         }
     }
@@ -67,19 +67,22 @@ fn dead_letter_rejects_every_view_and_finishes_copies() {
     assert!(accept(&buffer, shot("p", "left", 0)).is_empty());
     let events = move_stream_time(&buffer, 6_000, "q");
     let [
-        Event::Rejected(top),
-        Event::Rejected(left),
-        Event::Finished(copies),
+        Event::Expired {
+            rejects, absorbed, ..
+        },
     ] = &events[..]
     else {
         panic!("{events:?}");
+    };
+    let [top, left] = &rejects[..] else {
+        panic!("{rejects:?}");
     };
     assert_eq!(top.reason, RejectReason::Expired);
     assert_eq!(
         left.error,
         "part `p` was not complete in time: 2 views came, missing `right`"
     );
-    assert_eq!(copies[0].source.offset, 1);
+    assert_eq!(absorbed[0].source.offset, 1);
 }
 
 fn with_policy(on_timeout: TimeoutPolicy) -> ReassemblySettings {

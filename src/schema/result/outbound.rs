@@ -38,6 +38,7 @@ pub fn outbound_result(
     let result = PartResult::new(verdict, model, &context.run);
     Ok(OutboundRecord {
         topic: context.topic.clone(),
+        partition: None,
         key: Some(result.part_id.clone().into_bytes()),
         value: Some(result.to_bytes(context.format)?),
         headers: headers(&result, context.format),

@@ -264,9 +264,15 @@ impl Instance {
     fn send(&mut self, events: Vec<Event>) {
         for event in events {
             let (part, records) = match event {
-                Event::Closed(group) => {
+                Event::Closed(group, _) => {
                     self.partial_parts += usize::from(group.is_partial());
                     (Some(group.part.clone()), group.records().cloned().collect())
+                }
+                Event::Expired {
+                    rejects, absorbed, ..
+                } => {
+                    let rejected = rejects.into_iter().map(|reject| reject.record);
+                    (None, rejected.chain(absorbed).collect())
                 }
                 Event::Rejected(reject) => (None, vec![reject.record]),
                 Event::Finished(records) => (None, records),

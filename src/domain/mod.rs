@@ -10,6 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+mod closure;
+
+pub use closure::{Fingerprint, PartClosure, Reuse};
+
 macro_rules! name_type {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -698,6 +702,8 @@ pub struct ModelIdentity {
 pub struct OutboundRecord {
     /// Topic to produce to.
     pub topic: Topic,
+    /// Partition to produce to; without one the key decides.
+    pub partition: Option<i32>,
     /// Record key.
     pub key: Option<Vec<u8>>,
     /// Record value.
