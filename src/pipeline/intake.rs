@@ -114,8 +114,8 @@ impl Intake {
             } => {
                 self.generation = generation;
                 self.keyed.begin(count.unwrap_or_default());
-                self.reassembly.learn_closed(closed);
                 self.reassembly.assign(&partitions, generation, now);
+                self.reassembly.learn_closed(closed);
                 self.readiness.set(Condition::ConsumerAssigned, true);
                 Vec::new()
             }

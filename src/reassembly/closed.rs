@@ -81,6 +81,12 @@ impl ClosedPart {
         }
     }
 
+    /// Whether it was closed here with a record of which `is_revoked`, and is not known to be published.
+    pub(crate) fn is_undecided(&self, is_revoked: impl Fn(&SourceOffset) -> bool) -> bool {
+        let was_closed_here = !self.generations.is_empty();
+        was_closed_here && !self.is_published && self.closure.records.iter().any(is_revoked)
+    }
+
     /// Whether it has this record, and under which generation it was read here.
     fn own_record(&self, source: &SourceOffset) -> Option<Option<u64>> {
         let mut records = self.closure.records.iter();

@@ -118,19 +118,24 @@ impl ReassemblyBuffer {
     /// Gives partitions up and forgets the open groups that have a record from them; the next
     /// owner reads those again. Returns how many groups it forgot.
     ///
-    /// Closed parts stay known, so that their late views are still told from new parts; a record
-    /// that is read again under a new generation shows that its part was not committed.
+    /// Parts that are closed and published stay known, so that their late views are still told from
+    /// new parts. Of the others it is not known here what becomes of them: if they are published yet,
+    /// the next owner learns it with its assignment.
     pub fn revoke(&self, partitions: &[TopicPartition], now: Timestamp) -> usize {
         if partitions.is_empty() {
             return 0;
         }
         self.timeline().revoke(partitions, now);
         let revoked: HashSet<&TopicPartition> = partitions.iter().collect();
-        let is_revoked = |record: &Arc<Record>| revoked.contains(&record.source.topic_partition());
-        let mut forgotten = Vec::new();
+        let is_revoked = |source: &SourceOffset| revoked.contains(&source.topic_partition());
+        let (mut forgotten, mut undecided) = (Vec::new(), Vec::new());
         self.parts.retain(|_, state| match state {
-            PartState::Open(group) if group.records().any(is_revoked) => {
+            PartState::Open(group) if group.records().any(|one| is_revoked(&one.source)) => {
                 forgotten.push((group.sequence, group.bytes));
+                false
+            }
+            PartState::Closed(closed) if closed.is_undecided(is_revoked) => {
+                undecided.push((closed.sequence, closed.reusable_after()));
                 false
             }
             _ => true,
@@ -139,6 +144,9 @@ impl ReassemblyBuffer {
         for (sequence, bytes) in &forgotten {
             timeline.schedule.remove(*sequence);
             timeline.open_bytes = timeline.open_bytes.saturating_sub(*bytes as u64);
+        }
+        for (sequence, reusable_after) in undecided {
+            timeline.closed.remove(sequence, reusable_after);
         }
         timeline.counts.forgotten += forgotten.len() as u64;
         forgotten.len()

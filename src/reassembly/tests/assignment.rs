@@ -95,12 +95,29 @@ fn a_published_part_read_again_is_finished_in_silence() {
 }
 
 #[test]
-fn late_views_are_still_known_after_a_rebalance() {
+fn late_views_of_published_parts_are_still_known_after_a_rebalance() {
     let buffer = small_buffer(settings());
     for topic in TOPICS {
         accept(&buffer, shot("p", topic, 0));
     }
+    let view = shot("p", "left", 0).build(None);
+    buffer.mark_published(&view.part, &view.record.source, 1);
     buffer.assign(&zeroes(), 2, at(0));
     let events = accept(&buffer, reread("p", "left", 9).bytes("another"));
     assert_eq!(rejected(&events).reason, RejectReason::Late);
+}
+
+/// Else it would be late, and missing when the others are read again.
+#[test]
+fn a_view_that_comes_before_those_of_its_unpublished_part_are_read_again_opens_it() {
+    let buffer = small_buffer(settings());
+    accept(&buffer, shot("p", "top", 0));
+    accept(&buffer, shot("p", "left", 0));
+    assert_eq!(move_stream_time(&buffer, 6_000, "q").len(), 1);
+    buffer.assign(&zeroes(), 2, at(0));
+    assert!(accept(&buffer, reread("p", "right", 9)).is_empty());
+    assert!(accept(&buffer, reread("p", "top", 0)).is_empty());
+    let events = accept(&buffer, reread("p", "left", 0));
+    assert_eq!(closed(&events).views.len(), 3);
+    assert_eq!(buffer.status(at(0)).closed_parts, 1);
 }

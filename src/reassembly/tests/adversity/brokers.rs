@@ -20,6 +20,8 @@ pub(super) struct Brokers {
     logs: BTreeMap<TopicPartition, Log>,
     /// The records whose fate is in a committed transaction.
     ended: HashSet<SourceOffset>,
+    /// The topic of closed parts.
+    closures: Vec<PartClosure>,
 }
 
 impl Brokers {
@@ -36,6 +38,7 @@ impl Brokers {
                 .map(|(partition, shots)| (partition, empty(shots)))
                 .collect(),
             ended: HashSet::new(),
+            closures: Vec::new(),
         }
     }
 
@@ -87,6 +90,23 @@ impl Brokers {
                 let source = source_of(partition, offset);
                 assert_eq!(told, self.ended.contains(&source), "`{source}`: {above:?}");
             }
+        }
+    }
+
+    /// Which parts were closed, from the given one on.
+    pub(super) fn closures_from(&self, start: usize) -> Vec<PartClosure> {
+        self.closures[start..].to_vec()
+    }
+
+    pub(super) fn close_parts(&mut self, closures: impl Iterator<Item = PartClosure>) {
+        self.closures.extend(closures);
+    }
+
+    /// Fails if a part was closed twice.
+    pub(super) fn assert_closed_once(&self) {
+        let mut parts = HashSet::new();
+        for closure in &self.closures {
+            assert!(parts.insert(&closure.part), "twice: {closure:?}");
         }
     }
 

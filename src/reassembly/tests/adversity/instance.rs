@@ -37,7 +37,7 @@ pub(super) enum Step {
 }
 
 pub(super) enum Message {
-    Assigned(Vec<TopicPartition>, u64),
+    Assigned(Vec<TopicPartition>, u64, Vec<PartClosure>),
     Revoked(Vec<TopicPartition>),
     Record(View),
     End(TopicPartition),
@@ -52,7 +52,7 @@ pub(super) enum Command {
 
 /// A result, dead letter or copy on its way out.
 pub(super) struct Outgoing {
-    pub(super) part: Option<PartKey>,
+    pub(super) closure: Option<Arc<PartClosure>>,
     pub(super) records: Vec<Arc<Record>>,
     /// The ledger knows already: its transaction was aborted and is made again.
     pub(super) is_finished: bool,
@@ -70,6 +70,7 @@ pub(super) struct Process {
     pub(super) held: VecDeque<Message>,
     pub(super) is_jammed: bool,
     pub(super) used_up_at: Option<i64>,
+    pub(super) closures_read: usize,
     // The intake.
     pub(super) channel: VecDeque<Message>,
     pub(super) commands: VecDeque<Command>,
@@ -93,6 +94,7 @@ impl Process {
             held: VecDeque::new(),
             is_jammed: false,
             used_up_at: None,
+            closures_read: 0,
             channel: VecDeque::new(),
             commands: VecDeque::new(),
             buffer: ReassemblyBuffer::new(scenario.settings.clone()),
@@ -226,9 +228,10 @@ impl Instance {
                 Message::Stuck(partition, may_wait) => {
                     process.buffer.make_way(&partition, may_wait)
                 }
-                Message::Assigned(partitions, generation) => {
+                Message::Assigned(partitions, generation, closures) => {
                     process.told_generation = generation;
                     process.buffer.assign(&partitions, generation, now);
+                    process.buffer.learn_closed(closures);
                     Vec::new()
                 }
                 Message::Revoked(partitions) => {
@@ -263,22 +266,24 @@ impl Instance {
 
     fn send(&mut self, events: Vec<Event>) {
         for event in events {
-            let (part, records) = match event {
-                Event::Closed(group, _) => {
+            let (closure, records) = match event {
+                Event::Closed(group, closure) => {
                     self.partial_parts += usize::from(group.is_partial());
-                    (Some(group.part.clone()), group.records().cloned().collect())
+                    (Some(closure), group.records().cloned().collect())
                 }
                 Event::Expired {
-                    rejects, absorbed, ..
+                    rejects,
+                    absorbed,
+                    closure,
                 } => {
                     let rejected = rejects.into_iter().map(|reject| reject.record);
-                    (None, rejected.chain(absorbed).collect())
+                    (Some(closure), rejected.chain(absorbed).collect())
                 }
                 Event::Rejected(reject) => (None, vec![reject.record]),
                 Event::Finished(records) => (None, records),
             };
             self.process.outgoing.push(Outgoing {
-                part,
+                closure,
                 records,
                 is_finished: false,
             });
@@ -329,10 +334,12 @@ impl Instance {
         let inputs: Vec<_> = records().map(|record| record.source.clone()).collect();
         self.brokers.commit(&inputs, &positions);
         process.ledger.mark_committed(&positions);
+        let closures = || transaction.iter().filter_map(|one| one.closure.as_deref());
+        self.brokers.close_parts(closures().cloned());
         for outgoing in &transaction {
-            if let (Some(part), Some(first)) = (&outgoing.part, outgoing.records.first()) {
+            if let (Some(closure), Some(first)) = (&outgoing.closure, outgoing.records.first()) {
                 let buffer = &process.buffer;
-                buffer.mark_published(part, &first.source, first.generation);
+                buffer.mark_published(&closure.part, &first.source, first.generation);
             }
         }
     }

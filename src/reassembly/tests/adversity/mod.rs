@@ -161,6 +161,37 @@ proptest! {
     }
 }
 
+/// A line of which no closed part is forgotten and no ID used again, whose clocks agree and whose
+/// producers place keys in one way. Its views may still be late by any time.
+fn any_late_scenario() -> impl Strategy<Value = Scenario> {
+    any_scenario().prop_map(|mut scenario| {
+        scenario.settings.closed = ClosedMemorySettings::default();
+        scenario.settings.reuse_after = Duration::from_secs(3_600);
+        scenario.skews = [0; 3];
+        for (fate, _) in scenario.plans.iter_mut().flatten() {
+            if !matches!(fate, Fate::Lost | Fate::WrittenTwice | Fate::TwoImages) {
+                *fate = Fate::Written;
+            }
+        }
+        scenario
+    })
+}
+
+proptest! {
+    #[test]
+    fn a_part_is_closed_once_however_late_its_views_come_and_whoever_reads_them(
+        scenario in any_late_scenario(),
+        steps in any_steps(),
+    ) {
+        let mut instance = Instance::new(&scenario);
+        for step in &steps {
+            instance.apply(step);
+        }
+        instance.come_to_rest();
+        instance.brokers.assert_closed_once();
+    }
+}
+
 #[test]
 fn the_schedules_bring_about_what_they_are_to_survive() {
     let mut runner = TestRunner::deterministic();

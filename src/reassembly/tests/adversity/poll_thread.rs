@@ -169,8 +169,9 @@ impl Instance {
                 process.paused.insert(partition.clone());
             }
         }
-        process
-            .undelivered
-            .push_back(Message::Assigned(ours, process.generation));
+        let closures = self.brokers.closures_from(process.closures_read);
+        process.closures_read += closures.len();
+        let assigned = Message::Assigned(ours, process.generation, closures);
+        process.undelivered.push_back(assigned);
     }
 }
