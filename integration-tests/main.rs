@@ -16,6 +16,7 @@ mod figures;
 mod group_lag;
 mod group_membership;
 mod kafka;
+mod late_views;
 mod memory;
 mod model_fetch;
 mod operating;

@@ -17,6 +17,8 @@ use crate::support::shots::Shot;
 const PARTS_AT_ONCE: usize = 8;
 /// In so many bursts.
 const BURSTS: usize = 6;
+/// How much later a late copy is sent, in rounds of so many parts.
+const LATE_BY: std::ops::Range<u32> = 1..12;
 /// Encoding images for every part would take longer than anything else.
 const DIFFERENT_PARTS: u64 = 8;
 
@@ -31,14 +33,17 @@ enum Flaw {
     UnknownView,
     /// The view has come before, with other bytes.
     OtherBytes,
+    /// The same long after its part is whole.
+    Late,
 }
 
 impl Flaw {
-    const ALL: [Self; 4] = [
+    const ALL: [Self; 5] = [
         Self::NoKey,
         Self::NoImage,
         Self::UnknownView,
         Self::OtherBytes,
+        Self::Late,
     ];
 
     /// What its dead letter may give as the reason.
@@ -48,7 +53,7 @@ impl Flaw {
             Self::NoImage => &["decode"],
             // Topics are read at their own paces: the part may be whole before this is read.
             Self::UnknownView => &["unknown_view", "late"],
-            Self::OtherBytes => &["duplicate", "late"],
+            Self::OtherBytes | Self::Late => &["duplicate", "late"],
         }
     }
 }
@@ -81,6 +86,8 @@ pub(super) struct Cameras<'a> {
     bad_share: f64,
     images: Vec<Vec<Shot>>,
     sent: Sent,
+    /// What is sent with later parts: how many rounds are left for each.
+    late: Vec<(u32, Shot)>,
 }
 
 impl<'a> Cameras<'a> {
@@ -94,6 +101,7 @@ impl<'a> Cameras<'a> {
                 .map(|seed| line.part("", seed))
                 .collect(),
             sent: Sent::default(),
+            late: Vec::new(),
         }
     }
 
@@ -109,13 +117,13 @@ impl<'a> Cameras<'a> {
                 std::thread::sleep((pause * number).saturating_sub(began.elapsed()));
             }
         }
+        self.line.send(self.late.into_iter().map(|(_, shot)| shot));
         self.sent
     }
 
     fn next_bursts(&mut self, now: Instant) -> Vec<Vec<Shot>> {
-        // A copy that comes after its part was published, to another instance than its own, opens
-        // the part again: views that are sent twice come before the others of their parts.
-        let (mut first, mut mixed) = (Vec::new(), Vec::new());
+        // The sound one of two views must come first, or the other one counts.
+        let (mut first, mut mixed) = (Vec::new(), self.late_by_now());
         for _ in 0..PARTS_AT_ONCE {
             let name = format!("part-{:05}", self.sent.parts.len());
             let images = self.images.choose(&mut self.random);
@@ -135,6 +143,15 @@ impl<'a> Cameras<'a> {
         first.chunks(a_burst).map(<[Shot]>::to_vec).collect()
     }
 
+    /// The late copies whose time has come.
+    fn late_by_now(&mut self) -> Vec<Shot> {
+        for (rounds, _) in &mut self.late {
+            *rounds -= 1;
+        }
+        let due = self.late.extract_if(.., |(rounds, _)| *rounds == 0);
+        due.map(|(_, shot)| shot).collect()
+    }
+
     /// Adds a bad record to a part's, or puts one in a sound one's place. A view that is sent twice is
     /// taken out and returned.
     fn spoil(&mut self, shots: &mut Vec<Shot>) -> Vec<Shot> {
@@ -151,6 +168,13 @@ impl<'a> Cameras<'a> {
             Flaw::OtherBytes => {
                 spoilt.value.push(0);
                 return vec![shots.swap_remove(view), self.bad(flaw, spoilt)];
+            }
+            Flaw::Late => {
+                spoilt.value.push(0);
+                let rounds = self.random.random_range(LATE_BY);
+                let spoilt = self.bad(flaw, spoilt);
+                self.late.push((rounds, spoilt));
+                return Vec::new();
             }
         }
         let spoilt = self.bad(flaw, spoilt);

@@ -261,6 +261,7 @@ pub(crate) struct Cluster {
 impl Cluster {
     pub(crate) fn start(name: &str) -> Self {
         let properties: Vec<String> = [
+            "default.replication.factor=3",
             "offsets.topic.replication.factor=3",
             "transaction.state.log.replication.factor=3",
             "transaction.state.log.min.isr=2",

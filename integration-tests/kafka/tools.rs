@@ -30,6 +30,20 @@ pub(crate) fn run_tool(class: &str, arguments: &[&str]) -> String {
 
 /// Reads `count` committed records of a topic from its beginning as `key<TAB>value` lines.
 pub(crate) fn console_consumer(broker: &Broker, topic: &str, count: usize) -> Vec<String> {
+    run_console_consumer(broker, topic, count, "print.value=true")
+}
+
+/// The same without their values, which may be anything.
+pub(crate) fn console_keys(broker: &Broker, topic: &str, count: usize) -> Vec<String> {
+    run_console_consumer(broker, topic, count, "print.value=false")
+}
+
+fn run_console_consumer(
+    broker: &Broker,
+    topic: &str,
+    count: usize,
+    print_value: &str,
+) -> Vec<String> {
     let printed = run_tool(
         "org.apache.kafka.tools.consumer.ConsoleConsumer",
         &[
@@ -46,9 +60,26 @@ pub(crate) fn console_consumer(broker: &Broker, topic: &str, count: usize) -> Ve
             "20000",
             "--formatter-property",
             "print.key=true",
+            "--formatter-property",
+            print_value,
         ],
     );
     printed.lines().map(str::to_owned).collect()
+}
+
+/// What `kafka-topics --describe` says of a topic.
+pub(crate) fn describe_topic(broker: &Broker, topic: &str) -> String {
+    let address = broker.address();
+    run_tool(
+        "org.apache.kafka.tools.TopicCommand",
+        &[
+            "--bootstrap-server",
+            &address,
+            "--describe",
+            "--topic",
+            topic,
+        ],
+    )
 }
 
 /// A consumer group's place on one partition, as `kafka-consumer-groups` shows it.

@@ -83,6 +83,11 @@ impl<'a> Line<'a> {
         format!("{}.dead-letters", self.name)
     }
 
+    /// Panoptes creates it.
+    pub(crate) fn closed_parts_topic(&self) -> String {
+        format!("{}-closed-parts", self.name)
+    }
+
     /// The configuration of `panoptes run` for this line: short timeouts, a free admin port.
     pub(crate) fn config(&self) -> Config {
         Config::default()

@@ -216,9 +216,10 @@ impl ClosedParts {
         let count = u16::try_from(count.max(1)).unwrap_or(u16::MAX);
         tracing::info!(topic = %name, partitions = count, "topic of closed parts is made");
         let topics = [name.clone()];
-        let creation =
-            tokio::time::timeout(METADATA_TIMEOUT, create_topics(&self.bus, &topics, count));
-        match runtime.block_on(async { creation.await }) {
+        let creation = create_topics(&self.bus, &topics, count);
+        // A timer is made inside the runtime only.
+        let in_time = async { tokio::time::timeout(METADATA_TIMEOUT, creation).await };
+        match runtime.block_on(in_time) {
             Ok(Ok(())) => {
                 set(usize::from(count));
                 Ok(false)
