@@ -40,3 +40,10 @@ for number, (width, height, stride, size) in enumerate([
         (4, 2, 4, 8), (2, 2, 2, 4)]):
     head = struct.pack("<BHHH", number, width, height, stride)
     (HERE / "raw" / f"{number:02}").write_bytes(head + bytes(i * 37 % 256 for i in range(size)))
+
+place = {"topic": "line1.cam.top", "partition": 3, "offset": 17}
+closed = {"schema_version": 1, "group_id": "panoptes", "line": "line1", "part_id": "part-1",
+          "opened_by": place, "taken_after": 1772366400000, "written_after": 1772366400250,
+          "views": [{"view": "top", "hash": 2**63 + 5, "length": 1024}], "records": [place]}
+(HERE / "closed_part" / "one").write_bytes(msgpack.packb(closed))
+(HERE / "closed_part" / "later").write_bytes(msgpack.packb(closed | {"schema_version": 2}))

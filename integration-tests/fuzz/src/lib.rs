@@ -1,4 +1,5 @@
-//! Fuzz targets for all that reads bytes from outside: the envelope, and each image encoding.
+//! Fuzz targets for all that reads bytes from outside: the envelope, each image encoding, and closed
+//! parts.
 //!
 //! `scripts/fuzz SECONDS` builds and runs them, on stable Rust. The product's modules are compiled
 //! here from their own source files, without the rest of the crate: that leaves some sixty small
@@ -21,6 +22,7 @@ use domain::{
     Header, ImageEncoding, LineId, PixelFormat, RawLayout, Record, RgbImage, SourceOffset,
     Timestamp, Topic,
 };
+use schema::closed_part::ClosedPartRecord;
 
 /// Small, so that an allocation beyond them is found by `-malloc_limit_mb`.
 pub const LIMITS: ImageLimits = ImageLimits {
@@ -68,6 +70,18 @@ pub fn fuzz_raw(input: &[u8]) {
         stride: usize::from(number(layout[5], layout[6])),
     };
     fuzz_image(ImageEncoding::Raw(layout), frame);
+}
+
+/// Reads `input` as a closed part; what was read is written and read again as the same.
+pub fn fuzz_closed_part(input: &[u8]) {
+    let Ok(read) = ClosedPartRecord::from_bytes(input) else {
+        return;
+    };
+    let group = read.group_id.clone();
+    let closure = read.into_closure();
+    let written = ClosedPartRecord::of(&closure, &group).to_bytes();
+    let again = ClosedPartRecord::from_bytes(&written).expect("it was just written");
+    assert_eq!(again.into_closure(), closure);
 }
 
 /// Reads `input` as a record, its envelope, and the image within.

@@ -2,3 +2,6 @@
 
 #[path = "../../../src/schema/view.rs"]
 pub mod view;
+
+#[path = "../../../src/schema/closed_part.rs"]
+pub mod closed_part;
