@@ -20,12 +20,15 @@ use rdkafka::error::KafkaError;
 use tokio::runtime::Handle;
 
 use super::client::BusSettings;
-use super::consumer::{METADATA_TIMEOUT, POLL_INTERVAL};
+use super::consumer::POLL_INTERVAL;
 use super::end_offsets::EndOffsets;
 use super::topic_admin::{TopicAdminError, create_topics};
 use super::topic_reader::{TopicReader, TopicReaderError};
-use crate::domain::{OutboundRecord, PartClosure, Topic, TopicPartition};
-use crate::schema::closed_part::ClosedPartRecord;
+use crate::domain::{OutboundRecord, PartClosure, SourceOffset, Topic, TopicPartition};
+use crate::schema::closed_part::{ClosedPartRecord, SharedNames};
+
+/// How long one question is waited for: brokers that go leave some unanswered.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Which topic, whose, and how many partitions it has. Clones share the number, which is told with
 /// the first assignment.
@@ -64,12 +67,17 @@ impl ClosedPartsTopic {
     }
 
     /// The closed part that a record's value tells of, if it is one of this group's.
-    fn read(&self, value: &[u8], at: impl std::fmt::Debug) -> Option<PartClosure> {
+    fn read(
+        &self,
+        value: &[u8],
+        source: &SourceOffset,
+        names: &mut SharedNames,
+    ) -> Option<PartClosure> {
         match ClosedPartRecord::from_bytes(value) {
-            Ok(record) if record.group_id == self.group_id => Some(record.into_closure()),
+            Ok(record) if record.group_id == self.group_id => Some(record.into_closure(names)),
             Ok(_) => None,
             Err(error) => {
-                tracing::warn!(%error, ?at, "no closed part: record skipped");
+                tracing::warn!(%error, record = %source, "no closed part: record skipped");
                 None
             }
         }
@@ -102,18 +110,24 @@ pub enum ClosedPartsError {
     #[error("failed to learn which parts are closed: {0}")]
     Read(#[from] TopicReaderError),
     /// Not in time.
-    #[error("topic `{topic}` of closed parts: expected `{what}` within `{waited:?}`, found none")]
+    #[error("topic `{topic}` of closed parts: {what} did not come in time")]
     Late {
         /// The topic.
         topic: Topic,
         /// What did not come.
         what: &'static str,
-        /// How long it was waited for.
-        waited: Duration,
     },
     /// The instance is stopping.
     #[error("stopped while it was learnt which parts are closed")]
     Stopping,
+}
+
+impl ClosedPartsError {
+    /// Whether brokers would say the same to another client with these settings.
+    pub(crate) fn is_for_good(&self) -> bool {
+        let refused = |source: &TopicAdminError| matches!(source, TopicAdminError::Refused { .. });
+        matches!(self, Self::Create { source, .. } if refused(source))
+    }
 }
 
 /// Learns which parts are closed.
@@ -159,100 +173,118 @@ impl ClosedParts {
     }
 
     /// What is closed of the parts of these partition numbers, as far as it was not learnt before, in
-    /// order. A topic that is missing is made, with `count` partitions.
+    /// order. A topic that is missing is made, with `count` partitions. What brokers do not tell, as
+    /// of a topic that was just made, they are asked again until `deadline`.
     pub(super) fn learn(
         &mut self,
-        numbers: impl IntoIterator<Item = i32>,
+        numbers: &BTreeSet<i32>,
         count: usize,
+        deadline: Instant,
         runtime: &Handle,
         is_ending: &AtomicBool,
     ) -> Result<Vec<PartClosure>, ClosedPartsError> {
         let started = Instant::now();
-        let deadline = started + METADATA_TIMEOUT;
-        if !self.find(count, runtime)? {
-            return Ok(Vec::new());
-        }
-        let partitions: BTreeSet<i32> = numbers
-            .into_iter()
-            .map(|number| self.topic.partition_for(number))
-            .collect();
-        let ends = self.decided_ends(&partitions, deadline, is_ending)?;
+        let mut written = None;
+        let error = loop {
+            let ends = self.decided_ends(numbers, count, &mut written, runtime);
+            let closures = ends.and_then(|ends| self.read_up_to(ends));
+            match closures {
+                Ok(closures) => {
+                    let (parts, took) = (closures.len(), started.elapsed());
+                    tracing::info!(parts, ?took, "learnt which parts are closed");
+                    return Ok(closures);
+                }
+                Err(error) if error.is_for_good() || Instant::now() >= deadline => break error,
+                Err(error) => {
+                    tracing::debug!(%error, "closed parts are not told yet; asking again")
+                }
+            }
+            if is_ending.load(Ordering::Relaxed) {
+                break ClosedPartsError::Stopping;
+            }
+            thread::sleep(POLL_INTERVAL);
+        };
+        Err(error)
+    }
+
+    fn read_up_to(
+        &mut self,
+        ends: BTreeMap<i32, i64>,
+    ) -> Result<Vec<PartClosure>, ClosedPartsError> {
         let ranges = self.unread(ends);
         let mut closures = Vec::new();
         if ranges.is_empty() {
             return Ok(closures);
         }
         let mut reader = TopicReader::open_ranges(&self.bus, &self.topic.name, &ranges)?;
-        let topic = &self.topic;
-        reader.read_to_end(METADATA_TIMEOUT, |record| {
+        let (topic, mut names) = (&self.topic, SharedNames::default());
+        reader.read_to_end(ANSWER_PATIENCE, |record| {
             let value = record.value.unwrap_or_default();
-            closures.extend(topic.read(&value, &record.source));
+            closures.extend(topic.read(&value, &record.source, &mut names));
         })?;
         let read_to = ranges
             .iter()
             .map(|(partition, range)| (*partition, range.end));
         self.read_to.extend(read_to);
-        tracing::info!(
-            parts = closures.len(),
-            took = ?started.elapsed(),
-            "learnt which parts are closed"
-        );
         Ok(closures)
     }
 
-    /// Learns how many partitions the topic has; false when it was just made.
-    fn find(&self, count: usize, runtime: &Handle) -> Result<bool, ClosedPartsError> {
-        let name = &self.topic.name;
-        let found = self.decided.partitions(name, METADATA_TIMEOUT);
-        let found = found.map_err(|source| self.of_brokers(source))?;
-        let set = |count: usize| {
-            let count = i32::try_from(count).unwrap_or(i32::MAX);
-            self.topic.partitions.store(count.max(1), Ordering::Relaxed);
+    /// Where the numbers' partitions end, once what was `written` to them when it was first asked is
+    /// committed or aborted.
+    fn decided_ends(
+        &self,
+        numbers: &BTreeSet<i32>,
+        count: usize,
+        written: &mut Option<BTreeMap<i32, i64>>,
+        runtime: &Handle,
+    ) -> Result<BTreeMap<i32, i64>, ClosedPartsError> {
+        self.find(count, runtime)?;
+        let partitions: BTreeSet<i32> = numbers
+            .iter()
+            .map(|number| self.topic.partition_for(*number))
+            .collect();
+        let written = match written {
+            Some(written) => written,
+            None => written.insert(self.ends(&self.written, &partitions)?),
         };
-        if found > 0 {
-            set(found);
-            return Ok(true);
-        }
-        let count = u16::try_from(count.max(1)).unwrap_or(u16::MAX);
-        tracing::info!(topic = %name, partitions = count, "topic of closed parts is made");
-        let topics = [name.clone()];
-        let creation = create_topics(&self.bus, &topics, count);
-        // A timer is made inside the runtime only.
-        let in_time = async { tokio::time::timeout(METADATA_TIMEOUT, creation).await };
-        match runtime.block_on(in_time) {
-            Ok(Ok(())) => {
-                set(usize::from(count));
-                Ok(false)
-            }
-            Ok(Err(source)) => Err(ClosedPartsError::Create {
-                topic: name.clone(),
-                source,
-            }),
-            Err(_) => Err(self.late("its creation")),
+        let decided = self.ends(&self.decided, &partitions)?;
+        let is_decided = |(partition, end): (&i32, &i64)| decided[partition] >= *end;
+        match written.iter().all(is_decided) {
+            true => Ok(decided),
+            false => Err(self.late("the end of its open transactions")),
         }
     }
 
-    /// Where the partitions end, once all that is written there is committed or aborted.
-    fn decided_ends(
-        &self,
-        partitions: &BTreeSet<i32>,
-        deadline: Instant,
-        is_ending: &AtomicBool,
-    ) -> Result<BTreeMap<i32, i64>, ClosedPartsError> {
-        let written = self.ends(&self.written, partitions)?;
-        loop {
-            let decided = self.ends(&self.decided, partitions)?;
-            let is_decided = |(partition, end): (&i32, &i64)| decided[partition] >= *end;
-            if written.iter().all(is_decided) {
-                return Ok(decided);
-            }
-            if is_ending.load(Ordering::Relaxed) {
-                return Err(ClosedPartsError::Stopping);
-            }
-            if Instant::now() >= deadline {
-                return Err(self.late("the end of its open transactions"));
-            }
-            thread::sleep(POLL_INTERVAL);
+    /// Learns how many partitions the topic has; makes it, if it is not there.
+    fn find(&self, count: usize, runtime: &Handle) -> Result<(), ClosedPartsError> {
+        let name = &self.topic.name;
+        let found = self.decided.partitions(name, ANSWER_PATIENCE);
+        let found = found.map_err(|source| self.of_brokers(source))?;
+        let count = match found {
+            0 => self.create(count, runtime)?,
+            found => found,
+        };
+        let count = i32::try_from(count).unwrap_or(i32::MAX);
+        self.topic.partitions.store(count.max(1), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Makes the topic, unless another instance is quicker; tells how many partitions it has.
+    fn create(&self, count: usize, runtime: &Handle) -> Result<usize, ClosedPartsError> {
+        let count = u16::try_from(count.max(1)).unwrap_or(u16::MAX);
+        let topics = [self.topic.name.clone()];
+        tracing::info!(topic = %self.topic.name, partitions = count, "topic of closed parts is made");
+        let creation = create_topics(&self.bus, &topics, count);
+        // A timer is made inside the runtime only.
+        let in_time = async { tokio::time::timeout(ANSWER_PATIENCE, creation).await };
+        match runtime.block_on(in_time) {
+            Ok(Ok(())) => Ok(usize::from(count)),
+            Ok(Err(TopicAdminError::PartitionCount { found, .. })) => Ok(found),
+            Ok(Err(source)) => Err(ClosedPartsError::Create {
+                topic: self.topic.name.clone(),
+                source,
+            }),
+            Err(_) => Err(self.late("its creation")),
         }
     }
 
@@ -268,7 +300,7 @@ impl ClosedParts {
                 partition: *partition,
             })
             .collect();
-        let ends = client.of(&asked, METADATA_TIMEOUT);
+        let ends = client.of(&asked, ANSWER_PATIENCE);
         let ends = ends.map_err(|source| self.of_brokers(source))?;
         let ends: BTreeMap<i32, i64> = ends
             .into_iter()
@@ -280,9 +312,11 @@ impl ClosedParts {
         }
     }
 
-    /// What is to be read up to these ends.
+    /// What is to be read up to these ends: no more than is remembered, were there a transaction for
+    /// each part, whose marker takes an offset.
     fn unread(&self, ends: BTreeMap<i32, i64>) -> BTreeMap<i32, Range<i64>> {
-        let most = i64::try_from(self.max_parts).unwrap_or(i64::MAX);
+        let most = 2 * self.max_parts / ends.len().max(1);
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
         ends.into_iter()
             .filter_map(|(partition, end)| {
                 let read_to = self.read_to.get(&partition).copied();
@@ -305,7 +339,6 @@ impl ClosedParts {
         ClosedPartsError::Late {
             topic: self.topic.name.clone(),
             what,
-            waited: METADATA_TIMEOUT,
         }
     }
 }

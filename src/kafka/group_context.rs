@@ -3,7 +3,7 @@
 //! librdkafka's callbacks run inline on the poll thread. Revocation waits for the stages behind, for
 //! a bounded time, then commits and forgets.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -105,6 +105,7 @@ impl GroupContext {
     }
 
     fn assigned(&self, consumer: &BaseConsumer<Self>, list: &mut TopicPartitionList) {
+        let began = Instant::now();
         let partitions = partitions_of(list);
         if self.protocol == GroupProtocol::Classic {
             self.revoke_all_but(consumer, &partitions);
@@ -139,7 +140,7 @@ impl GroupContext {
         telemetry::set_assigned_partitions(assignment.len());
         *lock(&self.assignment) = assignment;
         self.renew_membership(consumer);
-        let closed = self.learn_closed_parts(&partitions, count);
+        let closed = self.learn_closed_parts(&partitions, count, began);
         let event = ConsumerEvent::Assigned {
             partitions,
             generation,
@@ -153,20 +154,26 @@ impl GroupContext {
 
     /// Learns which parts are closed of those whose partitions were assigned, while the first of their
     /// records are fetched. Where that fails, late views may be taken for new parts; with transactions
-    /// that must not be.
+    /// that must not be, and what is left of the time for the committed offsets counts for this, too.
     fn learn_closed_parts(
         &self,
         partitions: &[TopicPartition],
         count: Option<usize>,
+        began: Instant,
     ) -> Vec<PartClosure> {
         if partitions.is_empty() || lock(&self.unlearnt).is_some() {
             return Vec::new();
         }
         let numbers = partitions.iter().map(|partition| partition.partition);
-        let highest = numbers.clone().max().unwrap_or_default();
+        let numbers: BTreeSet<i32> = numbers.collect();
+        let highest = numbers.last().copied().unwrap_or_default();
         let count = count.unwrap_or(usize::try_from(highest + 1).unwrap_or(1));
+        let deadline = self
+            .committed_deadline(began)
+            .max(Instant::now() + METADATA_TIMEOUT);
         let mut closed_parts = lock(&self.closed_parts);
-        match closed_parts.learn(numbers, count, &self.runtime, &self.is_ending) {
+        let (runtime, is_ending) = (&self.runtime, &self.is_ending);
+        match closed_parts.learn(&numbers, count, deadline, runtime, is_ending) {
             Ok(closed) => return closed,
             Err(ClosedPartsError::Stopping) => {}
             Err(error) if self.transactions.is_some() => {

@@ -32,14 +32,11 @@ impl GroupContext {
         consumer: &BaseConsumer<Self>,
         list: &mut TopicPartitionList,
     ) {
-        let (patience, in_all) = match &self.transactions {
-            Some(transactions) => (
-                OFFSETS_PATIENCE,
-                METADATA_TIMEOUT + 2 * transactions.timeout,
-            ),
-            None => (METADATA_TIMEOUT, METADATA_TIMEOUT),
+        let patience = match &self.transactions {
+            Some(_) => OFFSETS_PATIENCE,
+            None => METADATA_TIMEOUT,
         };
-        let deadline = Instant::now() + in_all;
+        let deadline = self.committed_deadline(Instant::now());
         loop {
             let error = match committed_offsets(consumer, list, patience) {
                 Ok((committed, None)) => return self.restore_finished(&committed, list),
@@ -64,6 +61,13 @@ impl GroupContext {
             tracing::info!(%error, "what is committed is not told yet; asking again");
             std::thread::sleep(POLL_INTERVAL);
         }
+    }
+
+    /// Until when an assignment that began then may wait for what is committed.
+    pub(super) fn committed_deadline(&self, began: Instant) -> Instant {
+        let last_owner = self.transactions.as_ref();
+        let last_owner = last_owner.map_or(Duration::ZERO, |settings| 2 * settings.timeout);
+        began + METADATA_TIMEOUT + last_owner
     }
 
     fn restore_finished(&self, committed: &TopicPartitionList, list: &mut TopicPartitionList) {

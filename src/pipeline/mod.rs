@@ -257,7 +257,12 @@ pub fn can_be_rebuilt(error: &anyhow::Error) -> bool {
     if let Some(stalled) = error.downcast_ref::<Stalled>() {
         return stalled.leaves_a_usable_process();
     }
-    publisher_can || matches!(consume, Some(ConsumerError::UnknownCommits(_)))
+    let consumer_can = match consume {
+        Some(ConsumerError::UnknownCommits(_)) => true,
+        Some(ConsumerError::UnknownClosedParts(error)) => !error.is_for_good(),
+        _ => false,
+    };
+    publisher_can || consumer_can
 }
 
 /// The publisher that keeps the promise of the settings.

@@ -4,6 +4,9 @@
 //! The topic is Panoptes' own. Its records are `MessagePack` maps, keyed by part ID, on the partition
 //! that the part's partition number names, modulo the number of partitions.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -114,31 +117,44 @@ impl ClosedPartRecord {
     }
 
     /// What reassembly is to know.
-    pub fn into_closure(self) -> PartClosure {
-        let view = |view: ClosedView| {
+    pub fn into_closure(self, names: &mut SharedNames) -> PartClosure {
+        let of_view = |view: ClosedView| {
             let fingerprint = Fingerprint {
                 hash: view.hash,
                 length: view.length,
             };
-            (ViewId::new(view.view), fingerprint)
+            (ViewId::new(names.shared(view.view)), fingerprint)
         };
+        let views = self.views.into_iter().map(of_view).collect();
+        let places = self.records.into_iter();
         PartClosure {
             part: PartKey {
-                line: LineId::new(self.line),
+                line: LineId::new(names.shared(self.line)),
                 part: PartId::new(self.part_id),
             },
-            opened_by: self.opened_by.into_source(),
+            opened_by: self.opened_by.into_source(names),
             reuse: Reuse {
                 taken_after: Timestamp(self.taken_after),
                 written_after: Timestamp(self.written_after),
             },
-            views: self.views.into_iter().map(view).collect(),
-            records: self
-                .records
-                .into_iter()
-                .map(RecordPlace::into_source)
-                .collect(),
+            views,
+            records: places.map(|place| place.into_source(names)).collect(),
         }
+    }
+}
+
+/// Names that come again and again, kept once.
+#[derive(Debug, Default)]
+pub struct SharedNames(HashSet<Arc<str>>);
+
+impl SharedNames {
+    fn shared(&mut self, name: String) -> Arc<str> {
+        if let Some(known) = self.0.get(name.as_str()) {
+            return Arc::clone(known);
+        }
+        let name: Arc<str> = name.into();
+        self.0.insert(Arc::clone(&name));
+        name
     }
 }
 
@@ -151,9 +167,9 @@ impl RecordPlace {
         }
     }
 
-    fn into_source(self) -> SourceOffset {
+    fn into_source(self, names: &mut SharedNames) -> SourceOffset {
         SourceOffset {
-            topic: Topic::new(self.topic),
+            topic: Topic::new(names.shared(self.topic)),
             partition: self.partition,
             offset: self.offset,
         }
@@ -207,7 +223,7 @@ pub(crate) mod tests {
             let written = ClosedPartRecord::of(&closure, &group).to_bytes();
             let read = ClosedPartRecord::from_bytes(&written).unwrap();
             prop_assert_eq!(&read.group_id, &group);
-            prop_assert_eq!(read.into_closure(), closure);
+            prop_assert_eq!(read.into_closure(&mut SharedNames::default()), closure);
         }
     }
 

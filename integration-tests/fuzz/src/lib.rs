@@ -22,7 +22,7 @@ use domain::{
     Header, ImageEncoding, LineId, PixelFormat, RawLayout, Record, RgbImage, SourceOffset,
     Timestamp, Topic,
 };
-use schema::closed_part::ClosedPartRecord;
+use schema::closed_part::{ClosedPartRecord, SharedNames};
 
 /// Small, so that an allocation beyond them is found by `-malloc_limit_mb`.
 pub const LIMITS: ImageLimits = ImageLimits {
@@ -78,10 +78,11 @@ pub fn fuzz_closed_part(input: &[u8]) {
         return;
     };
     let group = read.group_id.clone();
-    let closure = read.into_closure();
+    let mut names = SharedNames::default();
+    let closure = read.into_closure(&mut names);
     let written = ClosedPartRecord::of(&closure, &group).to_bytes();
     let again = ClosedPartRecord::from_bytes(&written).expect("it was just written");
-    assert_eq!(again.into_closure(), closure);
+    assert_eq!(again.into_closure(&mut names), closure);
 }
 
 /// Reads `input` as a record, its envelope, and the image within.
