@@ -61,10 +61,11 @@ pub struct ReassemblyBuffer {
     settings: ReassemblySettings,
 }
 
+/// Boxed: the map has more places than parts, and copies them all when it grows.
 #[derive(Debug)]
 enum PartState {
-    Open(OpenGroup),
-    Closed(ClosedPart),
+    Open(Box<OpenGroup>),
+    Closed(Box<ClosedPart>),
 }
 
 impl PartState {
