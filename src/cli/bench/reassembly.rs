@@ -45,8 +45,8 @@ pub struct ReassemblyArguments {
     /// Partitions of each camera topic
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
     pub partitions: u16,
-    /// Parts that are open at once
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    /// Parts that are open at once; at this takt they must not wait for longer than 5 s
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     pub open: u32,
     /// From one part to the next, by the records' own time
     #[arg(long, default_value = "200ms", value_parser = humantime::parse_duration)]
