@@ -41,7 +41,7 @@ impl ReassemblyBuffer {
         timeline.open_bytes = timeline.open_bytes.saturating_sub(group.bytes as u64);
         timeline.closed.insert(group.part().clone(), &closed);
         timeline.count_closed(cause);
-        let previous = mem::replace(state, PartState::Closed(Box::new(closed)));
+        let previous = mem::replace(state, PartState::Closed(closed));
         if let PartState::Open(group) = previous {
             self.hand_on(*group, cause, timeline, events);
         }

@@ -61,11 +61,11 @@ pub struct ReassemblyBuffer {
     settings: ReassemblySettings,
 }
 
-/// Boxed: the map has more places than parts, and copies them all when it grows.
+/// Open groups are few and large: boxed, they do not make every place of the map as large.
 #[derive(Debug)]
 enum PartState {
     Open(Box<OpenGroup>),
-    Closed(Box<ClosedPart>),
+    Closed(ClosedPart),
 }
 
 impl PartState {
