@@ -21,6 +21,20 @@ fn bench(arguments: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
+#[test]
+fn the_table_and_what_is_saved_say_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let words = ["bench", "maps", "--repeat", "1", "--save", "maps.json"];
+    let output = panoptes(folder.path(), &words);
+    assert_eq!(output.status.code(), Some(0));
+    let table = String::from_utf8(output.stdout).unwrap();
+    let saved = std::fs::read(folder.path().join("maps.json")).unwrap();
+    let saved: Value = serde_json::from_slice(&saved).unwrap();
+    for row in rows(&saved) {
+        assert!(table.contains(&row["bytes"].to_string()), "{row}: {table}");
+    }
+}
+
 fn rows(report: &Value) -> &Vec<Value> {
     report["rows"].as_array().unwrap()
 }

@@ -20,6 +20,9 @@ mod schedule;
 
 mod usage;
 
+use std::path::PathBuf;
+
+use anyhow::Context;
 use clap::{Args, Subcommand};
 
 use self::report::Report;
@@ -35,6 +38,9 @@ pub struct BenchArguments {
     /// Print one JSON document instead of a table
     #[arg(long, global = true)]
     pub json: bool,
+    /// Keep the JSON document in a file as well
+    #[arg(long, global = true, value_name = "FILE")]
+    pub save: Option<PathBuf>,
     /// Show the pipeline's log from this level on
     #[arg(long, global = true, default_value = "error")]
     pub log_level: String,
@@ -79,8 +85,13 @@ pub fn run(arguments: BenchArguments) -> anyhow::Result<()> {
         Bench::Pipeline(arguments) => super::block_on(pipeline::run(arguments))?,
         Bench::Latency(arguments) => super::block_on(latency::run(arguments))?,
     };
+    let document = serde_json::to_string_pretty(&report.to_json())?;
+    if let Some(file) = &arguments.save {
+        std::fs::write(file, &document)
+            .with_context(|| format!("failed to write `{}`", file.display()))?;
+    }
     match arguments.json {
-        true => println!("{}", serde_json::to_string_pretty(&report.to_json())?),
+        true => println!("{document}"),
         false => print!("{}", report.to_table()),
     }
     Ok(())
