@@ -56,5 +56,5 @@ deny:
 fuzz: setup ## Fuzz all that reads bytes from the bus, briefly (`scripts/fuzz 600` for longer)
 	@scripts/fuzz 5
 
-bench: setup ## Measure
-	$(CARGO) bench --locked
+bench: test-setup ## Measure the model, the stages, the bus and the whole pipeline on a real Kafka
+	@scripts/bench

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap here is a failed test")]
 
 mod bad_records;
+mod bench;
 mod broker_restart;
 mod chaos;
 mod config_errors;

@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand, each from flags to a call into the library to what a
 //! person reads.
 
+pub mod bench;
 pub mod calibrate;
 mod checkpoints;
 pub mod config;
@@ -65,6 +66,8 @@ pub enum Command {
     Eval(eval::EvalArguments),
     /// Set a bundle's thresholds from normal parts.
     Calibrate(calibrate::CalibrateArguments),
+    /// Measure the model, the stages, the bus, and the whole pipeline.
+    Bench(bench::BenchArguments),
     /// Check or show the settings.
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -134,6 +137,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Train(arguments) => train::run(&arguments),
         Command::Eval(arguments) => eval::run(&arguments),
         Command::Calibrate(arguments) => calibrate::run(&arguments),
+        Command::Bench(arguments) => bench::run(arguments),
         Command::Config(command) => {
             print!("{}", config::run(&command)?);
             Ok(())

@@ -50,11 +50,12 @@ impl BusSettings {
 }
 
 /// Consumer-only properties that a user may set in `bus.properties`.
-const CONSUMER_PROPERTIES: [&str; 15] = [
+const CONSUMER_PROPERTIES: [&str; 16] = [
     "auto.offset.reset",
     "fetch.max.bytes",
     "fetch.message.max.bytes",
     "fetch.min.bytes",
+    "fetch.queue.backoff.ms",
     "fetch.wait.max.ms",
     "group.instance.id",
     "group.protocol",

@@ -99,6 +99,11 @@ impl Pauses {
         self.for_memory.contains(partition).then_some(Pause::Memory)
     }
 
+    /// Whether any partition waits for some of what was read of it to finish.
+    pub(crate) fn is_any_crowded(&self) -> bool {
+        !self.crowded.is_empty()
+    }
+
     fn is_crowded(&self, partition: &TopicPartition) -> bool {
         self.crowded.contains_key(partition)
     }

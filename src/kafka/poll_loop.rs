@@ -30,6 +30,10 @@ use crate::telemetry;
 /// often than that, and then says which partitions may go on. Each pause drops what was prefetched.
 const MEMORY_PAUSE: Duration = Duration::from_millis(100);
 
+/// How long one poll waits while a partition is crowded: it is read again as soon as half is finished, and
+/// that wakes no poll.
+const CROWDED_POLL_INTERVAL: Duration = Duration::from_millis(5);
+
 /// How often the number of unfinished records is reported where the publisher commits.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -167,7 +171,11 @@ impl PollLoop {
     }
 
     fn poll_once(&mut self) -> Result<(), ConsumerError> {
-        let polled = self.consumer.poll(POLL_INTERVAL);
+        let interval = match lock(&self.consumer.context().pauses).is_any_crowded() {
+            true => CROWDED_POLL_INTERVAL,
+            false => POLL_INTERVAL,
+        };
+        let polled = self.consumer.poll(interval);
         let ended = std::mem::take(&mut *lock(&self.consumer.context().ended));
         let ended = lock(&self.consumer.context().pauses).seen_ends(ended);
         let out_of_sight = std::mem::take(&mut *lock(&self.consumer.context().out_of_sight));

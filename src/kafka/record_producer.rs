@@ -12,6 +12,9 @@ use rdkafka::util::Timeout;
 use super::client::BusSettings;
 use crate::domain::{OutboundRecord, Topic};
 
+/// How long a record waits for others to share its batch.
+const LINGER: &str = "linger.ms";
+
 /// Produces records and waits for the broker's acknowledgement; clones share the connection.
 #[derive(Clone)]
 pub struct RecordProducer {
@@ -24,7 +27,7 @@ impl RecordProducer {
     /// # Errors
     /// When a property is refused.
     pub fn connect(bus: &BusSettings, max_message_bytes: usize) -> Result<Self, KafkaError> {
-        Self::with_config(bus, max_message_bytes, bus.producer_config())
+        Self::with_config(max_message_bytes, bus.producer_config())
     }
 
     /// As [`Self::connect`], for records that go out in transactions: of two producers with the same
@@ -40,23 +43,23 @@ impl RecordProducer {
         timeout: Duration,
     ) -> Result<Self, KafkaError> {
         let mut config = bus.producer_config();
+        // What a transaction holds is sent all at once: nothing is gained by waiting for more.
+        if !bus.properties.contains_key(LINGER) {
+            config.set(LINGER, "0");
+        }
         config
             .set("transactional.id", transactional_id)
             .set("transaction.timeout.ms", timeout.as_millis().to_string());
-        Self::with_config(bus, max_message_bytes, config)
+        Self::with_config(max_message_bytes, config)
     }
 
-    fn with_config(
-        bus: &BusSettings,
-        max_message_bytes: usize,
-        mut config: ClientConfig,
-    ) -> Result<Self, KafkaError> {
+    fn with_config(max_message_bytes: usize, mut config: ClientConfig) -> Result<Self, KafkaError> {
         config
             .set("enable.idempotence", "true")
             .set("acks", "all")
             .set("message.max.bytes", max_message_bytes.to_string());
-        for (name, value) in [("linger.ms", "5"), ("partitioner", "murmur2_random")] {
-            if !bus.properties.contains_key(name) {
+        for (name, value) in [(LINGER, "5"), ("partitioner", "murmur2_random")] {
+            if config.get(name).is_none() {
                 config.set(name, value);
             }
         }

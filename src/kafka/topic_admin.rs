@@ -1,4 +1,4 @@
-//! Creates topics, for the tools that publish on an empty broker.
+//! Creates topics, for the tools that publish on an empty broker, and deletes those of a bench.
 
 use std::time::Duration;
 
@@ -19,11 +19,13 @@ const BROKER_DEFAULT_REPLICATION: i32 = -1;
 #[derive(Debug, thiserror::Error)]
 pub enum TopicAdminError {
     /// The client could not be made, or the brokers did not answer.
-    #[error("failed to create topics: {0}")]
+    #[error("failed to create or delete topics: {0}")]
     Request(#[from] KafkaError),
     /// A topic was refused.
-    #[error("failed to create topic `{topic}`: {code}")]
+    #[error("failed to {what} topic `{topic}`: {code}")]
     Refused {
+        /// What was asked for.
+        what: &'static str,
         /// The topic.
         topic: String,
         /// The broker's reason.
@@ -52,23 +54,39 @@ pub async fn create_topics(
     topics: &[Topic],
     partitions: u16,
 ) -> Result<(), TopicAdminError> {
+    create_topics_with(bus, topics, partitions, &[]).await
+}
+
+/// As [`create_topics`], with properties of the topics that differ from the broker's.
+///
+/// # Errors
+/// As [`create_topics`].
+pub async fn create_topics_with(
+    bus: &BusSettings,
+    topics: &[Topic],
+    partitions: u16,
+    properties: &[(&str, &str)],
+) -> Result<(), TopicAdminError> {
     let admin: AdminClient<DefaultClientContext> = bus.client_config().create()?;
     let new_topics: Vec<NewTopic<'_>> = topics
         .iter()
         .map(|topic| {
             let replication = TopicReplication::Fixed(BROKER_DEFAULT_REPLICATION);
-            NewTopic::new(topic.as_str(), i32::from(partitions), replication)
+            let new = NewTopic::new(topic.as_str(), i32::from(partitions), replication);
+            let properties = properties.iter();
+            properties.fold(new, |new, (name, value)| new.set(name, value))
         })
         .collect();
-    let options = AdminOptions::new()
-        .request_timeout(Some(REQUEST_TIMEOUT))
-        .operation_timeout(Some(REQUEST_TIMEOUT));
+    let options = options();
     let mut existing = Vec::new();
     for answer in admin.create_topics(&new_topics, &options).await? {
         match answer {
             Ok(_) => {}
             Err((topic, RDKafkaErrorCode::TopicAlreadyExists)) => existing.push(topic),
-            Err((topic, code)) => return Err(TopicAdminError::Refused { topic, code }),
+            Err((topic, code)) => {
+                let what = "create";
+                return Err(TopicAdminError::Refused { what, topic, code });
+            }
         }
     }
     if existing.is_empty() {
@@ -77,6 +95,43 @@ pub async fn create_topics(
     tokio::task::spawn_blocking(move || check_partitions(&admin, &existing, partitions))
         .await
         .map_err(|_| KafkaError::Canceled)?
+}
+
+/// Deletes topics with all that they hold, and consumer groups that nobody is in. What is not there is
+/// passed over.
+///
+/// # Errors
+/// When the brokers cannot be reached or refuse.
+pub async fn delete_topics(
+    bus: &BusSettings,
+    topics: &[Topic],
+    groups: &[&str],
+) -> Result<(), TopicAdminError> {
+    let admin: AdminClient<DefaultClientContext> = bus.client_config().create()?;
+    let names: Vec<&str> = topics.iter().map(Topic::as_str).collect();
+    let options = options();
+    let mut answers = admin.delete_topics(&names, &options).await?;
+    answers.extend(admin.delete_groups(groups, &options).await?);
+    for answer in answers {
+        match answer {
+            Ok(_)
+            | Err((
+                _,
+                RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::GroupIdNotFound,
+            )) => {}
+            Err((topic, code)) => {
+                let what = "delete";
+                return Err(TopicAdminError::Refused { what, topic, code });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new()
+        .request_timeout(Some(REQUEST_TIMEOUT))
+        .operation_timeout(Some(REQUEST_TIMEOUT))
 }
 
 fn check_partitions(

@@ -34,7 +34,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 pub use self::output::OutputSettings;
-pub use self::setup::{PipelineSetup, bus_settings};
+pub use self::prepare::Preparation;
+pub use self::setup::{PipelineSetup, ServedModel, bus_settings};
 pub use self::watchdog::Patience;
 
 use self::in_flight::InFlight;
@@ -148,7 +149,7 @@ pub async fn run(setup: PipelineSetup, stop: impl Future<Output = ()>) -> anyhow
 
     let (batches, to_prepare) = mpsc::channel(BATCHES);
     stages.spawn(prepare::prepare_batches(
-        Arc::new(setup.preprocessor),
+        setup.preparation,
         setup.envelope.limits,
         to_prepare,
         prepared,

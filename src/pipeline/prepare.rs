@@ -20,6 +20,15 @@ use crate::model::preprocess::Preprocessor;
 use crate::model::{InputImage, Subject};
 use crate::telemetry::{self, Stage};
 
+/// What is made of a view's bytes for the model.
+#[derive(Clone, Copy, Debug)]
+pub enum Preparation {
+    /// They are decoded, resized and normalised.
+    Pixels(Preprocessor),
+    /// Nothing, for a stand-in that looks at no pixel: `panoptes bench` measures all else with it.
+    Nothing,
+}
+
 /// A closed group on its way to its result.
 #[derive(Debug)]
 pub(crate) struct PendingGroup {
@@ -49,16 +58,14 @@ pub(crate) enum PreparedView {
 
 /// Decodes and preprocesses batch after batch until the input closes.
 pub(crate) async fn prepare_batches(
-    preprocessor: Arc<Preprocessor>,
+    preparation: Preparation,
     limits: ImageLimits,
     mut batches: mpsc::Receiver<Batch<PendingGroup>>,
     prepared: mpsc::Sender<InferenceBatch<Vec<PreparedGroup>>>,
 ) -> anyhow::Result<()> {
     while let Some(batch) = batches.recv().await {
-        let preprocessor = Arc::clone(&preprocessor);
         let batch =
-            tokio::task::spawn_blocking(move || prepare(batch.groups, &preprocessor, limits))
-                .await?;
+            tokio::task::spawn_blocking(move || prepare(batch.groups, preparation, limits)).await?;
         telemetry::batch_closed(batch.images.len());
         if prepared.send(batch).await.is_err() {
             break; // the device thread ended; its own error says why
@@ -69,30 +76,31 @@ pub(crate) async fn prepare_batches(
 
 fn prepare(
     groups: Vec<PendingGroup>,
-    preprocessor: &Preprocessor,
+    preparation: Preparation,
     limits: ImageLimits,
 ) -> InferenceBatch<Vec<PreparedGroup>> {
     let mut images = Vec::new();
     let mut views_of_parts = Vec::with_capacity(groups.len());
     let mut context = Vec::with_capacity(groups.len());
     for pending in groups {
-        let prepared: Vec<(PreparedView, Option<InputImage>)> = match pending.group.scoring {
-            ScoringOrder::Skip => pending
-                .group
-                .views
-                .iter()
-                .map(|_| (PreparedView::Skipped, None))
-                .collect(),
-            ScoringOrder::Score => pending
-                .group
-                .views
-                .par_iter()
-                .map(|view| {
-                    let class = pending.group.class.as_ref();
-                    prepare_view(view, class, preprocessor, limits)
-                })
-                .collect(),
-        };
+        let views = &pending.group.views;
+        let prepared: Vec<(PreparedView, Option<InputImage>)> =
+            match (pending.group.scoring, preparation) {
+                (ScoringOrder::Skip, _) => views
+                    .iter()
+                    .map(|_| (PreparedView::Skipped, None))
+                    .collect(),
+                (ScoringOrder::Score, Preparation::Nothing) => {
+                    views.iter().map(|_| blank()).collect()
+                }
+                (ScoringOrder::Score, Preparation::Pixels(preprocessor)) => views
+                    .par_iter()
+                    .map(|view| {
+                        let class = pending.group.class.as_ref();
+                        prepare_view(view, class, &preprocessor, limits)
+                    })
+                    .collect(),
+            };
         let mut views = Vec::with_capacity(prepared.len());
         let before = images.len();
         for (view, image) in prepared {
@@ -107,6 +115,22 @@ fn prepare(
         views: views_of_parts,
         context,
     }
+}
+
+/// An image without pixels.
+fn blank() -> (PreparedView, Option<InputImage>) {
+    let footprint = MapFootprint {
+        x: 0.,
+        y: 0.,
+        width: 1.,
+        height: 1.,
+    };
+    let image = InputImage {
+        values: Vec::new(),
+        footprint,
+        subject: None,
+    };
+    (PreparedView::Submitted(footprint), Some(image))
 }
 
 fn prepare_view(

@@ -1,12 +1,14 @@
 //! From settings to the parts of a pipeline: the one place where config names meet the stages'
 //! own settings.
 
+use std::collections::HashMap;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::anyhow;
 
 use super::output::OutputSettings;
+use super::prepare::Preparation;
 use super::watchdog::Patience;
 use crate::admin::Readiness;
 use crate::config::{self, Delivery, Settings};
@@ -18,7 +20,6 @@ use crate::kafka::consumer::{Commits, ConsumerSettings, Membership, TransactionS
 use crate::model::AnomalyModel;
 use crate::model::bundle::Bundle;
 use crate::model::candle_model::CandleModel;
-use crate::model::preprocess::Preprocessor;
 use crate::reassembly::{ExpectedViews, LinePolicy, MemoryMarks, ReassemblySettings};
 use crate::schema::result::{ResultContext, ResultFormat, Run, RunKind};
 use crate::scoring::{ClassThresholds, JudgeSettings, MapSettings, RegionSettings};
@@ -45,8 +46,8 @@ pub struct PipelineSetup {
     pub max_batch: usize,
     /// How long a group waits for company.
     pub max_delay: Duration,
-    /// Pixels to the model's input.
-    pub preprocessor: Preprocessor,
+    /// Views to the model's input.
+    pub preparation: Preparation,
     /// The model.
     pub model: Box<dyn AnomalyModel>,
     /// Thresholds, regions and maps.
@@ -61,16 +62,22 @@ pub struct PipelineSetup {
     pub patience: Patience,
 }
 
-impl PipelineSetup {
-    /// Loads and warms the model and maps the settings to the stages.
+/// The model of a pipeline, and what its bundle says of it.
+pub struct ServedModel {
+    /// The model.
+    pub model: Box<dyn AnomalyModel>,
+    /// What it wants of a view.
+    pub preparation: Preparation,
+    /// Thresholds of the classes that it is calibrated for.
+    pub classes: HashMap<ClassName, ClassThresholds>,
+}
+
+impl ServedModel {
+    /// Loads the bundle that the settings name, and warms it.
     ///
     /// # Errors
     /// When the bundle or the device is not as it should be.
-    pub fn from_settings(
-        settings: &Settings,
-        readiness: Readiness,
-        board: StatusBoard,
-    ) -> anyhow::Result<Self> {
+    pub fn load(settings: &Settings) -> anyhow::Result<Self> {
         let bundle = Bundle::load(&settings.model.path)?;
         let identity = bundle.manifest.identity();
         let model = CandleModel::new(
@@ -84,6 +91,37 @@ impl PipelineSetup {
             classes = bundle.manifest.classes.len(),
             "model loaded"
         );
+        let preprocessor = bundle.manifest.preprocessor();
+        Ok(Self {
+            model: Box::new(model),
+            preparation: Preparation::Pixels(preprocessor.map_err(|error| anyhow!(error))?),
+            classes: classes(&bundle),
+        })
+    }
+}
+
+impl PipelineSetup {
+    /// Loads and warms the model and maps the settings to the stages.
+    ///
+    /// # Errors
+    /// When the bundle or the device is not as it should be.
+    pub fn from_settings(
+        settings: &Settings,
+        readiness: Readiness,
+        board: StatusBoard,
+    ) -> anyhow::Result<Self> {
+        let served = ServedModel::load(settings)?;
+        Ok(Self::around(served, settings, readiness, board))
+    }
+
+    /// Maps the settings to the stages around a model.
+    pub fn around(
+        served: ServedModel,
+        settings: &Settings,
+        readiness: Readiness,
+        board: StatusBoard,
+    ) -> Self {
+        let identity = served.model.identity().clone();
         telemetry::set_model(&identity, None);
         let memory_budget_bytes = settings.reassembly.memory_budget.as_u64();
         let reassembly = reassembly(settings);
@@ -105,7 +143,7 @@ impl PipelineSetup {
             crowd_patience: longest_timeout(settings),
             prefetch_bytes: memory_budget_bytes / PREFETCH_SHARE,
         };
-        Ok(Self {
+        Self {
             patience: patience(settings, &consumer),
             consumer,
             envelope: envelope(settings),
@@ -113,12 +151,9 @@ impl PipelineSetup {
             memory_budget_bytes,
             max_batch: settings.model.max_batch,
             max_delay: settings.model.max_delay,
-            preprocessor: bundle
-                .manifest
-                .preprocessor()
-                .map_err(|error| anyhow!(error))?,
-            model: Box::new(model),
-            judge: judge(&bundle, &settings.output),
+            preparation: served.preparation,
+            model: served.model,
+            judge: judge(served.classes, &settings.output),
             output: OutputSettings {
                 results: ResultContext {
                     topic: Topic::new(settings.output.results_topic.as_str()),
@@ -139,7 +174,7 @@ impl PipelineSetup {
             },
             readiness,
             board,
-        })
+        }
     }
 }
 
@@ -260,11 +295,9 @@ fn expected_views(settings: &config::ViewSettings) -> ExpectedViews {
     expected
 }
 
-fn judge(bundle: &Bundle, output: &config::OutputSettings) -> JudgeSettings {
-    let classes = bundle
-        .manifest
-        .classes
-        .iter()
+fn classes(bundle: &Bundle) -> HashMap<ClassName, ClassThresholds> {
+    let classes = bundle.manifest.classes.iter();
+    classes
         .map(|(class, thresholds)| {
             let thresholds = ClassThresholds {
                 score: thresholds.threshold,
@@ -272,7 +305,13 @@ fn judge(bundle: &Bundle, output: &config::OutputSettings) -> JudgeSettings {
             };
             (ClassName::new(class.as_str()), thresholds)
         })
-        .collect();
+        .collect()
+}
+
+fn judge(
+    classes: HashMap<ClassName, ClassThresholds>,
+    output: &config::OutputSettings,
+) -> JudgeSettings {
     JudgeSettings {
         classes,
         default_pixel_threshold: None,

@@ -48,7 +48,7 @@ impl ReassemblyBuffer {
         let closure = Arc::clone(&closed.closure);
         let previous = mem::replace(state, PartState::Closed(closed));
         if let PartState::Open(group) = previous {
-            self.hand_on(group, closure, cause, timeline, events);
+            self.hand_on(*group, closure, cause, timeline, events);
         }
     }
 

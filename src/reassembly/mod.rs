@@ -61,9 +61,10 @@ pub struct ReassemblyBuffer {
     settings: ReassemblySettings,
 }
 
+/// Open groups are few and large: boxed, they do not make every place of the map as large.
 #[derive(Debug)]
 enum PartState {
-    Open(OpenGroup),
+    Open(Box<OpenGroup>),
     Closed(ClosedPart),
 }
 

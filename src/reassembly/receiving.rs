@@ -30,7 +30,7 @@ impl ReassemblyBuffer {
         match entry {
             Entry::Vacant(vacant) => {
                 if let Some(group) = self.open(arrival, now, &mut timeline, events) {
-                    let mut state = vacant.insert(PartState::Open(group));
+                    let mut state = vacant.insert(PartState::Open(Box::new(group)));
                     self.close_complete(&mut state, &mut timeline, events);
                 }
             }
@@ -110,7 +110,7 @@ impl ReassemblyBuffer {
                     timeline
                         .closed
                         .remove(closed.sequence, closed.reusable_after());
-                    *state = PartState::Open(group);
+                    *state = PartState::Open(Box::new(group));
                     self.close_complete(state, timeline, events);
                 }
             }
