@@ -18,7 +18,7 @@ const PARTS_AT_ONCE: usize = 8;
 /// In so many bursts.
 const BURSTS: usize = 6;
 /// How much later a late copy is sent, in rounds of so many parts.
-const LATE_BY: std::ops::Range<u32> = 1..12;
+const LATE_BY: std::ops::Range<u32> = 1..40;
 /// Encoding images for every part would take longer than anything else.
 const DIFFERENT_PARTS: u64 = 8;
 
