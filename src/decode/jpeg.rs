@@ -14,7 +14,7 @@ use zune_jpeg::zune_core::options::DecoderOptions;
 
 use super::limits::ImageLimits;
 use super::pixels::{PixelError, check_dimensions};
-use crate::domain::{RejectReason, RgbImage};
+use crate::domain::{Channels, DecodedImage, RejectReason};
 
 /// Marker codes, as they follow an `0xff`.
 const START_OF_IMAGE: u8 = 0xd8;
@@ -24,7 +24,10 @@ const RESTART_LAST: u8 = 0xd7;
 const TEMPORARY: u8 = 0x01;
 
 /// Decodes a whole JPEG.
-pub(super) fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, PixelError> {
+pub(super) fn decode(
+    bytes: &[u8],
+    limits: &ImageLimits,
+) -> Result<DecodedImage<'static>, PixelError> {
     let options = DecoderOptions::default()
         .set_strict_mode(true)
         // The size is checked below, where the error can tell the limit from damage.
@@ -41,18 +44,26 @@ pub(super) fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, Pix
     if !reaches_end_of_image(bytes) {
         return Err(damaged("no end-of-image marker: it is truncated"));
     }
+    let channels = match decoder.input_colorspace() {
+        Some(ColorSpace::Luma) => Channels::Grey,
+        _ => Channels::Rgb,
+    };
+    if channels == Channels::Grey {
+        decoder.set_options(options.jpeg_set_out_colorspace(ColorSpace::Luma));
+    }
     let pixels = decoder.decode().map_err(|error| fault(&error))?;
-    let expected = width as usize * height as usize * 3;
+    let expected = width as usize * height as usize * channels.count();
     if pixels.len() != expected {
         let found = pixels.len();
         return Err(damaged(&format!(
-            "`{found}` bytes of RGB for `{width}x{height}` pixels"
+            "`{found}` bytes instead of `{expected}` for `{width}x{height}` pixels"
         )));
     }
-    Ok(RgbImage {
+    Ok(DecodedImage {
         width,
         height,
-        pixels,
+        channels,
+        pixels: pixels.into(),
     })
 }
 

@@ -5,7 +5,8 @@
 //! with a reject reason and a text that says what was expected and what was found.
 //!
 //! - [`envelope`]: record -> [`View`](crate::domain::View), cheap, no pixel touched;
-//! - [`pixels`]: view -> [`RgbImage`](crate::domain::RgbImage), for the threads that may take long;
+//! - [`pixels`]: view -> [`DecodedImage`](crate::domain::DecodedImage), for the threads that may take
+//!   long;
 //! - [`raw`]: the GenICam pixel formats of `image/x-raw`.
 
 mod bayer;

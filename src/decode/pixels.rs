@@ -1,11 +1,11 @@
-//! From a view's bytes to 8-bit RGB, for every image encoding that a camera may send.
+//! From a view's bytes to 8-bit grey or RGB, for every image encoding that a camera may send.
 //!
 //! - The size that an image declares is checked against the limits before memory is taken for it: a
 //!   decompression bomb is rejected on its header.
 //! - An image that ends early is an error, never a picture with a grey rest.
-//! - 16-bit samples are scaled to 8 bits over their whole range; grey becomes red = green = blue; an
-//!   alpha channel is dropped, colours staying as stored. Floating-point samples have no agreed
-//!   white and are unsupported.
+//! - 16-bit samples are scaled to 8 bits over their whole range; grey stays one byte a pixel; an alpha
+//!   channel is dropped, colours staying as stored. Floating-point samples have no agreed white and
+//!   are unsupported.
 //! - The first page of a TIFF and the first frame of an animation count.
 //! - Colour profiles and EXIF orientation are ignored: industrial cameras set neither, and the model
 //!   must see the sensor's pixels, in whose coordinates the results are.
@@ -23,7 +23,7 @@ use image::{ColorType, DynamicImage, ImageDecoder, Limits};
 use super::envelope::sniff;
 use super::limits::ImageLimits;
 use super::{jpeg, png, raw};
-use crate::domain::{ImageEncoding, RejectReason, RgbImage, View};
+use crate::domain::{Channels, DecodedImage, ImageEncoding, RejectReason, View};
 
 /// Memory that a codec may take beside the pixels, for its windows, tables and metadata.
 const CODEC_BYTES: u64 = 64 << 20;
@@ -54,7 +54,10 @@ impl PixelError {
 ///
 /// # Errors
 /// When the image is damaged, exceeds `limits` or is of a kind that is not supported.
-pub fn decode_pixels(view: &View, limits: &ImageLimits) -> Result<RgbImage, PixelError> {
+pub fn decode_pixels<'a>(
+    view: &'a View,
+    limits: &ImageLimits,
+) -> Result<DecodedImage<'a>, PixelError> {
     decode_image(view.encoding, view.image_bytes(), limits)
 }
 
@@ -66,17 +69,18 @@ pub fn decode_pixels(view: &View, limits: &ImageLimits) -> Result<RgbImage, Pixe
 /// let layout =
 ///     RawLayout { pixel_format: PixelFormat::Mono8, width: 2, height: 1, stride: 2 };
 /// let image = decode_image(ImageEncoding::Raw(layout), &[0, 255], &ImageLimits::default())?;
-/// assert_eq!(image.pixels, [0, 0, 0, 255, 255, 255]);
+/// assert_eq!(*image.pixels, [0, 255]);
+/// assert_eq!(image.into_rgb().pixels, [0, 0, 0, 255, 255, 255]);
 /// # Ok::<(), panoptes::decode::PixelError>(())
 /// ```
 ///
 /// # Errors
 /// When the image is damaged, exceeds `limits` or is of a kind that is not supported.
-pub fn decode_image(
+pub fn decode_image<'a>(
     encoding: ImageEncoding,
-    bytes: &[u8],
+    bytes: &'a [u8],
     limits: &ImageLimits,
-) -> Result<RgbImage, PixelError> {
+) -> Result<DecodedImage<'a>, PixelError> {
     limits
         .check_bytes(bytes.len())
         .map_err(|error| PixelError::new(RejectReason::TooLarge, error))?;
@@ -92,11 +96,11 @@ pub fn decode_image(
     decoded.map_err(|error| with_hint(error, encoding, bytes))
 }
 
-fn decode_by_codec(
+fn decode_by_codec<'a>(
     encoding: ImageEncoding,
-    bytes: &[u8],
+    bytes: &'a [u8],
     limits: &ImageLimits,
-) -> Result<RgbImage, PixelError> {
+) -> Result<DecodedImage<'a>, PixelError> {
     let input = Cursor::new(bytes);
     let fault = |error| codec_error(encoding, &error);
     match encoding {
@@ -130,7 +134,7 @@ fn read_decoder(
     encoding: ImageEncoding,
     mut decoder: impl ImageDecoder,
     limits: &ImageLimits,
-) -> Result<RgbImage, PixelError> {
+) -> Result<DecodedImage<'static>, PixelError> {
     let fault = |error| codec_error(encoding, &error);
     let (width, height) = decoder.dimensions();
     check_dimensions(limits, width, height)?;
@@ -144,13 +148,17 @@ fn read_decoder(
         ));
     }
     decoder.set_limits(codec_limits(limits)).map_err(fault)?;
-    let pixels = DynamicImage::from_decoder(decoder)
-        .map_err(fault)?
-        .into_rgb8();
-    Ok(RgbImage {
+    let image = DynamicImage::from_decoder(decoder).map_err(fault)?;
+    let (channels, pixels) = if image.color().has_color() {
+        (Channels::Rgb, image.into_rgb8().into_raw())
+    } else {
+        (Channels::Grey, image.into_luma8().into_raw())
+    };
+    Ok(DecodedImage {
         width,
         height,
-        pixels: pixels.into_raw(),
+        channels,
+        pixels: pixels.into(),
     })
 }
 

@@ -3,14 +3,14 @@
 //! The resize is bit for bit that of Pillow's `Image.resize(..., BILINEAR)` up to version 12 (a
 //! triangle filter widened by the scale, rounded to 8 bits between the passes, horizontally first),
 //! because published models were trained behind it. Version 13 takes tall images vertically first:
-//! a value may then differ by one. Only pixels that survive the crop are computed. Pure, and cheap to clone.
+//! a value may then differ by one. Only pixels that survive the crop are computed, and grey images are
+//! resized as one channel. Pure, and cheap to clone.
 
-use super::InputImage;
-use crate::domain::{MapFootprint, RgbImage};
 use serde::{Deserialize, Serialize};
 
-/// Pillow's fixed-point precision: 32 bits less 8 for the pixel and 2 for overshoot.
-const PRECISION_BITS: u32 = 32 - 8 - 2;
+use super::InputImage;
+use super::kernels::resize::{Taps, resize_columns, resize_rows};
+use crate::domain::{DecodedImage, MapFootprint, RgbImage};
 
 /// How an image is prepared.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -53,7 +53,7 @@ pub enum PreprocessError {
         width: u32,
         /// Its height.
         height: u32,
-        /// Three bytes a pixel.
+        /// One byte a pixel in grey, three in colour.
         expected: usize,
         /// What there is.
         found: usize,
@@ -109,14 +109,24 @@ impl Preprocessor {
     ///
     /// # Errors
     /// When the image is empty or its buffer does not fit its size.
-    pub fn prepare(&self, image: &RgbImage) -> Result<InputImage, PreprocessError> {
-        let cropped = self.resize_and_crop(image)?;
-        Ok(self.normalise(&cropped, self.footprint(image.width, image.height)))
+    pub fn prepare<'a>(
+        &self,
+        image: impl Into<DecodedImage<'a>>,
+    ) -> Result<InputImage, PreprocessError> {
+        let image = image.into();
+        let footprint = self.footprint(image.width, image.height);
+        Ok(self.normalise(self.shrink(&image)?, footprint))
     }
 
     /// The last step alone: an image from [`resize_and_crop`](Self::resize_and_crop), with the
     /// footprint of its original, to what the network sees.
-    pub fn normalise(&self, cropped: &RgbImage, footprint: MapFootprint) -> InputImage {
+    pub fn normalise<'a>(
+        &self,
+        cropped: impl Into<DecodedImage<'a>>,
+        footprint: MapFootprint,
+    ) -> InputImage {
+        let cropped = cropped.into();
+        let channels = cropped.channels.count();
         let pixels = self.input_side * self.input_side;
         let mut values = vec![0f32; 3 * pixels];
         for (channel, plane) in values.chunks_exact_mut(pixels).enumerate() {
@@ -125,8 +135,10 @@ impl Preprocessor {
             let levels: Vec<f32> = (0..256)
                 .map(|level| (level as f32 / 255. - mean) / deviation)
                 .collect();
-            for (value, pixel) in plane.iter_mut().zip(cropped.pixels.chunks_exact(3)) {
-                *value = levels[usize::from(pixel[channel])];
+            // Grey has one, for all three.
+            let of_channel = cropped.pixels.iter().skip(channel % channels);
+            for (value, level) in plane.iter_mut().zip(of_channel.step_by(channels)) {
+                *value = levels[usize::from(*level)];
             }
         }
         InputImage {
@@ -140,28 +152,31 @@ impl Preprocessor {
     ///
     /// # Errors
     /// When the image is empty or its buffer does not fit its size.
-    pub fn resize_and_crop(&self, image: &RgbImage) -> Result<RgbImage, PreprocessError> {
-        let (width, height) = (image.width as usize, image.height as usize);
+    pub fn resize_and_crop<'a>(
+        &self,
+        image: impl Into<DecodedImage<'a>>,
+    ) -> Result<RgbImage, PreprocessError> {
+        Ok(self.shrink(&image.into())?.into_rgb())
+    }
+
+    fn shrink(&self, image: &DecodedImage<'_>) -> Result<DecodedImage<'static>, PreprocessError> {
         check(image)?;
-        let columns = Taps::new(
-            width,
-            self.normalisation.resize,
-            self.margin(),
-            self.input_side,
-        );
-        let rows = Taps::new(
-            height,
-            self.normalisation.resize,
-            self.margin(),
-            self.input_side,
-        );
-        let (first_row, end_row) = rows.range();
-        let needed = &image.pixels[first_row * width * 3..end_row * width * 3];
-        let narrow = resize_rows(needed, width, &columns);
-        Ok(RgbImage {
+        let taps = |from: u32| {
+            let to = self.normalisation.resize;
+            Taps::new(from as usize, to, self.margin(), self.input_side)
+        };
+        let (columns, rows) = (taps(image.width), taps(image.height));
+        let channels = image.channels.count();
+        let stride = image.width as usize * channels;
+        let needed = rows.inputs();
+        let lines = &image.pixels[needed.start * stride..needed.end * stride];
+        let narrow = resize_rows(lines, stride, image.channels, &columns);
+        let pixels = resize_columns(&narrow, self.input_side * channels, needed.start, &rows);
+        Ok(DecodedImage {
             width: self.input_side as u32,
             height: self.input_side as u32,
-            pixels: resize_columns(&narrow, self.input_side * 3, first_row, &rows),
+            channels: image.channels,
+            pixels: pixels.into(),
         })
     }
 
@@ -182,16 +197,12 @@ impl Preprocessor {
     }
 }
 
-fn check(image: &RgbImage) -> Result<(), PreprocessError> {
-    let RgbImage {
-        width,
-        height,
-        ref pixels,
-    } = *image;
+fn check(image: &DecodedImage<'_>) -> Result<(), PreprocessError> {
+    let (width, height, pixels) = (image.width, image.height, &image.pixels);
     if width == 0 || height == 0 {
         return Err(PreprocessError::Empty { width, height });
     }
-    let expected = width as usize * height as usize * 3;
+    let expected = width as usize * height as usize * image.channels.count();
     if pixels.len() != expected {
         let found = pixels.len();
         return Err(PreprocessError::Size {
@@ -202,101 +213,6 @@ fn check(image: &RgbImage) -> Result<(), PreprocessError> {
         });
     }
     Ok(())
-}
-
-/// For each output pixel of one axis: where its inputs begin, and their fixed-point weights.
-struct Taps {
-    starts: Vec<usize>,
-    weights: Vec<Vec<i32>>,
-}
-
-impl Taps {
-    /// Taps of outputs `margin..margin + count` of a resize from `from` to `to` pixels.
-    fn new(from: usize, to: usize, margin: usize, count: usize) -> Self {
-        let scale = from as f64 / to as f64;
-        let support = scale.max(1.);
-        let mut taps = Self {
-            starts: Vec::with_capacity(count),
-            weights: Vec::with_capacity(count),
-        };
-        for output in margin..margin + count {
-            let centre = (output as f64 + 0.5) * scale;
-            // Truncation towards zero after the half, as Pillow does.
-            let start = (centre - support + 0.5).max(0.) as usize;
-            let end = ((centre + support + 0.5) as usize).min(from);
-            let triangle: Vec<f64> = (start..end)
-                .map(|input| ((input as f64 - centre + 0.5) * (1. / support)).abs())
-                .map(|distance| (1. - distance).max(0.))
-                .collect();
-            let sum: f64 = triangle.iter().sum();
-            taps.starts.push(start);
-            taps.weights.push(
-                triangle
-                    .iter()
-                    .map(|weight| fixed_point(weight * (1. / sum)))
-                    .collect(),
-            );
-        }
-        taps
-    }
-
-    /// First input used, and the one after the last.
-    fn range(&self) -> (usize, usize) {
-        let ends = self
-            .starts
-            .iter()
-            .zip(&self.weights)
-            .map(|(start, weights)| start + weights.len());
-        (
-            self.starts.iter().copied().min().unwrap_or(0),
-            ends.max().unwrap_or(0),
-        )
-    }
-}
-
-fn fixed_point(weight: f64) -> i32 {
-    (weight * f64::from(1u32 << PRECISION_BITS) + 0.5) as i32
-}
-
-fn round_to_byte(sum: i32) -> u8 {
-    (sum >> PRECISION_BITS).clamp(0, 255) as u8
-}
-
-/// Half a unit of the last place, so that the shift rounds.
-const HALF: i32 = 1 << (PRECISION_BITS - 1);
-
-fn resize_rows(pixels: &[u8], width: usize, taps: &Taps) -> Vec<u8> {
-    let mut output = Vec::with_capacity(pixels.len() / width * taps.starts.len());
-    for row in pixels.chunks_exact(width * 3) {
-        for (start, weights) in taps.starts.iter().zip(&taps.weights) {
-            let mut sums = [HALF; 3];
-            let inputs = &row[start * 3..(start + weights.len()) * 3];
-            for (pixel, weight) in inputs.chunks_exact(3).zip(weights) {
-                for (sum, value) in sums.iter_mut().zip(pixel) {
-                    *sum += i32::from(*value) * weight;
-                }
-            }
-            output.extend(sums.map(round_to_byte));
-        }
-    }
-    output
-}
-
-/// `pixels` begins at input row `first_row` and has rows of `stride` bytes.
-fn resize_columns(pixels: &[u8], stride: usize, first_row: usize, taps: &Taps) -> Vec<u8> {
-    let mut output = Vec::with_capacity(stride * taps.starts.len());
-    let mut sums = vec![HALF; stride];
-    for (start, weights) in taps.starts.iter().zip(&taps.weights) {
-        sums.fill(HALF);
-        let inputs = pixels[(start - first_row) * stride..].chunks_exact(stride);
-        for (row, weight) in inputs.zip(weights) {
-            for (sum, value) in sums.iter_mut().zip(row) {
-                *sum += i32::from(*value) * weight;
-            }
-        }
-        output.extend(sums.iter().map(|sum| round_to_byte(*sum)));
-    }
-    output
 }
 
 #[cfg(test)]

@@ -119,7 +119,7 @@ fn prepare_view(
     };
     telemetry::stage_took(Stage::Decode, started.elapsed());
     let started = Instant::now();
-    let mut image = match preprocessor.prepare(&pixels) {
+    let mut image = match preprocessor.prepare(pixels) {
         Ok(image) => image,
         Err(error) => return failed(view, RejectReason::Decode, error.to_string()),
     };

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use decode::{EnvelopeDecoder, EnvelopeSettings, ImageLimits, decode_image, decode_pixels};
 use domain::{
-    Header, ImageEncoding, LineId, PixelFormat, RawLayout, Record, RgbImage, SourceOffset,
+    DecodedImage, Header, ImageEncoding, LineId, PixelFormat, RawLayout, Record, SourceOffset,
     Timestamp, Topic,
 };
 
@@ -125,9 +125,9 @@ fn record_from(input: &[u8]) -> Record {
     record
 }
 
-fn assert_within_limits(image: &RgbImage) {
+fn assert_within_limits(image: &DecodedImage<'_>) {
     let pixels = u64::from(image.width) * u64::from(image.height);
     assert!(image.width <= LIMITS.max_width && image.height <= LIMITS.max_height);
     assert!(pixels > 0 && pixels <= LIMITS.max_pixels);
-    assert_eq!(image.pixels.len() as u64, pixels * 3);
+    assert_eq!(image.pixels.len() as u64, pixels * image.channels.count() as u64);
 }

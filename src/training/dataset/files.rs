@@ -10,7 +10,7 @@ use twox_hash::XxHash3_64;
 use super::fault;
 use crate::decode::envelope::sniff;
 use crate::decode::{ImageLimits, decode_image};
-use crate::domain::RgbImage;
+use crate::domain::{DecodedImage, RgbImage};
 use crate::training::TrainingError;
 
 /// Limits of a data set's files. A file may be longer than a record of the stream: 256 MiB hold the
@@ -62,7 +62,9 @@ pub(super) fn decode(path: &Path, bytes: &[u8]) -> Result<RgbImage, TrainingErro
             "expected JPEG, PNG, BMP, TIFF or WebP, found other bytes",
         )
     })?;
-    decode_image(encoding, bytes, &LIMITS).map_err(|error| fault(path, error))
+    decode_image(encoding, bytes, &LIMITS)
+        .map(DecodedImage::into_rgb)
+        .map_err(|error| fault(path, error))
 }
 
 /// A mask at full size: width, height, and whether each pixel is part of a defect.
