@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
-use panoptes::decode::{EnvelopeDecoder, EnvelopeSettings, ImageLimits, decode_pixels};
+use panoptes::decode::{EnvelopeDecoder, EnvelopeSettings, ImageLimits, WantedSize, decode_pixels};
 use panoptes::domain::{Header, LineId, Record, SourceOffset, Timestamp, Topic};
 use panoptes::model::preprocess::{Normalisation, Preprocessor};
 use panoptes::synthetic::{ClassKind, SyntheticPart, render};
@@ -110,28 +110,50 @@ fn compare_size(python: &Path, width: u32, height: u32) -> Result<()> {
             &sizes,
         )?;
         let question = format!("{file} {reader} {width} {height}");
-        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-        // The first round of each warms up.
-        for _ in 0..=ROUNDS {
-            ours.push(our_turn(&record)?);
-            theirs.push(peer.turn(&question)?);
+        compare(
+            &mut peer,
+            &format!("{width}x{height} {name}"),
+            &question,
+            &record,
+            WantedSize::Full,
+        )?;
+        if cfg!(feature = "scaled-jpeg") && content_type == "image/jpeg" {
+            let name = format!("{width}x{height} {name}, ours at reduced size");
+            let wanted = WantedSize::AtLeast(RESIZE as u32);
+            compare(&mut peer, &name, &question, &record, wanted)?;
         }
-        for (our_mean, their_mean) in ours[0].means.iter().zip(theirs[0].means) {
-            let apart = (our_mean - their_mean).abs();
-            ensure!(apart <= MEAN_TOLERANCE, "{name}: means are {apart} apart");
-        }
-        let [ours, theirs] = [&ours[1..], &theirs[1..]].map(medians);
-        println!(
-            "| {width}x{height} {name} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} | **{:.2}** |",
-            ours[0],
-            ours[1],
-            ours[2],
-            theirs[0],
-            theirs[1],
-            theirs[2],
-            ours[2] / theirs[2]
-        );
     }
+    Ok(())
+}
+
+fn compare(
+    peer: &mut Peer,
+    name: &str,
+    question: &str,
+    record: &Arc<Record>,
+    wanted: WantedSize,
+) -> Result<()> {
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    // The first round of each warms up.
+    for _ in 0..=ROUNDS {
+        ours.push(our_turn(record, wanted)?);
+        theirs.push(peer.turn(question)?);
+    }
+    for (our_mean, their_mean) in ours[0].means.iter().zip(theirs[0].means) {
+        let apart = (our_mean - their_mean).abs();
+        ensure!(apart <= MEAN_TOLERANCE, "{name}: means are {apart} apart");
+    }
+    let [ours, theirs] = [&ours[1..], &theirs[1..]].map(medians);
+    println!(
+        "| {name} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} | **{:.2}** |",
+        ours[0],
+        ours[1],
+        ours[2],
+        theirs[0],
+        theirs[1],
+        theirs[2],
+        ours[2] / theirs[2]
+    );
     Ok(())
 }
 
@@ -181,7 +203,7 @@ fn record(
     }))
 }
 
-fn our_turn(record: &Arc<Record>) -> Result<Turn> {
+fn our_turn(record: &Arc<Record>, wanted: WantedSize) -> Result<Turn> {
     let limits = ImageLimits::default();
     let envelopes = EnvelopeDecoder::new(EnvelopeSettings {
         default_line: LineId::from("line1"),
@@ -193,7 +215,7 @@ fn our_turn(record: &Arc<Record>) -> Result<Turn> {
     let start = Instant::now();
     let view = envelopes.decode(Arc::clone(record), Timestamp(0));
     let view = view.map_err(|reject| anyhow::anyhow!(reject.error))?;
-    let image = decode_pixels(&view, &limits)?;
+    let image = decode_pixels(&view, &limits, wanted)?;
     let decode = start.elapsed();
     let start = Instant::now();
     let input = preprocessor.prepare(image)?;

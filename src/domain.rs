@@ -566,6 +566,8 @@ pub struct DecodedImage<'a> {
     pub width: u32,
     /// Height in pixels.
     pub height: u32,
+    /// Width and height of the original, where the image was decoded at reduced size; otherwise its own.
+    pub original: (u32, u32),
     /// What a pixel's bytes are.
     pub channels: Channels,
     /// `width * height` times the bytes of a pixel.
@@ -592,6 +594,7 @@ impl<'a> From<&'a RgbImage> for DecodedImage<'a> {
         Self {
             width: image.width,
             height: image.height,
+            original: (image.width, image.height),
             channels: Channels::Rgb,
             pixels: Cow::Borrowed(&image.pixels),
         }

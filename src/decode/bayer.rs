@@ -134,7 +134,8 @@ fn weave([red, green, blue]: [&[u8]; 3], rgb: &mut [u8]) {
     let last = rgb.len() / 3 - 1;
     let [red, green, blue] = [red, green, blue].map(|plane| &plane[..=last]);
     for x in 0..last {
-        rgb[3 * x..3 * x + 4].copy_from_slice(&[red[x], green[x], blue[x], 0]);
+        let pixel = u32::from(red[x]) | u32::from(green[x]) << 8 | u32::from(blue[x]) << 16;
+        rgb[3 * x..3 * x + 4].copy_from_slice(&pixel.to_le_bytes());
     }
     rgb[3 * last..].copy_from_slice(&[red[last], green[last], blue[last]]);
 }

@@ -13,7 +13,7 @@ use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
 use super::limits::ImageLimits;
-use super::pixels::{PixelError, check_dimensions};
+use super::pixels::{PixelError, WantedSize, check_dimensions};
 use crate::domain::{Channels, DecodedImage, RejectReason};
 
 /// Marker codes, as they follow an `0xff`.
@@ -27,6 +27,7 @@ const TEMPORARY: u8 = 0x01;
 pub(super) fn decode(
     bytes: &[u8],
     limits: &ImageLimits,
+    #[cfg_attr(not(feature = "scaled-jpeg"), allow(unused_variables))] wanted: WantedSize,
 ) -> Result<DecodedImage<'static>, PixelError> {
     let options = DecoderOptions::default()
         .set_strict_mode(true)
@@ -48,6 +49,11 @@ pub(super) fn decode(
         Some(ColorSpace::Luma) => Channels::Grey,
         _ => Channels::Rgb,
     };
+    #[cfg(feature = "scaled-jpeg")]
+    if let Some(divisor) = super::scaled_jpeg::divisor(wanted, width, height) {
+        return super::scaled_jpeg::decode(bytes, (width, height), channels, divisor)
+            .map_err(|error| damaged(&error.to_string()));
+    }
     if channels == Channels::Grey {
         decoder.set_options(options.jpeg_set_out_colorspace(ColorSpace::Luma));
     }
@@ -62,6 +68,7 @@ pub(super) fn decode(
     Ok(DecodedImage {
         width,
         height,
+        original: (width, height),
         channels,
         pixels: pixels.into(),
     })

@@ -17,7 +17,9 @@ mod limits;
 pub mod pixels;
 mod png;
 pub mod raw;
+#[cfg(feature = "scaled-jpeg")]
+mod scaled_jpeg;
 
 pub use envelope::{EnvelopeDecoder, EnvelopeSettings};
 pub use limits::ImageLimits;
-pub use pixels::{PixelError, decode_image, decode_pixels};
+pub use pixels::{PixelError, WantedSize, decode_image, decode_image_at, decode_pixels};

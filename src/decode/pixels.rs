@@ -31,6 +31,23 @@ const CODEC_BYTES: u64 = 64 << 20;
 /// Bytes a pixel takes in the widest form a codec decodes to, 16-bit RGBA.
 const WIDEST_PIXEL_BYTES: u64 = 8;
 
+/// How large a decoded image must be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WantedSize {
+    /// As it is.
+    #[default]
+    Full,
+    /// With the feature `scaled-jpeg` a JPEG may be half, a quarter or an eighth of its size, as long as
+    /// both sides have this many pixels. Other images are as they are.
+    AtLeast(u32),
+}
+
+impl From<Option<u32>> for WantedSize {
+    fn from(least_side: Option<u32>) -> Self {
+        least_side.map_or(Self::Full, Self::AtLeast)
+    }
+}
+
 /// Why an image could not be decoded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -50,18 +67,19 @@ impl PixelError {
     }
 }
 
-/// Decodes a view's image.
+/// Decodes a view's image, at the size that is wanted.
 ///
 /// # Errors
 /// When the image is damaged, exceeds `limits` or is of a kind that is not supported.
 pub fn decode_pixels<'a>(
     view: &'a View,
     limits: &ImageLimits,
+    wanted: WantedSize,
 ) -> Result<DecodedImage<'a>, PixelError> {
-    decode_image(view.encoding, view.image_bytes(), limits)
+    decode_image_at(wanted, view.encoding, view.image_bytes(), limits)
 }
 
-/// Decodes an image of a known encoding.
+/// Decodes an image of a known encoding at its full size.
 ///
 /// ```
 /// use panoptes::decode::{ImageLimits, decode_image};
@@ -81,12 +99,26 @@ pub fn decode_image<'a>(
     bytes: &'a [u8],
     limits: &ImageLimits,
 ) -> Result<DecodedImage<'a>, PixelError> {
+    decode_image_at(WantedSize::Full, encoding, bytes, limits)
+}
+
+/// Decodes an image of a known encoding at the size that is wanted.
+///
+/// # Errors
+/// As [`decode_image`].
+pub fn decode_image_at<'a>(
+    wanted: WantedSize,
+    encoding: ImageEncoding,
+    bytes: &'a [u8],
+    limits: &ImageLimits,
+) -> Result<DecodedImage<'a>, PixelError> {
     limits
         .check_bytes(bytes.len())
         .map_err(|error| PixelError::new(RejectReason::TooLarge, error))?;
     // The codecs are other people's code fed with bytes from outside. Should one of them panic, the
     // image is bad, and the stream goes on.
-    let decoded = catch_unwind(|| decode_by_codec(encoding, bytes, limits)).unwrap_or_else(|_| {
+    let decoded = catch_unwind(|| decode_by_codec(wanted, encoding, bytes, limits));
+    let decoded = decoded.unwrap_or_else(|_| {
         let message = format!(
             "expected a sound `{}`, found one that its decoder panics on",
             name(encoding)
@@ -97,6 +129,7 @@ pub fn decode_image<'a>(
 }
 
 fn decode_by_codec<'a>(
+    wanted: WantedSize,
     encoding: ImageEncoding,
     bytes: &'a [u8],
     limits: &ImageLimits,
@@ -109,7 +142,7 @@ fn decode_by_codec<'a>(
             raw::decode(&layout, bytes)
                 .map_err(|error| PixelError::new(RejectReason::Decode, error))
         }
-        ImageEncoding::Jpeg => jpeg::decode(bytes, limits),
+        ImageEncoding::Jpeg => jpeg::decode(bytes, limits, wanted),
         ImageEncoding::Png => {
             png::check_palette(bytes)?;
             let decoder = PngDecoder::with_limits(input, codec_limits(limits)).map_err(fault)?;
@@ -157,6 +190,7 @@ fn read_decoder(
     Ok(DecodedImage {
         width,
         height,
+        original: (width, height),
         channels,
         pixels: pixels.into(),
     })

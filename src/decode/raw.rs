@@ -118,6 +118,7 @@ pub(super) fn decode<'a>(layout: &RawLayout, bytes: &'a [u8]) -> Result<DecodedI
     Ok(DecodedImage {
         width: layout.width,
         height: layout.height,
+        original: (layout.width, layout.height),
         channels,
         pixels,
     })

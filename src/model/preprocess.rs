@@ -22,6 +22,10 @@ pub struct Normalisation {
     pub mean: [f32; 3],
     /// Standard deviation of each channel.
     pub deviation: [f32; 3],
+    /// Whether a JPEG is decoded at a half, a quarter or an eighth of its size where that leaves
+    /// `resize` pixels a side. `panoptes calibrate` sets it, together with the thresholds.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub scaled_jpeg: bool,
 }
 
 impl Normalisation {
@@ -31,6 +35,7 @@ impl Normalisation {
             resize,
             mean: [0.485, 0.456, 0.406],
             deviation: [0.229, 0.224, 0.225],
+            scaled_jpeg: false,
         }
     }
 }
@@ -77,7 +82,14 @@ impl Preprocessor {
             resize,
             deviation,
             mean,
+            scaled_jpeg,
         } = normalisation;
+        if scaled_jpeg && !cfg!(feature = "scaled-jpeg") {
+            return Err(
+                "`scaled_jpeg` is `true`: this program was built without the feature `scaled-jpeg`"
+                    .to_owned(),
+            );
+        }
         if input_side == 0 || resize < input_side {
             return Err(format!(
                 "`resize` must be at least `input_side` `{input_side}`, found `{resize}`"
@@ -105,6 +117,12 @@ impl Preprocessor {
         self.input_side
     }
 
+    /// The side that images must have, if those in JPEG may be decoded at a smaller size.
+    pub fn least_side(&self) -> Option<u32> {
+        let resize = self.normalisation.resize as u32;
+        self.normalisation.scaled_jpeg.then_some(resize)
+    }
+
     /// Resizes, crops and normalises.
     ///
     /// # Errors
@@ -114,7 +132,7 @@ impl Preprocessor {
         image: impl Into<DecodedImage<'a>>,
     ) -> Result<InputImage, PreprocessError> {
         let image = image.into();
-        let footprint = self.footprint(image.width, image.height);
+        let footprint = self.footprint(image.original.0, image.original.1);
         Ok(self.normalise(self.shrink(&image)?, footprint))
     }
 
@@ -175,6 +193,7 @@ impl Preprocessor {
         Ok(DecodedImage {
             width: self.input_side as u32,
             height: self.input_side as u32,
+            original: image.original,
             channels: image.channels,
             pixels: pixels.into(),
         })

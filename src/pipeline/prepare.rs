@@ -113,7 +113,7 @@ fn prepare_view(
     limits: ImageLimits,
 ) -> (PreparedView, Option<InputImage>) {
     let started = Instant::now();
-    let pixels = match decode_pixels(view, &limits) {
+    let pixels = match decode_pixels(view, &limits, preprocessor.least_side().into()) {
         Ok(pixels) => pixels,
         Err(error) => return failed(view, error.reason, error.message),
     };
