@@ -309,6 +309,17 @@ mod tests {
     }
 
     #[test]
+    fn classes_without_parts_keep_their_thresholds() {
+        let mut manifest = tiny_manifest(tiny_config(PriorMode::Off, Amplification::After));
+        let lines = lines(CalibrationRule::default(), 12, 0);
+        for class in ["bolt", "gear"] {
+            let thresholds = lines["bolt"].thresholds;
+            manifest.classes.insert(class.to_owned(), thresholds);
+        }
+        assert_eq!(kept(&manifest, &lines).collect::<Vec<_>>(), ["gear"]);
+    }
+
+    #[test]
     fn rates_lie_between_nothing_and_all() {
         assert_eq!(parse_rate("0.01"), Ok(0.01));
         for wrong in ["0", "1", "-1", "NaN", "x"] {

@@ -237,6 +237,7 @@ fn check(image: &DecodedImage<'_>) -> Result<(), PreprocessError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::Channels;
 
     #[test]
     fn values_are_normalised_channel_by_channel() {
@@ -266,6 +267,53 @@ mod tests {
             height: 3.75,
         };
         assert_eq!(input.footprint, expected);
+    }
+
+    #[test]
+    fn grey_is_prepared_as_the_same_in_colour() {
+        let pixels: Vec<u8> = (0..90 * 70).map(|at| (at * 31 % 251) as u8).collect();
+        let grey = DecodedImage {
+            width: 90,
+            height: 70,
+            original: (90, 70),
+            channels: Channels::Grey,
+            pixels: pixels.into(),
+        };
+        let preprocessor = Preprocessor::new(Normalisation::imagenet(32), 28).unwrap();
+        let colour = preprocessor.prepare(&grey.clone().into_rgb()).unwrap();
+        assert_eq!(preprocessor.prepare(grey).unwrap().values, colour.values);
+    }
+
+    #[test]
+    fn the_footprint_of_an_image_at_reduced_size_is_in_pixels_of_the_original() {
+        let image = RgbImage {
+            width: 21,
+            height: 16,
+            pixels: vec![9; 21 * 16 * 3],
+        };
+        let mut reduced = DecodedImage::from(&image);
+        reduced.original = (81, 64);
+        let preprocessor = Preprocessor::new(Normalisation::imagenet(16), 14).unwrap();
+        let footprint = preprocessor.prepare(reduced).unwrap().footprint;
+        assert_eq!(footprint, preprocessor.footprint(81, 64));
+    }
+
+    #[test]
+    fn reduced_size_needs_its_feature() {
+        let mut normalisation = Normalisation::imagenet(16);
+        let full = Preprocessor::new(normalisation, 16).unwrap();
+        assert_eq!(full.least_side(), None);
+        normalisation.scaled_jpeg = true;
+        let reduced = Preprocessor::new(normalisation, 16).map(|reduced| reduced.least_side());
+        if cfg!(feature = "scaled-jpeg") {
+            assert_eq!(reduced, Ok(Some(16)));
+        } else {
+            assert!(
+                reduced
+                    .unwrap_err()
+                    .contains("without the feature `scaled-jpeg`")
+            );
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub mod schema;
 use std::sync::Arc;
 
 use decode::{
-    EnvelopeDecoder, EnvelopeSettings, ImageLimits, WantedSize, decode_image, decode_pixels,
+    EnvelopeDecoder, EnvelopeSettings, ImageLimits, WantedSize, decode_image_at, decode_pixels,
 };
 use domain::{
     DecodedImage, Header, ImageEncoding, LineId, PixelFormat, RawLayout, Record, SourceOffset,
@@ -52,8 +52,14 @@ const PIXEL_FORMATS: [PixelFormat; 14] = [
 
 /// Decodes `input` as an image of this encoding.
 pub fn fuzz_image(encoding: ImageEncoding, input: &[u8]) {
-    if let Ok(image) = decode_image(encoding, input, &LIMITS) {
-        assert_within_limits(&image);
+    for wanted in [WantedSize::Full, WantedSize::AtLeast(8)] {
+        if let Ok(image) = decode_image_at(wanted, encoding, input, &LIMITS) {
+            assert_within_limits(&image);
+        }
+        // Without the feature both are the same.
+        if !cfg!(feature = "scaled-jpeg") {
+            break;
+        }
     }
 }
 
