@@ -120,10 +120,9 @@ fn reaches_end_of_image(bytes: &[u8]) -> bool {
 /// a data byte, and `ff ff` fills up.
 fn next_marker(bytes: &[u8], start: usize) -> Option<usize> {
     let rest = bytes.get(start..)?;
-    let found = rest
-        .windows(2)
-        .position(|pair| pair[0] == 0xff && !matches!(pair[1], 0x00 | 0xff))?;
-    Some(start + found)
+    memchr::memchr_iter(0xff, rest)
+        .find(|found| matches!(rest.get(found + 1), Some(code) if !matches!(code, 0x00 | 0xff)))
+        .map(|found| start + found)
 }
 
 #[cfg(test)]
