@@ -5,7 +5,8 @@ SHELL := bash
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test-setup parity-setup demo test soak parity check format clippy rules doc deny fuzz bench
+.PHONY: help setup test-setup parity-setup demo test soak parity check format clippy rules doc deny fuzz \
+	scaled-jpeg bench bench-decode
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -36,7 +37,7 @@ soak: test-setup ## Kill, freeze, add and remove instances and brokers for about
 parity: parity-setup ## Hold the model against timm, transformers, Dinomaly, ToST and INP-Former at full size
 	@scripts/parity
 
-check: format rules clippy test doc deny fuzz ## Run all that CI runs
+check: format rules clippy test scaled-jpeg doc deny fuzz ## Run all that CI runs
 
 format:
 	$(CARGO) fmt --check
@@ -58,3 +59,10 @@ fuzz: setup ## Fuzz all that reads bytes from the bus, briefly (`scripts/fuzz 60
 
 bench: test-setup ## Measure the model, the stages, the bus and the whole pipeline on a real Kafka
 	@scripts/bench
+
+scaled-jpeg: setup ## Test decoding JPEG at reduced size, an option of the build
+	@scripts/setup scaled-jpeg
+	$(CARGO) test --locked --features scaled-jpeg --lib -- decode:: preprocess:: calibrate::
+
+bench-decode: setup parity-setup ## Measure decoding and preparing images, in turns with libjpeg-turbo and OpenCV
+	@scripts/bench-decode

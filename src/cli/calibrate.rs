@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 
 use super::data::DataArguments;
@@ -48,6 +48,11 @@ pub struct CalibrateArguments {
     /// score where there are too few parts for a rate
     #[arg(long, default_value_t = 0.1, value_parser = parse_margin)]
     pub margin: f64,
+    /// From now on decode JPEGs at a half, a quarter or an eighth of their size where that leaves the
+    /// pixels that the model wants, or no longer; as it was if not given. Scores change a little, so
+    /// every class of the bundle must have parts here
+    #[arg(long, value_name = "BOOL")]
+    pub scaled_jpeg: Option<bool>,
 }
 
 fn parse_rate(text: &str) -> Result<f64, String> {
@@ -86,7 +91,11 @@ fn parse(text: &str, is_kept: fn(f64) -> bool, rule: &str) -> Result<f64, String
 /// device fails.
 pub fn run(arguments: &CalibrateArguments) -> anyhow::Result<()> {
     let rule = rule(arguments);
-    let bundle = Bundle::load(&arguments.model).context("cannot use the model bundle")?;
+    let mut bundle = Bundle::load(&arguments.model).context("cannot use the model bundle")?;
+    let scaled_jpeg = &mut bundle.manifest.normalisation.scaled_jpeg;
+    let was_scaled = *scaled_jpeg;
+    *scaled_jpeg = arguments.scaled_jpeg.unwrap_or(was_scaled);
+    let changes_pixels = *scaled_jpeg != was_scaled;
     outputs::check_folder(&arguments.model)?;
     let listed = arguments
         .data
@@ -109,21 +118,34 @@ pub fn run(arguments: &CalibrateArguments) -> anyhow::Result<()> {
         arguments.data.data.display()
     );
     let mut manifest = bundle.manifest.clone();
+    if changes_pixels && let Some(class) = kept(&manifest, &lines).next() {
+        bail!(
+            "`--scaled-jpeg` changes the scores of every class: expected {wanted} parts of `{class}`, \
+             found none"
+        );
+    }
     for (class, line) in &lines {
         manifest.classes.insert(class.clone(), line.thresholds);
     }
     save_manifest(&arguments.model, &manifest).context("cannot keep the thresholds")?;
     print!("{}", account(&lines));
-    for class in manifest.classes.keys() {
-        if !lines.contains_key(class) {
-            println!("{class}: kept as it was, no {wanted} parts");
-        }
+    for class in kept(&manifest, &lines) {
+        println!("{class}: kept as it was, no {wanted} parts");
     }
     let without = without_threshold(&parts, &manifest, wanted);
     for warning in warnings(&lines).iter().chain(&without) {
         eprintln!("warning: {warning}");
     }
     Ok(())
+}
+
+/// Classes whose threshold was set earlier and is not set now.
+fn kept<'a>(
+    manifest: &'a Manifest,
+    lines: &'a BTreeMap<String, CalibratedClass>,
+) -> impl Iterator<Item = &'a String> {
+    let classes = manifest.classes.keys();
+    classes.filter(|class| !lines.contains_key(*class))
 }
 
 /// Tells of classes that have parts here and no threshold in the bundle, neither new nor old.
@@ -284,6 +306,17 @@ mod tests {
         let old = manifest.classes["bolt"];
         manifest.classes.insert("gear".to_owned(), old);
         assert_eq!(without_threshold(&parts, &manifest, "good").len(), 0);
+    }
+
+    #[test]
+    fn classes_without_parts_keep_their_thresholds() {
+        let mut manifest = tiny_manifest(tiny_config(PriorMode::Off, Amplification::After));
+        let lines = lines(CalibrationRule::default(), 12, 0);
+        for class in ["bolt", "gear"] {
+            let thresholds = lines["bolt"].thresholds;
+            manifest.classes.insert(class.to_owned(), thresholds);
+        }
+        assert_eq!(kept(&manifest, &lines).collect::<Vec<_>>(), ["gear"]);
     }
 
     #[test]

@@ -50,8 +50,13 @@ fn describe(manifest: &Manifest, maps: &str) -> String {
         (
             "images",
             format!(
-                "resized to {0} x {0}, centre {input} x {input}",
-                manifest.normalisation.resize
+                "resized to {0} x {0}, centre {input} x {input}{1}",
+                manifest.normalisation.resize,
+                if manifest.normalisation.scaled_jpeg {
+                    "; JPEGs decoded at reduced size"
+                } else {
+                    ""
+                }
             ),
         ),
         ("maps", maps.to_owned()),

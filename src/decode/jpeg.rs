@@ -13,8 +13,8 @@ use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
 use super::limits::ImageLimits;
-use super::pixels::{PixelError, check_dimensions};
-use crate::domain::{RejectReason, RgbImage};
+use super::pixels::{PixelError, WantedSize, check_dimensions};
+use crate::domain::{Channels, DecodedImage, RejectReason};
 
 /// Marker codes, as they follow an `0xff`.
 const START_OF_IMAGE: u8 = 0xd8;
@@ -24,7 +24,11 @@ const RESTART_LAST: u8 = 0xd7;
 const TEMPORARY: u8 = 0x01;
 
 /// Decodes a whole JPEG.
-pub(super) fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, PixelError> {
+pub(super) fn decode(
+    bytes: &[u8],
+    limits: &ImageLimits,
+    #[cfg_attr(not(feature = "scaled-jpeg"), allow(unused_variables))] wanted: WantedSize,
+) -> Result<DecodedImage<'static>, PixelError> {
     let options = DecoderOptions::default()
         .set_strict_mode(true)
         // The size is checked below, where the error can tell the limit from damage.
@@ -41,18 +45,32 @@ pub(super) fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, Pix
     if !reaches_end_of_image(bytes) {
         return Err(damaged("no end-of-image marker: it is truncated"));
     }
+    let channels = match decoder.input_colorspace() {
+        Some(ColorSpace::Luma) => Channels::Grey,
+        _ => Channels::Rgb,
+    };
+    #[cfg(feature = "scaled-jpeg")]
+    if let Some(divisor) = super::scaled_jpeg::divisor(wanted, width, height) {
+        return super::scaled_jpeg::decode(bytes, (width, height), channels, divisor)
+            .map_err(|error| damaged(&error.to_string()));
+    }
+    if channels == Channels::Grey {
+        decoder.set_options(options.jpeg_set_out_colorspace(ColorSpace::Luma));
+    }
     let pixels = decoder.decode().map_err(|error| fault(&error))?;
-    let expected = width as usize * height as usize * 3;
+    let expected = width as usize * height as usize * channels.count();
     if pixels.len() != expected {
         let found = pixels.len();
         return Err(damaged(&format!(
-            "`{found}` bytes of RGB for `{width}x{height}` pixels"
+            "`{found}` bytes instead of `{expected}` for `{width}x{height}` pixels"
         )));
     }
-    Ok(RgbImage {
+    Ok(DecodedImage {
         width,
         height,
-        pixels,
+        original: (width, height),
+        channels,
+        pixels: pixels.into(),
     })
 }
 
@@ -102,10 +120,9 @@ fn reaches_end_of_image(bytes: &[u8]) -> bool {
 /// a data byte, and `ff ff` fills up.
 fn next_marker(bytes: &[u8], start: usize) -> Option<usize> {
     let rest = bytes.get(start..)?;
-    let found = rest
-        .windows(2)
-        .position(|pair| pair[0] == 0xff && !matches!(pair[1], 0x00 | 0xff))?;
-    Some(start + found)
+    memchr::memchr_iter(0xff, rest)
+        .find(|found| matches!(rest.get(found + 1), Some(code) if !matches!(code, 0x00 | 0xff)))
+        .map(|found| start + found)
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@
 //! with a reject reason and a text that says what was expected and what was found.
 //!
 //! - [`envelope`]: record -> [`View`](crate::domain::View), cheap, no pixel touched;
-//! - [`pixels`]: view -> [`RgbImage`](crate::domain::RgbImage), for the threads that may take long;
+//! - [`pixels`]: view -> [`DecodedImage`](crate::domain::DecodedImage), for the threads that may take
+//!   long;
 //! - [`raw`]: the GenICam pixel formats of `image/x-raw`.
 
 mod bayer;
@@ -16,7 +17,9 @@ mod limits;
 pub mod pixels;
 mod png;
 pub mod raw;
+#[cfg(feature = "scaled-jpeg")]
+mod scaled_jpeg;
 
 pub use envelope::{EnvelopeDecoder, EnvelopeSettings};
 pub use limits::ImageLimits;
-pub use pixels::{PixelError, decode_image, decode_pixels};
+pub use pixels::{PixelError, WantedSize, decode_image, decode_image_at, decode_pixels};

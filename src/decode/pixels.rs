@@ -1,11 +1,11 @@
-//! From a view's bytes to 8-bit RGB, for every image encoding that a camera may send.
+//! From a view's bytes to 8-bit grey or RGB, for every image encoding that a camera may send.
 //!
 //! - The size that an image declares is checked against the limits before memory is taken for it: a
 //!   decompression bomb is rejected on its header.
 //! - An image that ends early is an error, never a picture with a grey rest.
-//! - 16-bit samples are scaled to 8 bits over their whole range; grey becomes red = green = blue; an
-//!   alpha channel is dropped, colours staying as stored. Floating-point samples have no agreed
-//!   white and are unsupported.
+//! - 16-bit samples are scaled to 8 bits over their whole range; grey stays one byte a pixel; an alpha
+//!   channel is dropped, colours staying as stored. Floating-point samples have no agreed white and
+//!   are unsupported.
 //! - The first page of a TIFF and the first frame of an animation count.
 //! - Colour profiles and EXIF orientation are ignored: industrial cameras set neither, and the model
 //!   must see the sensor's pixels, in whose coordinates the results are.
@@ -23,13 +23,30 @@ use image::{ColorType, DynamicImage, ImageDecoder, Limits};
 use super::envelope::sniff;
 use super::limits::ImageLimits;
 use super::{jpeg, png, raw};
-use crate::domain::{ImageEncoding, RejectReason, RgbImage, View};
+use crate::domain::{Channels, DecodedImage, ImageEncoding, RejectReason, View};
 
 /// Memory that a codec may take beside the pixels, for its windows, tables and metadata.
 const CODEC_BYTES: u64 = 64 << 20;
 
 /// Bytes a pixel takes in the widest form a codec decodes to, 16-bit RGBA.
 const WIDEST_PIXEL_BYTES: u64 = 8;
+
+/// How large a decoded image must be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WantedSize {
+    /// As it is.
+    #[default]
+    Full,
+    /// With the feature `scaled-jpeg` a JPEG may be half, a quarter or an eighth of its size, as long as
+    /// both sides have this many pixels. Other images are as they are.
+    AtLeast(u32),
+}
+
+impl From<Option<u32>> for WantedSize {
+    fn from(least_side: Option<u32>) -> Self {
+        least_side.map_or(Self::Full, Self::AtLeast)
+    }
+}
 
 /// Why an image could not be decoded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -50,15 +67,19 @@ impl PixelError {
     }
 }
 
-/// Decodes a view's image.
+/// Decodes a view's image, at the size that is wanted.
 ///
 /// # Errors
 /// When the image is damaged, exceeds `limits` or is of a kind that is not supported.
-pub fn decode_pixels(view: &View, limits: &ImageLimits) -> Result<RgbImage, PixelError> {
-    decode_image(view.encoding, view.image_bytes(), limits)
+pub fn decode_pixels<'a>(
+    view: &'a View,
+    limits: &ImageLimits,
+    wanted: WantedSize,
+) -> Result<DecodedImage<'a>, PixelError> {
+    decode_image_at(wanted, view.encoding, view.image_bytes(), limits)
 }
 
-/// Decodes an image of a known encoding.
+/// Decodes an image of a known encoding at its full size.
 ///
 /// ```
 /// use panoptes::decode::{ImageLimits, decode_image};
@@ -66,23 +87,38 @@ pub fn decode_pixels(view: &View, limits: &ImageLimits) -> Result<RgbImage, Pixe
 /// let layout =
 ///     RawLayout { pixel_format: PixelFormat::Mono8, width: 2, height: 1, stride: 2 };
 /// let image = decode_image(ImageEncoding::Raw(layout), &[0, 255], &ImageLimits::default())?;
-/// assert_eq!(image.pixels, [0, 0, 0, 255, 255, 255]);
+/// assert_eq!(*image.pixels, [0, 255]);
+/// assert_eq!(image.into_rgb().pixels, [0, 0, 0, 255, 255, 255]);
 /// # Ok::<(), panoptes::decode::PixelError>(())
 /// ```
 ///
 /// # Errors
 /// When the image is damaged, exceeds `limits` or is of a kind that is not supported.
-pub fn decode_image(
+pub fn decode_image<'a>(
     encoding: ImageEncoding,
-    bytes: &[u8],
+    bytes: &'a [u8],
     limits: &ImageLimits,
-) -> Result<RgbImage, PixelError> {
+) -> Result<DecodedImage<'a>, PixelError> {
+    decode_image_at(WantedSize::Full, encoding, bytes, limits)
+}
+
+/// Decodes an image of a known encoding at the size that is wanted.
+///
+/// # Errors
+/// As [`decode_image`].
+pub fn decode_image_at<'a>(
+    wanted: WantedSize,
+    encoding: ImageEncoding,
+    bytes: &'a [u8],
+    limits: &ImageLimits,
+) -> Result<DecodedImage<'a>, PixelError> {
     limits
         .check_bytes(bytes.len())
         .map_err(|error| PixelError::new(RejectReason::TooLarge, error))?;
     // The codecs are other people's code fed with bytes from outside. Should one of them panic, the
     // image is bad, and the stream goes on.
-    let decoded = catch_unwind(|| decode_by_codec(encoding, bytes, limits)).unwrap_or_else(|_| {
+    let decoded = catch_unwind(|| decode_by_codec(wanted, encoding, bytes, limits));
+    let decoded = decoded.unwrap_or_else(|_| {
         let message = format!(
             "expected a sound `{}`, found one that its decoder panics on",
             name(encoding)
@@ -92,11 +128,12 @@ pub fn decode_image(
     decoded.map_err(|error| with_hint(error, encoding, bytes))
 }
 
-fn decode_by_codec(
+fn decode_by_codec<'a>(
+    wanted: WantedSize,
     encoding: ImageEncoding,
-    bytes: &[u8],
+    bytes: &'a [u8],
     limits: &ImageLimits,
-) -> Result<RgbImage, PixelError> {
+) -> Result<DecodedImage<'a>, PixelError> {
     let input = Cursor::new(bytes);
     let fault = |error| codec_error(encoding, &error);
     match encoding {
@@ -105,7 +142,7 @@ fn decode_by_codec(
             raw::decode(&layout, bytes)
                 .map_err(|error| PixelError::new(RejectReason::Decode, error))
         }
-        ImageEncoding::Jpeg => jpeg::decode(bytes, limits),
+        ImageEncoding::Jpeg => jpeg::decode(bytes, limits, wanted),
         ImageEncoding::Png => {
             png::check_palette(bytes)?;
             let decoder = PngDecoder::with_limits(input, codec_limits(limits)).map_err(fault)?;
@@ -130,7 +167,7 @@ fn read_decoder(
     encoding: ImageEncoding,
     mut decoder: impl ImageDecoder,
     limits: &ImageLimits,
-) -> Result<RgbImage, PixelError> {
+) -> Result<DecodedImage<'static>, PixelError> {
     let fault = |error| codec_error(encoding, &error);
     let (width, height) = decoder.dimensions();
     check_dimensions(limits, width, height)?;
@@ -144,13 +181,18 @@ fn read_decoder(
         ));
     }
     decoder.set_limits(codec_limits(limits)).map_err(fault)?;
-    let pixels = DynamicImage::from_decoder(decoder)
-        .map_err(fault)?
-        .into_rgb8();
-    Ok(RgbImage {
+    let image = DynamicImage::from_decoder(decoder).map_err(fault)?;
+    let (channels, pixels) = if image.color().has_color() {
+        (Channels::Rgb, image.into_rgb8().into_raw())
+    } else {
+        (Channels::Grey, image.into_luma8().into_raw())
+    };
+    Ok(DecodedImage {
         width,
         height,
-        pixels: pixels.into_raw(),
+        original: (width, height),
+        channels,
+        pixels: pixels.into(),
     })
 }
 

@@ -62,7 +62,8 @@ impl Fixture {
         }
     }
 
-    fn check(&self, image: &RgbImage) {
+    fn check(&self, image: DecodedImage<'_>) {
+        let image = image.into_rgb();
         let expected = read_file(&self.expected);
         assert_eq!(
             (image.width, image.height),
@@ -117,9 +118,39 @@ fn images_of_other_tools_give_the_pixels_that_these_tools_see() {
     let fixtures = fixtures();
     assert!(fixtures.len() > 40);
     for fixture in fixtures {
-        let image = decode_image(fixture.encoding(), &read_file(&fixture.file), &limits())
+        let bytes = read_file(&fixture.file);
+        let image = decode_image(fixture.encoding(), &bytes, &limits())
             .unwrap_or_else(|error| panic!("{}: {error}", fixture.file));
-        fixture.check(&image);
+        fixture.check(image);
+    }
+}
+
+#[test]
+fn grey_stays_one_byte_a_pixel() {
+    let channels_of = |name: &str| {
+        let fixtures = fixtures();
+        let fixture = fixtures.iter().find(|fixture| fixture.file == name);
+        let fixture = fixture.unwrap_or_else(|| panic!("`{name}` is a fixture"));
+        let bytes = read_file(name);
+        let image = decode_image(fixture.encoding(), &bytes, &limits()).unwrap();
+        image.channels
+    };
+    for name in [
+        "grey.jpg",
+        "grey8.png",
+        "grey16.png",
+        "grey_alpha8.png",
+        "Mono12p.raw",
+    ] {
+        assert_eq!(channels_of(name), Channels::Grey, "{name}");
+    }
+    for name in [
+        "baseline_420.jpg",
+        "rgb8.png",
+        "palette.png",
+        "BayerRG8.raw",
+    ] {
+        assert_eq!(channels_of(name), Channels::Rgb, "{name}");
     }
 }
 
@@ -274,13 +305,13 @@ fn any_encoding() -> impl Strategy<Value = ImageEncoding> {
     ]
 }
 
-fn holds_the_limits(image: &RgbImage) -> bool {
+fn holds_the_limits(image: &DecodedImage<'_>) -> bool {
     let limits = limits();
     let pixels = u64::from(image.width) * u64::from(image.height);
     image.width <= limits.max_width
         && image.height <= limits.max_height
         && pixels <= limits.max_pixels
-        && image.pixels.len() as u64 == pixels * 3
+        && image.pixels.len() as u64 == pixels * image.channels.count() as u64
 }
 
 proptest! {

@@ -3,10 +3,13 @@
 //! Lines start at a byte boundary, `stride` bytes apart; the packed formats leave no gap within a
 //! line. Samples are scaled from the format's depth to 8 bits over the whole range (full scale is
 //! 255) and rounded; sample bits above the depth, which a camera must send as zero, count as full
-//! scale. Grey becomes red = green = blue; Bayer mosaics are interpolated bilinearly.
+//! scale. Grey stays one byte a pixel; Bayer mosaics are interpolated bilinearly. Pixels that are as
+//! they should be already are not copied.
+
+use std::borrow::Cow;
 
 use super::bayer;
-use crate::domain::{PixelFormat, RawLayout, RgbImage};
+use crate::domain::{Channels, DecodedImage, PixelFormat, RawLayout};
 
 /// Formats with their PFNC name and code. A code's bits 16 to 23 are the bits a pixel takes.
 const PIXEL_FORMATS: [(PixelFormat, &str, u32); 14] = [
@@ -99,48 +102,75 @@ pub(super) fn check_layout(layout: &RawLayout, bytes: usize) -> Result<(), Strin
     Ok(())
 }
 
-/// Turns a frame into RGB.
-pub(super) fn decode(layout: &RawLayout, bytes: &[u8]) -> Result<RgbImage, String> {
+/// Turns a frame into grey or RGB.
+pub(super) fn decode<'a>(layout: &RawLayout, bytes: &'a [u8]) -> Result<DecodedImage<'a>, String> {
     check_layout(layout, bytes.len())?;
+    let channels = channels(layout.pixel_format);
     let line = line_bytes(layout.pixel_format, layout.width);
-    // The last line may be shorter than the stride, never shorter than a line: checked above.
-    let lines = bytes.chunks(layout.stride).map(|chunk| &chunk[..line]);
-    let pixels = if let Some(pattern) = bayer::Pattern::of(layout.pixel_format) {
-        bayer::interpolate(pattern, &lines.collect::<Vec<_>>())
+    let whole = line * layout.height as usize;
+    let pixels = if is_plain(layout.pixel_format) && layout.stride == line {
+        Cow::Borrowed(&bytes[..whole])
     } else {
-        let mut pixels = Vec::with_capacity(rgb_bytes(layout));
-        for line in lines {
-            push_line(layout, line, &mut pixels);
-        }
-        pixels
+        // The last line may be shorter than the stride, never shorter than a line: checked above.
+        let lines = bytes.chunks(layout.stride).map(|chunk| &chunk[..line]);
+        Cow::Owned(decode_lines(layout, channels, lines))
     };
-    Ok(RgbImage {
+    Ok(DecodedImage {
         width: layout.width,
         height: layout.height,
+        original: (layout.width, layout.height),
+        channels,
         pixels,
     })
 }
 
-fn rgb_bytes(layout: &RawLayout) -> usize {
-    layout.width as usize * layout.height as usize * 3
+/// Whether lines are pixels as they should be.
+fn is_plain(format: PixelFormat) -> bool {
+    matches!(format, PixelFormat::Mono8 | PixelFormat::Rgb8)
+}
+
+fn channels(format: PixelFormat) -> Channels {
+    let has_colour = matches!(format, PixelFormat::Rgb8 | PixelFormat::Bgr8)
+        || bayer::Pattern::of(format).is_some();
+    if has_colour {
+        Channels::Rgb
+    } else {
+        Channels::Grey
+    }
+}
+
+fn decode_lines<'a>(
+    layout: &RawLayout,
+    channels: Channels,
+    lines: impl Iterator<Item = &'a [u8]>,
+) -> Vec<u8> {
+    if let Some(pattern) = bayer::Pattern::of(layout.pixel_format) {
+        return bayer::interpolate(pattern, &lines.collect::<Vec<_>>());
+    }
+    let (width, height) = (layout.width as usize, layout.height as usize);
+    let mut pixels = Vec::with_capacity(width * height * channels.count());
+    for line in lines {
+        push_line(layout, line, &mut pixels);
+    }
+    pixels
 }
 
 /// Appends one line that is not a mosaic.
 fn push_line(layout: &RawLayout, line: &[u8], pixels: &mut Vec<u8>) {
     let width = layout.width as usize;
     match layout.pixel_format {
-        PixelFormat::Rgb8 => pixels.extend_from_slice(line),
         PixelFormat::Bgr8 => {
             pixels.extend(
                 line.chunks_exact(3)
                     .flat_map(|bgr| [bgr[2], bgr[1], bgr[0]]),
             );
         }
-        PixelFormat::Mono8
+        PixelFormat::Rgb8
+        | PixelFormat::Mono8
         | PixelFormat::BayerRg8
         | PixelFormat::BayerGb8
         | PixelFormat::BayerGr8
-        | PixelFormat::BayerBg8 => pixels.extend(line.iter().flat_map(|grey| [*grey; 3])),
+        | PixelFormat::BayerBg8 => pixels.extend_from_slice(line),
         PixelFormat::Mono10 => push_grey(width, 10, |x| word(line, x), pixels),
         PixelFormat::Mono12 => push_grey(width, 12, |x| word(line, x), pixels),
         PixelFormat::Mono16 => push_grey(width, 16, |x| word(line, x), pixels),
@@ -154,10 +184,10 @@ fn push_line(layout: &RawLayout, line: &[u8], pixels: &mut Vec<u8>) {
 /// Appends grey samples of `depth` bits.
 fn push_grey(width: usize, depth: u32, sample: impl Fn(usize) -> u16, pixels: &mut Vec<u8>) {
     let full_scale = (1_u32 << depth) - 1;
-    pixels.extend((0..width).flat_map(|x| {
+    pixels.extend((0..width).map(|x| {
         let value = u32::from(sample(x)).min(full_scale);
         let grey = (value * 255 + full_scale / 2) / full_scale;
-        [u8::try_from(grey).unwrap_or(u8::MAX); 3]
+        u8::try_from(grey).unwrap_or(u8::MAX)
     }));
 }
 
@@ -239,14 +269,24 @@ mod tests {
     fn padding_is_left_out() {
         let layout = layout(PixelFormat::Mono8, 2, 2, 3);
         let image = decode(&layout, &[1, 2, 99, 3, 4]).unwrap();
-        assert_eq!(image.pixels, [1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4]);
+        assert_eq!(*image.pixels, [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn pixels_that_are_as_they_should_be_are_not_copied() {
+        for (format, line) in [(PixelFormat::Mono8, 2), (PixelFormat::Rgb8, 6)] {
+            let bytes = vec![7; 2 * line];
+            let image = decode(&layout(format, 2, 2, line), &bytes).unwrap();
+            assert!(matches!(image.pixels, Cow::Borrowed(_)), "{format:?}");
+            assert_eq!(*image.pixels, *bytes);
+        }
     }
 
     #[test]
     fn full_scale_is_white_and_more_than_full_scale_too() {
         let layout = layout(PixelFormat::Mono10, 3, 1, 6);
         let image = decode(&layout, &[0xff, 0x03, 0xff, 0xff, 0x00, 0x02]).unwrap();
-        assert_eq!(image.pixels, [255, 255, 255, 255, 255, 255, 128, 128, 128]);
+        assert_eq!(*image.pixels, [255, 255, 128]);
     }
 
     #[test]
@@ -254,6 +294,6 @@ mod tests {
         let layout = layout(PixelFormat::Mono12Packed, 1, 1, 2);
         let image = decode(&layout, &[0x80, 0x0f]).unwrap();
         // 0x80f of 0xfff
-        assert_eq!(image.pixels, [128, 128, 128]);
+        assert_eq!(*image.pixels, [128]);
     }
 }

@@ -4,6 +4,7 @@
 //! alone and does no I/O. Times are epoch milliseconds in [`Timestamp`]; a stage that must know
 //! the present takes it as an argument.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -540,6 +541,68 @@ pub struct RgbImage {
     pub height: u32,
     /// `width * height * 3` bytes.
     pub pixels: Vec<u8>,
+}
+
+/// What a pixel's bytes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Channels {
+    /// One byte, which stands for red, green and blue.
+    Grey,
+    /// Three bytes.
+    Rgb,
+}
+
+impl Channels {
+    /// Bytes of a pixel.
+    pub fn count(self) -> usize {
+        match self {
+            Self::Grey => 1,
+            Self::Rgb => 3,
+        }
+    }
+}
+
+/// An 8-bit image, row by row, as its file or camera has it: grey stays one byte a pixel, and pixels
+/// that need no decoding stay where they lie in the record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DecodedImage<'a> {
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
+    /// Width and height of the original, where the image was decoded at reduced size; otherwise its own.
+    pub original: (u32, u32),
+    /// What a pixel's bytes are.
+    pub channels: Channels,
+    /// `width * height` times the bytes of a pixel.
+    pub pixels: Cow<'a, [u8]>,
+}
+
+impl DecodedImage<'_> {
+    /// The same in colour: grey becomes red = green = blue.
+    pub fn into_rgb(self) -> RgbImage {
+        let pixels = match self.channels {
+            Channels::Grey => self.pixels.iter().flat_map(|grey| [*grey; 3]).collect(),
+            Channels::Rgb => self.pixels.into_owned(),
+        };
+        RgbImage {
+            width: self.width,
+            height: self.height,
+            pixels,
+        }
+    }
+}
+
+impl<'a> From<&'a RgbImage> for DecodedImage<'a> {
+    fn from(image: &'a RgbImage) -> Self {
+        Self {
+            width: image.width,
+            height: image.height,
+            original: (image.width, image.height),
+            channels: Channels::Rgb,
+            pixels: Cow::Borrowed(&image.pixels),
+        }
+    }
 }
 
 /// The rectangle of the original image that an anomaly map covers, in original pixels.

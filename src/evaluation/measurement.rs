@@ -2,12 +2,12 @@
 
 use std::ops::Range;
 
-use crate::domain::{AnomalyMap, MapFootprint, RgbImage};
+use crate::domain::{AnomalyMap, MapFootprint};
 use crate::model::preprocess::Preprocessor;
 use crate::model::{AnomalyModel, Subject};
 use crate::scoring::{pooled_score, view_score};
 use crate::training::TrainingError;
-use crate::training::dataset::{Mask, PartFolder, ViewFile, read_image, read_mask};
+use crate::training::dataset::{Mask, PartFolder, ViewFile, prepare_image, read_mask};
 
 /// One view with the model's answer and the truth.
 #[derive(Clone, Debug)]
@@ -144,10 +144,8 @@ pub fn measure(
     let mut images = Vec::with_capacity(part.views.len());
     let mut masks = Vec::with_capacity(part.views.len());
     for view in &part.views {
-        let image = read_image(&view.image)?;
-        masks.push(view_mask(view, &image)?);
-        let prepared = preprocessor.prepare(&image);
-        let mut prepared = prepared.map_err(|error| fault(view, error))?;
+        let (mut prepared, size) = prepare_image(&view.image, preprocessor)?;
+        masks.push(view_mask(view, size)?);
         prepared.subject = Some(Subject {
             class: part.class.as_str().into(),
             view: view.view.as_str().into(),
@@ -185,14 +183,16 @@ fn fault(view: &ViewFile, error: impl std::fmt::Display) -> MeasurementError {
     }
 }
 
-/// The mask of a view that shows a defect.
-fn view_mask(view: &ViewFile, image: &RgbImage) -> Result<Option<Mask>, MeasurementError> {
+/// The mask of a view that shows a defect; it must be of the image's size.
+fn view_mask(
+    view: &ViewFile,
+    (width, height): (u32, u32),
+) -> Result<Option<Mask>, MeasurementError> {
     let Some(path) = &view.mask else {
         return Ok(None);
     };
     let mask = read_mask(path)?;
-    let (width, height) = (image.width as usize, image.height as usize);
-    if (mask.width, mask.height) != (width, height) {
+    if (mask.width, mask.height) != (width as usize, height as usize) {
         return Err(fault(
             view,
             format!(

@@ -6,6 +6,7 @@
 //! against finite differences. On other devices the composed versions of candle are used.
 
 mod attention;
+pub(super) mod resize;
 #[cfg(test)]
 mod tests;
 

@@ -3,14 +3,14 @@
 //! The resize is bit for bit that of Pillow's `Image.resize(..., BILINEAR)` up to version 12 (a
 //! triangle filter widened by the scale, rounded to 8 bits between the passes, horizontally first),
 //! because published models were trained behind it. Version 13 takes tall images vertically first:
-//! a value may then differ by one. Only pixels that survive the crop are computed. Pure, and cheap to clone.
+//! a value may then differ by one. Only pixels that survive the crop are computed, and grey images are
+//! resized as one channel. Pure, and cheap to clone.
 
-use super::InputImage;
-use crate::domain::{MapFootprint, RgbImage};
 use serde::{Deserialize, Serialize};
 
-/// Pillow's fixed-point precision: 32 bits less 8 for the pixel and 2 for overshoot.
-const PRECISION_BITS: u32 = 32 - 8 - 2;
+use super::InputImage;
+use super::kernels::resize::{Taps, resize_columns, resize_rows};
+use crate::domain::{DecodedImage, MapFootprint, RgbImage};
 
 /// How an image is prepared.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,6 +22,10 @@ pub struct Normalisation {
     pub mean: [f32; 3],
     /// Standard deviation of each channel.
     pub deviation: [f32; 3],
+    /// Whether a JPEG is decoded at a half, a quarter or an eighth of its size where that leaves
+    /// `resize` pixels a side. `panoptes calibrate` sets it, together with the thresholds.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub scaled_jpeg: bool,
 }
 
 impl Normalisation {
@@ -31,6 +35,7 @@ impl Normalisation {
             resize,
             mean: [0.485, 0.456, 0.406],
             deviation: [0.229, 0.224, 0.225],
+            scaled_jpeg: false,
         }
     }
 }
@@ -53,7 +58,7 @@ pub enum PreprocessError {
         width: u32,
         /// Its height.
         height: u32,
-        /// Three bytes a pixel.
+        /// One byte a pixel in grey, three in colour.
         expected: usize,
         /// What there is.
         found: usize,
@@ -77,7 +82,14 @@ impl Preprocessor {
             resize,
             deviation,
             mean,
+            scaled_jpeg,
         } = normalisation;
+        if scaled_jpeg && !cfg!(feature = "scaled-jpeg") {
+            return Err(
+                "`scaled_jpeg` is `true`: this program was built without the feature `scaled-jpeg`"
+                    .to_owned(),
+            );
+        }
         if input_side == 0 || resize < input_side {
             return Err(format!(
                 "`resize` must be at least `input_side` `{input_side}`, found `{resize}`"
@@ -105,18 +117,34 @@ impl Preprocessor {
         self.input_side
     }
 
+    /// The side that images must have, if those in JPEG may be decoded at a smaller size.
+    pub fn least_side(&self) -> Option<u32> {
+        let resize = self.normalisation.resize as u32;
+        self.normalisation.scaled_jpeg.then_some(resize)
+    }
+
     /// Resizes, crops and normalises.
     ///
     /// # Errors
     /// When the image is empty or its buffer does not fit its size.
-    pub fn prepare(&self, image: &RgbImage) -> Result<InputImage, PreprocessError> {
-        let cropped = self.resize_and_crop(image)?;
-        Ok(self.normalise(&cropped, self.footprint(image.width, image.height)))
+    pub fn prepare<'a>(
+        &self,
+        image: impl Into<DecodedImage<'a>>,
+    ) -> Result<InputImage, PreprocessError> {
+        let image = image.into();
+        let footprint = self.footprint(image.original.0, image.original.1);
+        Ok(self.normalise(self.shrink(&image)?, footprint))
     }
 
     /// The last step alone: an image from [`resize_and_crop`](Self::resize_and_crop), with the
     /// footprint of its original, to what the network sees.
-    pub fn normalise(&self, cropped: &RgbImage, footprint: MapFootprint) -> InputImage {
+    pub fn normalise<'a>(
+        &self,
+        cropped: impl Into<DecodedImage<'a>>,
+        footprint: MapFootprint,
+    ) -> InputImage {
+        let cropped = cropped.into();
+        let channels = cropped.channels.count();
         let pixels = self.input_side * self.input_side;
         let mut values = vec![0f32; 3 * pixels];
         for (channel, plane) in values.chunks_exact_mut(pixels).enumerate() {
@@ -125,8 +153,10 @@ impl Preprocessor {
             let levels: Vec<f32> = (0..256)
                 .map(|level| (level as f32 / 255. - mean) / deviation)
                 .collect();
-            for (value, pixel) in plane.iter_mut().zip(cropped.pixels.chunks_exact(3)) {
-                *value = levels[usize::from(pixel[channel])];
+            // Grey has one, for all three.
+            let of_channel = cropped.pixels.iter().skip(channel % channels);
+            for (value, level) in plane.iter_mut().zip(of_channel.step_by(channels)) {
+                *value = levels[usize::from(*level)];
             }
         }
         InputImage {
@@ -140,28 +170,32 @@ impl Preprocessor {
     ///
     /// # Errors
     /// When the image is empty or its buffer does not fit its size.
-    pub fn resize_and_crop(&self, image: &RgbImage) -> Result<RgbImage, PreprocessError> {
-        let (width, height) = (image.width as usize, image.height as usize);
+    pub fn resize_and_crop<'a>(
+        &self,
+        image: impl Into<DecodedImage<'a>>,
+    ) -> Result<RgbImage, PreprocessError> {
+        Ok(self.shrink(&image.into())?.into_rgb())
+    }
+
+    fn shrink(&self, image: &DecodedImage<'_>) -> Result<DecodedImage<'static>, PreprocessError> {
         check(image)?;
-        let columns = Taps::new(
-            width,
-            self.normalisation.resize,
-            self.margin(),
-            self.input_side,
-        );
-        let rows = Taps::new(
-            height,
-            self.normalisation.resize,
-            self.margin(),
-            self.input_side,
-        );
-        let (first_row, end_row) = rows.range();
-        let needed = &image.pixels[first_row * width * 3..end_row * width * 3];
-        let narrow = resize_rows(needed, width, &columns);
-        Ok(RgbImage {
+        let taps = |from: u32| {
+            let to = self.normalisation.resize;
+            Taps::new(from as usize, to, self.margin(), self.input_side)
+        };
+        let (columns, rows) = (taps(image.width), taps(image.height));
+        let channels = image.channels.count();
+        let stride = image.width as usize * channels;
+        let needed = rows.inputs();
+        let lines = &image.pixels[needed.start * stride..needed.end * stride];
+        let narrow = resize_rows(lines, stride, image.channels, &columns);
+        let pixels = resize_columns(&narrow, self.input_side * channels, needed.start, &rows);
+        Ok(DecodedImage {
             width: self.input_side as u32,
             height: self.input_side as u32,
-            pixels: resize_columns(&narrow, self.input_side * 3, first_row, &rows),
+            original: image.original,
+            channels: image.channels,
+            pixels: pixels.into(),
         })
     }
 
@@ -182,16 +216,12 @@ impl Preprocessor {
     }
 }
 
-fn check(image: &RgbImage) -> Result<(), PreprocessError> {
-    let RgbImage {
-        width,
-        height,
-        ref pixels,
-    } = *image;
+fn check(image: &DecodedImage<'_>) -> Result<(), PreprocessError> {
+    let (width, height, pixels) = (image.width, image.height, &image.pixels);
     if width == 0 || height == 0 {
         return Err(PreprocessError::Empty { width, height });
     }
-    let expected = width as usize * height as usize * 3;
+    let expected = width as usize * height as usize * image.channels.count();
     if pixels.len() != expected {
         let found = pixels.len();
         return Err(PreprocessError::Size {
@@ -204,104 +234,10 @@ fn check(image: &RgbImage) -> Result<(), PreprocessError> {
     Ok(())
 }
 
-/// For each output pixel of one axis: where its inputs begin, and their fixed-point weights.
-struct Taps {
-    starts: Vec<usize>,
-    weights: Vec<Vec<i32>>,
-}
-
-impl Taps {
-    /// Taps of outputs `margin..margin + count` of a resize from `from` to `to` pixels.
-    fn new(from: usize, to: usize, margin: usize, count: usize) -> Self {
-        let scale = from as f64 / to as f64;
-        let support = scale.max(1.);
-        let mut taps = Self {
-            starts: Vec::with_capacity(count),
-            weights: Vec::with_capacity(count),
-        };
-        for output in margin..margin + count {
-            let centre = (output as f64 + 0.5) * scale;
-            // Truncation towards zero after the half, as Pillow does.
-            let start = (centre - support + 0.5).max(0.) as usize;
-            let end = ((centre + support + 0.5) as usize).min(from);
-            let triangle: Vec<f64> = (start..end)
-                .map(|input| ((input as f64 - centre + 0.5) * (1. / support)).abs())
-                .map(|distance| (1. - distance).max(0.))
-                .collect();
-            let sum: f64 = triangle.iter().sum();
-            taps.starts.push(start);
-            taps.weights.push(
-                triangle
-                    .iter()
-                    .map(|weight| fixed_point(weight * (1. / sum)))
-                    .collect(),
-            );
-        }
-        taps
-    }
-
-    /// First input used, and the one after the last.
-    fn range(&self) -> (usize, usize) {
-        let ends = self
-            .starts
-            .iter()
-            .zip(&self.weights)
-            .map(|(start, weights)| start + weights.len());
-        (
-            self.starts.iter().copied().min().unwrap_or(0),
-            ends.max().unwrap_or(0),
-        )
-    }
-}
-
-fn fixed_point(weight: f64) -> i32 {
-    (weight * f64::from(1u32 << PRECISION_BITS) + 0.5) as i32
-}
-
-fn round_to_byte(sum: i32) -> u8 {
-    (sum >> PRECISION_BITS).clamp(0, 255) as u8
-}
-
-/// Half a unit of the last place, so that the shift rounds.
-const HALF: i32 = 1 << (PRECISION_BITS - 1);
-
-fn resize_rows(pixels: &[u8], width: usize, taps: &Taps) -> Vec<u8> {
-    let mut output = Vec::with_capacity(pixels.len() / width * taps.starts.len());
-    for row in pixels.chunks_exact(width * 3) {
-        for (start, weights) in taps.starts.iter().zip(&taps.weights) {
-            let mut sums = [HALF; 3];
-            let inputs = &row[start * 3..(start + weights.len()) * 3];
-            for (pixel, weight) in inputs.chunks_exact(3).zip(weights) {
-                for (sum, value) in sums.iter_mut().zip(pixel) {
-                    *sum += i32::from(*value) * weight;
-                }
-            }
-            output.extend(sums.map(round_to_byte));
-        }
-    }
-    output
-}
-
-/// `pixels` begins at input row `first_row` and has rows of `stride` bytes.
-fn resize_columns(pixels: &[u8], stride: usize, first_row: usize, taps: &Taps) -> Vec<u8> {
-    let mut output = Vec::with_capacity(stride * taps.starts.len());
-    let mut sums = vec![HALF; stride];
-    for (start, weights) in taps.starts.iter().zip(&taps.weights) {
-        sums.fill(HALF);
-        let inputs = pixels[(start - first_row) * stride..].chunks_exact(stride);
-        for (row, weight) in inputs.zip(weights) {
-            for (sum, value) in sums.iter_mut().zip(row) {
-                *sum += i32::from(*value) * weight;
-            }
-        }
-        output.extend(sums.iter().map(|sum| round_to_byte(*sum)));
-    }
-    output
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::Channels;
 
     #[test]
     fn values_are_normalised_channel_by_channel() {
@@ -331,6 +267,53 @@ mod tests {
             height: 3.75,
         };
         assert_eq!(input.footprint, expected);
+    }
+
+    #[test]
+    fn grey_is_prepared_as_the_same_in_colour() {
+        let pixels: Vec<u8> = (0..90 * 70).map(|at| (at * 31 % 251) as u8).collect();
+        let grey = DecodedImage {
+            width: 90,
+            height: 70,
+            original: (90, 70),
+            channels: Channels::Grey,
+            pixels: pixels.into(),
+        };
+        let preprocessor = Preprocessor::new(Normalisation::imagenet(32), 28).unwrap();
+        let colour = preprocessor.prepare(&grey.clone().into_rgb()).unwrap();
+        assert_eq!(preprocessor.prepare(grey).unwrap().values, colour.values);
+    }
+
+    #[test]
+    fn the_footprint_of_an_image_at_reduced_size_is_in_pixels_of_the_original() {
+        let image = RgbImage {
+            width: 21,
+            height: 16,
+            pixels: vec![9; 21 * 16 * 3],
+        };
+        let mut reduced = DecodedImage::from(&image);
+        reduced.original = (81, 64);
+        let preprocessor = Preprocessor::new(Normalisation::imagenet(16), 14).unwrap();
+        let footprint = preprocessor.prepare(reduced).unwrap().footprint;
+        assert_eq!(footprint, preprocessor.footprint(81, 64));
+    }
+
+    #[test]
+    fn reduced_size_needs_its_feature() {
+        let mut normalisation = Normalisation::imagenet(16);
+        let full = Preprocessor::new(normalisation, 16).unwrap();
+        assert_eq!(full.least_side(), None);
+        normalisation.scaled_jpeg = true;
+        let reduced = Preprocessor::new(normalisation, 16).map(|reduced| reduced.least_side());
+        if cfg!(feature = "scaled-jpeg") {
+            assert_eq!(reduced, Ok(Some(16)));
+        } else {
+            assert!(
+                reduced
+                    .unwrap_err()
+                    .contains("without the feature `scaled-jpeg`")
+            );
+        }
     }
 
     #[test]

@@ -140,13 +140,13 @@ fn prepare_view(
     limits: ImageLimits,
 ) -> (PreparedView, Option<InputImage>) {
     let started = Instant::now();
-    let pixels = match decode_pixels(view, &limits) {
+    let pixels = match decode_pixels(view, &limits, preprocessor.least_side().into()) {
         Ok(pixels) => pixels,
         Err(error) => return failed(view, error.reason, error.message),
     };
     telemetry::stage_took(Stage::Decode, started.elapsed());
     let started = Instant::now();
-    let mut image = match preprocessor.prepare(&pixels) {
+    let mut image = match preprocessor.prepare(pixels) {
         Ok(image) => image,
         Err(error) => return failed(view, RejectReason::Decode, error.to_string()),
     };

@@ -76,7 +76,7 @@ pub(super) fn prepared_images(bundle: &Bundle) -> anyhow::Result<Vec<InputImage>
         for (number, view) in rendered.views().iter().enumerate() {
             let bytes = rendered.image_of(part, number);
             let pixels = decode_image(ImageEncoding::Jpeg, bytes, &ImageLimits::default())?;
-            let mut image = preprocessor.prepare(&pixels)?;
+            let mut image = preprocessor.prepare(pixels)?;
             image.subject = Some(Subject {
                 class: ClassName::from(rendered.class_of(part)),
                 view: ViewId::new(view.as_str()),

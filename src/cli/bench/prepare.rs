@@ -161,7 +161,7 @@ fn prepare(image: &Encoded, preprocessor: &Preprocessor) -> anyhow::Result<(Dura
     let pixels = decode_image(image.encoding, &image.bytes, &ImageLimits::default())?;
     let decoding = started.elapsed();
     let started = Instant::now();
-    std::hint::black_box(preprocessor.prepare(&pixels)?);
+    std::hint::black_box(preprocessor.prepare(pixels)?);
     Ok((decoding, started.elapsed()))
 }
 

@@ -9,8 +9,10 @@ use twox_hash::XxHash3_64;
 
 use super::fault;
 use crate::decode::envelope::sniff;
-use crate::decode::{ImageLimits, decode_image};
-use crate::domain::RgbImage;
+use crate::decode::{ImageLimits, WantedSize, decode_image_at};
+use crate::domain::{DecodedImage, RgbImage};
+use crate::model::InputImage;
+use crate::model::preprocess::Preprocessor;
 use crate::training::TrainingError;
 
 /// Limits of a data set's files. A file may be longer than a record of the stream: 256 MiB hold the
@@ -51,8 +53,31 @@ pub fn read_image(path: &Path) -> Result<RgbImage, TrainingError> {
     decode(path, &read_bytes(path)?)
 }
 
+/// Reads an image and prepares it for a model, as the stream does; with the image's width and height.
+///
+/// # Errors
+/// As [`read_image`].
+pub fn prepare_image(
+    path: &Path,
+    preprocessor: &Preprocessor,
+) -> Result<(InputImage, (u32, u32)), TrainingError> {
+    let bytes = read_bytes(path)?;
+    let image = decode_at(preprocessor.least_side().into(), path, &bytes)?;
+    let size = image.original;
+    let prepared = preprocessor.prepare(image);
+    Ok((prepared.map_err(|error| fault(path, error))?, size))
+}
+
 /// Decodes the bytes of an image that was read from `path`.
 pub(super) fn decode(path: &Path, bytes: &[u8]) -> Result<RgbImage, TrainingError> {
+    decode_at(WantedSize::Full, path, bytes).map(DecodedImage::into_rgb)
+}
+
+fn decode_at<'a>(
+    wanted: WantedSize,
+    path: &Path,
+    bytes: &'a [u8],
+) -> Result<DecodedImage<'a>, TrainingError> {
     if bytes.is_empty() {
         return Err(fault(path, "expected an image, found an empty file"));
     }
@@ -62,7 +87,7 @@ pub(super) fn decode(path: &Path, bytes: &[u8]) -> Result<RgbImage, TrainingErro
             "expected JPEG, PNG, BMP, TIFF or WebP, found other bytes",
         )
     })?;
-    decode_image(encoding, bytes, &LIMITS).map_err(|error| fault(path, error))
+    decode_image_at(wanted, encoding, bytes, &LIMITS).map_err(|error| fault(path, error))
 }
 
 /// A mask at full size: width, height, and whether each pixel is part of a defect.

@@ -25,7 +25,7 @@ mod visa;
 use std::path::{Path, PathBuf};
 
 pub use self::canvases::{good_canvases, survey_canvases};
-pub use self::files::{Mask, read_image, read_mask};
+pub use self::files::{Mask, prepare_image, read_image, read_mask};
 pub use self::findings::{findings, small_classes, twins_in};
 pub use self::folders::list_parts;
 pub use self::layout::{DataSource, Layout, Listing, Split};
