@@ -5,7 +5,7 @@ SHELL := bash
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test-setup parity-setup demo test soak parity check format clippy rules doc deny fuzz bench
+.PHONY: help setup test-setup parity-setup demo test soak parity check format clippy rules doc deny fuzz bench bench-peer
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -58,3 +58,6 @@ fuzz: setup ## Fuzz all that reads bytes from the bus, briefly (`scripts/fuzz 60
 
 bench: test-setup ## Measure the model, the stages, the bus and the whole pipeline on a real Kafka
 	@scripts/bench
+
+bench-peer: test-setup ## Hold Panoptes against a Python consumer with the same weights on the same broker
+	@scripts/bench-peer
