@@ -5,7 +5,7 @@ SHELL := bash
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test-setup parity-setup demo test soak parity check format clippy rules doc deny fuzz bench bench-peer
+.PHONY: help setup test-setup parity-setup demo test soak parity check format clippy rules doc deny fuzz bench bench-peer bench-growth
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -61,3 +61,6 @@ bench: test-setup ## Measure the model, the stages, the bus and the whole pipeli
 
 bench-peer: test-setup ## Hold Panoptes against a Python consumer with the same weights on the same broker
 	@scripts/bench-peer
+
+bench-growth: test-setup ## Measure and draw how cost grows with views, bytes, batch, cores and open parts
+	@scripts/bench-growth
