@@ -6,7 +6,7 @@ CARGO ?= cargo
 
 .DEFAULT_GOAL := help
 .PHONY: help setup test-setup parity-setup demo test soak parity check format clippy rules doc deny fuzz \
-	scaled-jpeg bench bench-decode
+	scaled-jpeg bench bench-decode bench-peer bench-growth
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -66,3 +66,9 @@ scaled-jpeg: setup ## Test decoding JPEG at reduced size, an option of the build
 
 bench-decode: setup parity-setup ## Measure decoding and preparing images, in turns with libjpeg-turbo and OpenCV
 	@scripts/bench-decode
+
+bench-peer: test-setup ## Hold Panoptes against a Python consumer with the same weights on the same broker
+	@scripts/bench-peer
+
+bench-growth: test-setup ## Measure and draw how cost grows with views, bytes, batch, cores and open parts
+	@scripts/bench-growth

@@ -63,7 +63,6 @@ fn parse_rate(text: &str) -> Result<f64, String> {
 pub(super) async fn run(arguments: LatencyArguments) -> anyhow::Result<Report> {
     let line = Arc::new(BenchLine::create(&arguments.line, 1).await?);
     let measured = unless_interrupted(measure(&line, &arguments)).await;
-    let line = Arc::into_inner(line).context("the cameras have ended")?;
     line.delete(measured).await
 }
 
@@ -166,10 +165,14 @@ impl Load {
         outcomes: &mut Outcomes,
     ) -> anyhow::Result<Latencies> {
         let start = Instant::now();
-        let cameras = tokio::spawn(self.send(Arc::clone(line), producer.clone(), start));
+        // A set, for it ends them if no result comes.
+        let mut cameras = JoinSet::new();
+        cameras.spawn(self.send(Arc::clone(line), producer.clone(), start));
         let parts = self.first..self.first + self.schedule.parts();
         let read = outcomes.all_of(parts).await?;
-        cameras.await.context("the cameras panicked")??;
+        while let Some(sent) = cameras.join_next().await {
+            sent.context("the cameras panicked")??;
+        }
         let mut latencies = Latencies::new()?;
         for outcome in read {
             let part = outcome.part - self.first;

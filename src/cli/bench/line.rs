@@ -114,7 +114,7 @@ impl BenchLine {
     }
 
     /// Deletes all that was created, and gives `outcome` back.
-    pub(super) async fn delete<T>(self, outcome: anyhow::Result<T>) -> anyhow::Result<T> {
+    pub(super) async fn delete<T>(&self, outcome: anyhow::Result<T>) -> anyhow::Result<T> {
         let groups: Vec<String> = (0..self.rounds).map(|round| self.group(round)).collect();
         let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
         let deleted = delete_topics(&self.bus, &self.topics(), &groups).await;

@@ -16,6 +16,9 @@ use crate::model::bundle::Bundle;
 use crate::model::candle_model::CandleModel;
 use crate::model::{AnomalyModel, InputImage, Subject};
 
+/// Views of a part of the demo's.
+const VIEWS_OF_PART: usize = 5;
+
 /// Flags of `panoptes bench model`.
 #[derive(Args, Clone, Debug)]
 pub struct ModelArguments {
@@ -103,10 +106,8 @@ pub(super) fn pace(
     duration: Duration,
 ) -> anyhow::Result<Pace> {
     ensure!(!images.is_empty(), "expected images, found none");
-    let views_of_part = 5;
-    let mut views = vec![views_of_part; batch / views_of_part];
-    views.extend(Some(batch % views_of_part).filter(|rest| *rest > 0));
     let inputs: Vec<InputImage> = images.iter().cycle().take(batch).cloned().collect();
+    let views: Vec<usize> = inputs.chunks(VIEWS_OF_PART).map(<[_]>::len).collect();
     let mut score = || -> anyhow::Result<Duration> {
         let started = Instant::now();
         let maps = model.anomaly_maps(&inputs, &views);
