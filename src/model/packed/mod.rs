@@ -1,0 +1,166 @@
+//! The network on a CPU, for inference: weights packed once, buffers reused, threads sharing rows.
+//!
+//! Computes what [`super::mvmcad::Mvmcad`] computes in [`super::Mode::Inference`], without tensors:
+//! each stretch of work that can be done row by row (norm, product, what follows it) is done on a few
+//! rows while they are in a core's cache. A row's numbers do not depend on what rows are computed
+//! beside it, nor on the number of threads, to the last bit. Vector instructions are chosen when the
+//! network is packed.
+
+mod amplification;
+mod block;
+mod bottleneck;
+mod encoder;
+mod features;
+mod mixing;
+mod network;
+mod room;
+
+use std::fmt::Debug;
+
+use candle_core::Result;
+
+use self::network::PackedMvmcad;
+use self::room::Room;
+use super::kernels::arithmetic::{Arithmetic, Single};
+use super::kernels::lanes::{Lanes, Scalar};
+use super::mvmcad::MvmcadConfig;
+
+/// A weight by its name in a bundle.
+pub(crate) type Weights<'a> = &'a dyn Fn(&str) -> Result<Vec<f32>>;
+
+/// Numbers that the products are made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// `f32`.
+    #[default]
+    Single,
+    /// Factors in `bf16`, summed up in `f32`; what lies between products stays `f32`.
+    Brain,
+}
+
+/// What the network makes of an image.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ImageFeatures {
+    /// Anomaly of each patch.
+    pub(crate) anomalies: Vec<f32>,
+    /// What the decoder was to rebuild of the shallow group, `[patches, width]`.
+    pub(crate) shallow: Vec<f32>,
+}
+
+/// A packed network and its buffers.
+#[derive(Debug)]
+pub(crate) struct PackedNetwork {
+    network: Box<dyn Run>,
+    room: Room,
+    threads: rayon::ThreadPool,
+}
+
+/// A network for some processor and precision.
+trait Run: Debug + Send + Sync {
+    fn encode(&self, images: &[&[f32]], room: &mut Room);
+    fn run(&self, images: &[&[f32]], views: &[usize], room: &mut Room) -> Vec<ImageFeatures>;
+}
+
+/// Why a network cannot be packed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PackingError {
+    #[error("`precision` is `bf16`: expected a processor with AVX512-BF16, found one without")]
+    NoBrain,
+    #[error("cannot start the model's threads: {0}")]
+    Threads(#[from] rayon::ThreadPoolBuildError),
+    #[error(transparent)]
+    Weights(#[from] candle_core::Error),
+}
+
+impl PackedNetwork {
+    /// Packs `weights` for this processor; `position` is the position table at the grid's own size.
+    pub(crate) fn new(
+        config: &MvmcadConfig,
+        weights: Weights<'_>,
+        precision: Precision,
+        threads: usize,
+    ) -> std::result::Result<Self, PackingError> {
+        Ok(Self {
+            network: pack(config, weights, precision)?,
+            room: Room::default(),
+            threads: rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .thread_name(|index| format!("model-{index}"))
+                .build()?,
+        })
+    }
+
+    /// Images, `[3, side, side]` each, to what they show; `views` says how many consecutive images
+    /// each part has.
+    ///
+    /// # Panics
+    /// When an image has another size, or `views` does not sum up to their number.
+    pub(crate) fn run(&mut self, images: &[&[f32]], views: &[usize]) -> Vec<ImageFeatures> {
+        let Self {
+            network,
+            room,
+            threads,
+        } = self;
+        threads.install(|| network.run(images, views, room))
+    }
+
+    /// The encoder alone, for measurements.
+    pub(crate) fn encode(&mut self, images: &[&[f32]]) {
+        let Self {
+            network,
+            room,
+            threads,
+        } = self;
+        threads.install(|| network.encode(images, room));
+    }
+}
+
+fn pack(
+    config: &MvmcadConfig,
+    weights: Weights<'_>,
+    precision: Precision,
+) -> std::result::Result<Box<dyn Run>, PackingError> {
+    match precision {
+        Precision::Brain => pack_brain(config, weights),
+        Precision::Single => Ok(pack_single(config, weights)?),
+    }
+}
+
+fn packed<A: Arithmetic>(config: &MvmcadConfig, weights: Weights<'_>) -> Result<Box<dyn Run>> {
+    Ok(Box::new(PackedMvmcad::<A>::new(config, weights)?))
+}
+
+fn pack_single(config: &MvmcadConfig, weights: Weights<'_>) -> Result<Box<dyn Run>> {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use super::kernels::lanes::{Avx2, Avx512};
+        if Avx512::is_available() {
+            return packed::<Single<Avx512>>(config, weights);
+        }
+        if Avx2::is_available() {
+            return packed::<Single<Avx2>>(config, weights);
+        }
+    }
+    #[cfg(target_arch = "aarch64")]
+    {
+        use super::kernels::lanes::Neon;
+        if Neon::is_available() {
+            return packed::<Single<Neon>>(config, weights);
+        }
+    }
+    packed::<Single<Scalar>>(config, weights)
+}
+
+fn pack_brain(
+    config: &MvmcadConfig,
+    weights: Weights<'_>,
+) -> std::result::Result<Box<dyn Run>, PackingError> {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use super::kernels::arithmetic::Brain;
+        if Brain::is_available() {
+            return Ok(packed::<Brain>(config, weights)?);
+        }
+    }
+    Err(PackingError::NoBrain)
+}
