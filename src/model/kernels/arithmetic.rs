@@ -49,7 +49,11 @@ impl<L: Lanes> Arithmetic for Single<L> {
 
     #[inline(always)]
     fn vectorise<R>(work: impl FnOnce() -> R) -> R {
-        assert!(L::is_available(), "expected a processor with {:?}", PhantomData::<L>);
+        assert!(
+            L::is_available(),
+            "expected a processor with {:?}",
+            PhantomData::<L>
+        );
         unsafe { L::vectorise(work) }
     }
     fn narrow(value: f32) -> f32 {

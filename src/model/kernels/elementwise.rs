@@ -16,7 +16,13 @@ pub(crate) unsafe fn exp<L: Lanes>(x: L::Vector) -> L::Vector {
         let r = L::mul_add(power, L::splat(-0.693_359_4), x);
         let r = L::mul_add(power, L::splat(2.121_944_4e-4), r);
         let mut tail = L::splat(1.987_569_1e-4);
-        for coefficient in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
+        for coefficient in [
+            1.398_199_9e-3,
+            8.333_452e-3,
+            4.166_579_6e-2,
+            1.666_666_5e-1,
+            0.5,
+        ] {
             tail = L::mul_add(tail, r, L::splat(coefficient));
         }
         let mantissa = L::add(L::mul_add(tail, L::mul(r, r), r), L::splat(1.0));
@@ -29,10 +35,20 @@ const TAIL: f32 = 5.5;
 /// Numerator and denominator, in powers of x squared from the highest down, of the normal
 /// distribution function less one half, divided by x. A weighted least-squares fit on 0 to [`TAIL`].
 const NUMERATOR: [f32; 6] = [
-    2.221_594_6e-8, 6.530_494e-6, 1.828_452_1e-4, 4.761_542e-3, 3.514_121e-2, 0.398_942,
+    2.221_594_6e-8,
+    6.530_494e-6,
+    1.828_452_1e-4,
+    4.761_542e-3,
+    3.514_121e-2,
+    0.398_942,
 ];
 const DENOMINATOR: [f32; 6] = [
-    1.195_379_5e-6, 7.860_518e-5, 1.962_365_3e-3, 2.939_803_5e-2, 0.254_749_54, 1.0,
+    1.195_379_5e-6,
+    7.860_518e-5,
+    1.962_365_3e-3,
+    2.939_803_5e-2,
+    0.254_749_54,
+    1.0,
 ];
 
 /// x times the standard normal's distribution function at x, with an absolute error below 1.2e-6.

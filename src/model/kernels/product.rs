@@ -78,7 +78,11 @@ impl<A: Arithmetic> Packed<A> {
     /// When there is not a weight for each input of each output.
     pub(crate) fn new(weight: &[f32], bias: &[f32], inputs: usize) -> Self {
         let outputs = bias.len();
-        assert_eq!(weight.len(), inputs * outputs, "a weight for each input of each output");
+        assert_eq!(
+            weight.len(),
+            inputs * outputs,
+            "a weight for each input of each output"
+        );
         let width = panel_width::<A>();
         let depth = words::<A>(inputs);
         let panels = outputs.div_ceil(width);
@@ -119,8 +123,15 @@ impl<A: Arithmetic> Packed<A> {
     pub(crate) fn multiply(&self, left: &Rows, rows: usize, mut finish: impl Finish<A>) {
         let width = panel_width::<A>();
         let depth = words::<A>(self.inputs);
-        assert!(left.holds(rows.next_multiple_of(A::Lanes::ROWS), depth), "expected {rows} rows of {depth} words");
-        assert!(finish.holds(rows, self.bias.len()), "expected room for {rows} rows of {} values", self.bias.len());
+        assert!(
+            left.holds(rows.next_multiple_of(A::Lanes::ROWS), depth),
+            "expected {rows} rows of {depth} words"
+        );
+        assert!(
+            finish.holds(rows, self.bias.len()),
+            "expected room for {rows} rows of {} values",
+            self.bias.len()
+        );
         let mut made = tile_room();
         A::vectorise(
             #[inline(always)]
@@ -139,7 +150,9 @@ impl<A: Arithmetic> Packed<A> {
                                 width,
                             );
                         }
-                        let made = made.chunks_exact(width).take(A::Lanes::ROWS.min(rows - first));
+                        let made = made
+                            .chunks_exact(width)
+                            .take(A::Lanes::ROWS.min(rows - first));
                         for (row, values) in made.enumerate() {
                             for at in [0, A::Lanes::COUNT] {
                                 let column = index * width + at;

@@ -109,8 +109,14 @@ impl Norm {
     /// When rows are not as wide as the norm, or `to` has no room.
     pub(crate) fn apply<A: Arithmetic>(&self, from: &[f32], stride: usize, to: &mut Rows) {
         let padded = self.width.next_multiple_of(A::Lanes::COUNT);
-        assert!(stride >= padded && self.bias.len() >= padded, "expected rows of {padded} values");
-        assert!(to.holds(from.len() / stride, padded / A::DEPTH), "expected room for the rows");
+        assert!(
+            stride >= padded && self.bias.len() >= padded,
+            "expected rows of {padded} values"
+        );
+        assert!(
+            to.holds(from.len() / stride, padded / A::DEPTH),
+            "expected room for the rows"
+        );
         A::vectorise(
             #[inline(always)]
             || {
@@ -153,7 +159,8 @@ impl Norm {
             let squares = A::Lanes::sum(A::Lanes::add(squares[0], squares[1])) + rest.sum::<f32>();
             let scale = A::Lanes::splat(1.0 / (squares / width + self.epsilon).sqrt());
             for at in (0..self.width).step_by(count) {
-                let centred = A::Lanes::mul(A::Lanes::sub(A::Lanes::load(from.add(at)), means), scale);
+                let centred =
+                    A::Lanes::mul(A::Lanes::sub(A::Lanes::load(from.add(at)), means), scale);
                 let weight = A::Lanes::load(self.weight.as_ptr().add(at));
                 let bias = A::Lanes::load(self.bias.as_ptr().add(at));
                 A::store(to.add(at), A::Lanes::mul_add(centred, weight, bias));

@@ -47,7 +47,9 @@ impl<A: Arithmetic> Amplifier<A> {
         };
         let strength = match config.amplification_strength {
             AmplificationStrength::Fixed => None,
-            AmplificationStrength::Adaptive => Some(linear(weights, "amplification.strength", None)?),
+            AmplificationStrength::Adaptive => {
+                Some(linear(weights, "amplification.strength", None)?)
+            }
         };
         let size = (config.encoder.width, config.encoder.heads);
         Ok(Some(Self {
@@ -76,13 +78,23 @@ impl<A: Arithmetic> Amplifier<A> {
         features.clear(tokens.values.len() / stride, stride);
         let scratches = &room.scratches;
         let attended = &room.attended;
-        features.values.par_chunks_mut(task).with_max_len(1).enumerate().for_each(|(index, to)| {
-            scratches.with(|scratch| {
-                let rows = to.len() / stride;
-                self.mixing.gather(segments, attended, (index * TASK_ROWS, rows), &mut scratch.left);
-                self.mix.multiply(&scratch.left, rows, Add { to, stride });
+        features
+            .values
+            .par_chunks_mut(task)
+            .with_max_len(1)
+            .enumerate()
+            .for_each(|(index, to)| {
+                scratches.with(|scratch| {
+                    let rows = to.len() / stride;
+                    self.mixing.gather(
+                        segments,
+                        attended,
+                        (index * TASK_ROWS, rows),
+                        &mut scratch.left,
+                    );
+                    self.mix.multiply(&scratch.left, rows, Add { to, stride });
+                });
             });
-        });
         let mut rest = features.values.as_mut_slice();
         let mut parts = Vec::with_capacity(segments.len());
         for segment in segments {
@@ -90,7 +102,10 @@ impl<A: Arithmetic> Amplifier<A> {
             parts.push(own);
             rest = later;
         }
-        parts.into_par_iter().with_max_len(1).for_each(|features| self.weigh(features, stride));
+        parts
+            .into_par_iter()
+            .with_max_len(1)
+            .for_each(|features| self.weigh(features, stride));
         tokens
             .values
             .par_chunks_mut(task)
@@ -118,20 +133,36 @@ impl<A: Arithmetic> Amplifier<A> {
             for (head, temperature) in self.temperature.iter().enumerate() {
                 let place = head * head_width..(head + 1) * head_width;
                 let pairs = token[place.clone()].iter().zip(&shares[place]);
-                weights.push(temperature * pairs.map(|(value, share)| value * value * share).sum::<f32>());
+                weights.push(
+                    temperature
+                        * pairs
+                            .map(|(value, share)| value * value * share)
+                            .sum::<f32>(),
+                );
             }
         }
         match self.softmax {
-            AmplificationSoftmax::Heads => weights.chunks_exact_mut(heads).for_each(|heads| softmax(heads, 0, 1)),
-            AmplificationSoftmax::Tokens => (0..heads).for_each(|head| softmax(&mut weights, head, heads)),
+            AmplificationSoftmax::Heads => weights
+                .chunks_exact_mut(heads)
+                .for_each(|heads| softmax(heads, 0, 1)),
+            AmplificationSoftmax::Tokens => {
+                (0..heads).for_each(|head| softmax(&mut weights, head, heads))
+            }
         }
         let mut sums = vec![WEIGHT_GUARD as f32; heads];
         for weights in weights.chunks_exact(heads) {
-            sums.iter_mut().zip(weights).for_each(|(sum, weight)| *sum += weight);
+            sums.iter_mut()
+                .zip(weights)
+                .for_each(|(sum, weight)| *sum += weight);
         }
         let mut moments = vec![0f32; width];
-        for (token, weights) in features.chunks_exact(stride).zip(weights.chunks_exact(heads)) {
-            let channels = moments.chunks_exact_mut(head_width).zip(token.chunks_exact(head_width));
+        for (token, weights) in features
+            .chunks_exact(stride)
+            .zip(weights.chunks_exact(heads))
+        {
+            let channels = moments
+                .chunks_exact_mut(head_width)
+                .zip(token.chunks_exact(head_width));
             for ((moments, token), (weight, sum)) in channels.zip(weights.iter().zip(&sums)) {
                 let share = weight / sum;
                 for (moment, value) in moments.iter_mut().zip(token) {
@@ -139,8 +170,13 @@ impl<A: Arithmetic> Amplifier<A> {
                 }
             }
         }
-        for (token, weights) in features.chunks_exact_mut(stride).zip(weights.chunks_exact(heads)) {
-            let channels = token.chunks_exact_mut(head_width).zip(moments.chunks_exact(head_width));
+        for (token, weights) in features
+            .chunks_exact_mut(stride)
+            .zip(weights.chunks_exact(heads))
+        {
+            let channels = token
+                .chunks_exact_mut(head_width)
+                .zip(moments.chunks_exact(head_width));
             for ((token, moments), weight) in channels.zip(weights) {
                 for (value, moment) in token.iter_mut().zip(moments) {
                     *value *= -weight / (moment + 1.0);
@@ -150,18 +186,31 @@ impl<A: Arithmetic> Amplifier<A> {
     }
 
     /// The last layer, for some rows.
-    fn add_output(&self, tokens: &mut [f32], features: &mut [f32], stride: usize, room: &MixingRoom) {
+    fn add_output(
+        &self,
+        tokens: &mut [f32],
+        features: &mut [f32],
+        stride: usize,
+        room: &MixingRoom,
+    ) {
         let rows = tokens.len() / stride;
         room.scratches.with(|scratch| {
             if let Some(strength) = &self.strength {
-                normalise::<Single<A::Lanes>>(self.mixing.norm.as_ref(), tokens, stride, self.width, scratch);
+                normalise::<Single<A::Lanes>>(
+                    self.mixing.norm.as_ref(),
+                    tokens,
+                    stride,
+                    self.width,
+                    scratch,
+                );
                 let heads = strength.outputs();
                 let wide = heads.next_multiple_of(2 * super::super::kernels::lanes::WIDEST);
                 scratch.values.clear();
                 scratch.values.resize(rows * wide, 0.0);
                 let to = scratch.values.as_mut_slice();
                 strength.multiply(&scratch.left, rows, Add { to, stride: wide });
-                for (token, logits) in features.chunks_exact_mut(stride).zip(to.chunks_exact(wide)) {
+                for (token, logits) in features.chunks_exact_mut(stride).zip(to.chunks_exact(wide))
+                {
                     let channels = token.chunks_exact_mut(self.width / heads);
                     for (channels, logit) in channels.zip(logits) {
                         let share = 1.0 / (1.0 + (-logit).exp());
@@ -173,7 +222,8 @@ impl<A: Arithmetic> Amplifier<A> {
                 tokens.fill(0.0);
             }
             normalise::<A>(None, features, stride, self.width, scratch);
-            self.output.multiply(&scratch.left, rows, Add { to: tokens, stride });
+            self.output
+                .multiply(&scratch.left, rows, Add { to: tokens, stride });
         });
     }
 }
@@ -181,7 +231,9 @@ impl<A: Arithmetic> Amplifier<A> {
 /// Softmax of every `step`th value from `first` on.
 fn softmax(values: &mut [f32], first: usize, step: usize) {
     let own = || (first..values.len()).step_by(step);
-    let largest = own().map(|index| values[index]).fold(f32::NEG_INFINITY, f32::max);
+    let largest = own()
+        .map(|index| values[index])
+        .fold(f32::NEG_INFINITY, f32::max);
     let mut sum = 0.0;
     for index in (first..values.len()).step_by(step) {
         values[index] = (values[index] - largest).exp();

@@ -34,7 +34,11 @@ pub(super) struct BlockForm {
 /// A norm of `{name}.weight` and `{name}.bias`.
 pub(super) fn norm(weights: Weights<'_>, name: &str, epsilon: f32) -> Result<Norm> {
     let weight = weights(&format!("{name}.weight"))?;
-    Ok(Norm::new(&weight, &weights(&format!("{name}.bias"))?, epsilon))
+    Ok(Norm::new(
+        &weight,
+        &weights(&format!("{name}.bias"))?,
+        epsilon,
+    ))
 }
 
 impl<A: Arithmetic> Block<A> {
@@ -48,7 +52,11 @@ impl<A: Arithmetic> Block<A> {
         let size = (form.width, form.heads);
         Ok(Self {
             mixing: Mixing::new(Some(norm1), form.attention, size, weights, name)?,
-            projection: linear(weights, &format!("{name}projection"), scale("scale1")?.as_deref())?,
+            projection: linear(
+                weights,
+                &format!("{name}projection"),
+                scale("scale1")?.as_deref(),
+            )?,
             norm2: norm(weights, &format!("{name}norm2"), form.epsilon)?,
             mlp: Mlp::new(weights, name, scale("scale2")?.as_deref())?,
         })
@@ -66,7 +74,9 @@ impl<A: Arithmetic> Block<A> {
         let Tokens { values, stride } = tokens;
         let stride = *stride;
         let task = TASK_ROWS * stride;
-        let run = |index: usize, to: &mut [f32]| self.run_rows(index * TASK_ROWS, to, stride, segments, room);
+        let run = |index: usize, to: &mut [f32]| {
+            self.run_rows(index * TASK_ROWS, to, stride, segments, room)
+        };
         match sum {
             None => values
                 .par_chunks_mut(task)
@@ -88,12 +98,27 @@ impl<A: Arithmetic> Block<A> {
     }
 
     /// What comes after attention, for the rows `to` from row `first` on.
-    fn run_rows(&self, first: usize, to: &mut [f32], stride: usize, segments: &[Segment], room: &MixingRoom) {
+    fn run_rows(
+        &self,
+        first: usize,
+        to: &mut [f32],
+        stride: usize,
+        segments: &[Segment],
+        room: &MixingRoom,
+    ) {
         let rows = to.len() / stride;
         room.scratches.with(|scratch| {
-            self.mixing.gather(segments, &room.attended, (first, rows), &mut scratch.left);
-            self.projection.multiply(&scratch.left, rows, Add { to, stride });
-            normalise::<A>(Some(&self.norm2), to, stride, self.projection.outputs(), scratch);
+            self.mixing
+                .gather(segments, &room.attended, (first, rows), &mut scratch.left);
+            self.projection
+                .multiply(&scratch.left, rows, Add { to, stride });
+            normalise::<A>(
+                Some(&self.norm2),
+                to,
+                stride,
+                self.projection.outputs(),
+                scratch,
+            );
             self.mlp.add(scratch, to, stride);
         });
     }

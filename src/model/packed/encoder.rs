@@ -80,25 +80,34 @@ impl<A: Arithmetic> Encoder<A> {
         let count = self.config.tokens();
         let patches = self.config.grid() * self.config.grid();
         let mut tasks = Vec::new();
-        for (image, tokens) in images.iter().zip(tokens.values.chunks_exact_mut(count * stride)) {
+        for (image, tokens) in images
+            .iter()
+            .zip(tokens.values.chunks_exact_mut(count * stride))
+        {
             let (leading, rest) = tokens.split_at_mut((count - patches) * stride);
-            for (to, from) in leading.chunks_exact_mut(stride).zip(self.leading.chunks_exact(width)) {
+            for (to, from) in leading
+                .chunks_exact_mut(stride)
+                .zip(self.leading.chunks_exact(width))
+            {
                 to[..width].copy_from_slice(from);
             }
             let rest = rest.chunks_mut(TASK_ROWS * stride).enumerate();
             tasks.extend(rest.map(|(index, to)| (*image, index * TASK_ROWS, to)));
         }
-        tasks.into_par_iter().with_max_len(1).for_each(|(image, first, to)| {
-            let rows = to.len() / stride;
-            let positions = self.position[first * width..].chunks_exact(width);
-            for (to, from) in to.chunks_exact_mut(stride).zip(positions) {
-                to[..width].copy_from_slice(from);
-            }
-            room.scratches.with(|scratch| {
-                self.unfold(image, first, rows, scratch);
-                self.patch.multiply(&scratch.left, rows, Add { to, stride });
+        tasks
+            .into_par_iter()
+            .with_max_len(1)
+            .for_each(|(image, first, to)| {
+                let rows = to.len() / stride;
+                let positions = self.position[first * width..].chunks_exact(width);
+                for (to, from) in to.chunks_exact_mut(stride).zip(positions) {
+                    to[..width].copy_from_slice(from);
+                }
+                room.scratches.with(|scratch| {
+                    self.unfold(image, first, rows, scratch);
+                    self.patch.multiply(&scratch.left, rows, Add { to, stride });
+                });
             });
-        });
     }
 
     /// The pixels of patches as the left side of a product: channel by channel, row by row.

@@ -7,7 +7,13 @@ const LANES: usize = 16;
 
 /// What the decoder was to rebuild of one image's tokens of `stride` values, `[patches, width]`; the
 /// class token comes first, and `leading` tokens before the patches.
-pub(super) fn target(tokens: &[f32], stride: usize, width: usize, leading: usize, kind: Target) -> Vec<f32> {
+pub(super) fn target(
+    tokens: &[f32],
+    stride: usize,
+    width: usize,
+    leading: usize,
+    kind: Target,
+) -> Vec<f32> {
     let class = &tokens[..width];
     let patches = tokens.chunks_exact(stride).skip(leading);
     let mut targets = Vec::with_capacity(tokens.len());
@@ -16,7 +22,12 @@ pub(super) fn target(tokens: &[f32], stride: usize, width: usize, leading: usize
         match kind {
             Target::Plain => targets.extend_from_slice(&patch[..width]),
             Target::Recentred => {
-                targets.extend(patch[..width].iter().zip(class).map(|(value, class)| value - class));
+                targets.extend(
+                    patch[..width]
+                        .iter()
+                        .zip(class)
+                        .map(|(value, class)| value - class),
+                );
                 recentre(&mut targets[from..]);
             }
         }
@@ -27,9 +38,15 @@ pub(super) fn target(tokens: &[f32], stride: usize, width: usize, leading: usize
 fn recentre(values: &mut [f32]) {
     let count = values.len() as f32;
     let mean = values.iter().sum::<f32>() / count;
-    let variance = values.iter().map(|value| (value - mean) * (value - mean)).sum::<f32>() / count;
+    let variance = values
+        .iter()
+        .map(|value| (value - mean) * (value - mean))
+        .sum::<f32>()
+        / count;
     let scale = 1.0 / (variance + RECENTRING_EPSILON as f32).sqrt();
-    values.iter_mut().for_each(|value| *value = (*value - mean) * scale);
+    values
+        .iter_mut()
+        .for_each(|value| *value = (*value - mean) * scale);
 }
 
 /// `1 - cosine`.

@@ -60,7 +60,8 @@ impl<A: Arithmetic> Mixing<A> {
 
     fn project(&self, tokens: &Tokens, room: &mut MixingRoom) {
         let rows = tokens.values.len() / tokens.stride;
-        room.projected.prepare::<A>(rows + A::Lanes::ROWS, self.qkv.outputs());
+        room.projected
+            .prepare::<A>(rows + A::Lanes::ROWS, self.qkv.outputs());
         let stride = room.projected.stride();
         let scratches = &room.scratches;
         let to = &mut room.projected.words_mut()[..rows * stride];
@@ -70,7 +71,13 @@ impl<A: Arithmetic> Mixing<A> {
             .for_each(|(to, from)| {
                 scratches.with(|scratch| {
                     let rows = from.len() / tokens.stride;
-                    normalise::<A>(self.norm.as_ref(), from, tokens.stride, self.qkv.inputs(), scratch);
+                    normalise::<A>(
+                        self.norm.as_ref(),
+                        from,
+                        tokens.stride,
+                        self.qkv.inputs(),
+                        scratch,
+                    );
                     self.qkv.multiply(&scratch.left, rows, Keep { to, stride });
                 });
             });
@@ -95,21 +102,24 @@ impl<A: Arithmetic> Mixing<A> {
             scratches,
             ..
         } = room;
-        tasks.into_par_iter().with_max_len(1).for_each(|(segment, head, out)| {
-            let projected = Projected {
-                rows: projected,
-                first: segment.first,
-                tokens: segment.tokens,
-                width,
-                head_width,
-            };
-            scratches.with(|scratch| match self.attention {
-                Attention::Softmax => attend::<A>(projected, head, &mut scratch.softmax, out),
-                Attention::Linear(epsilon) => {
-                    attend_linearly::<A>(projected, head, epsilon, &mut scratch.linear, out);
-                }
+        tasks
+            .into_par_iter()
+            .with_max_len(1)
+            .for_each(|(segment, head, out)| {
+                let projected = Projected {
+                    rows: projected,
+                    first: segment.first,
+                    tokens: segment.tokens,
+                    width,
+                    head_width,
+                };
+                scratches.with(|scratch| match self.attention {
+                    Attention::Softmax => attend::<A>(projected, head, &mut scratch.softmax, out),
+                    Attention::Linear(epsilon) => {
+                        attend_linearly::<A>(projected, head, epsilon, &mut scratch.linear, out);
+                    }
+                });
             });
-        });
     }
 
     /// Gathers the heads of `rows` tokens from row `first` on as the left side of a product.

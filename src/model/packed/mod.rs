@@ -13,43 +13,39 @@ mod encoder;
 mod features;
 mod mixing;
 mod network;
+mod precision;
 mod room;
+#[cfg(test)]
+mod tests;
 
+use std::collections::HashMap;
 use std::fmt::Debug;
 
-use candle_core::Result;
+use candle_core::{DType, Result, Tensor};
 
 use self::network::PackedMvmcad;
+pub use self::precision::ComputePrecision;
 use self::room::Room;
 use super::kernels::arithmetic::{Arithmetic, Single};
 use super::kernels::lanes::{Lanes, Scalar};
 use super::mvmcad::MvmcadConfig;
+use super::position::resize_table;
 
 /// A weight by its name in a bundle.
-pub(crate) type Weights<'a> = &'a dyn Fn(&str) -> Result<Vec<f32>>;
-
-/// Numbers that the products are made of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Precision {
-    /// `f32`.
-    #[default]
-    Single,
-    /// Factors in `bf16`, summed up in `f32`; what lies between products stays `f32`.
-    Brain,
-}
+type Weights<'a> = &'a dyn Fn(&str) -> Result<Vec<f32>>;
 
 /// What the network makes of an image.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct ImageFeatures {
+pub struct ImageFeatures {
     /// Anomaly of each patch.
-    pub(crate) anomalies: Vec<f32>,
+    pub anomalies: Vec<f32>,
     /// What the decoder was to rebuild of the shallow group, `[patches, width]`.
-    pub(crate) shallow: Vec<f32>,
+    pub shallow: Vec<f32>,
 }
 
 /// A packed network and its buffers.
 #[derive(Debug)]
-pub(crate) struct PackedNetwork {
+pub struct PackedNetwork {
     network: Box<dyn Run>,
     room: Room,
     threads: rayon::ThreadPool,
@@ -63,21 +59,55 @@ trait Run: Debug + Send + Sync {
 
 /// Why a network cannot be packed.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum PackingError {
+pub enum PackingError {
+    /// The processor cannot multiply `bf16`.
     #[error("`precision` is `bf16`: expected a processor with AVX512-BF16, found one without")]
     NoBrain,
+    /// The system gives no threads.
     #[error("cannot start the model's threads: {0}")]
     Threads(#[from] rayon::ThreadPoolBuildError),
+    /// A tensor is missing or misshapen.
     #[error(transparent)]
     Weights(#[from] candle_core::Error),
 }
 
 impl PackedNetwork {
-    /// Packs `weights` for this processor; `position` is the position table at the grid's own size.
-    pub(crate) fn new(
+    /// Packs a bundle's tensors for this processor.
+    ///
+    /// # Errors
+    /// When the processor cannot compute in this precision, a tensor is missing, or the system gives
+    /// no threads.
+    pub fn of_tensors(
+        config: &MvmcadConfig,
+        tensors: &HashMap<String, Tensor>,
+        precision: ComputePrecision,
+        threads: usize,
+    ) -> std::result::Result<Self, PackingError> {
+        let position = |table: &Tensor| match config.encoder.position_side == config.encoder.grid()
+        {
+            true => Ok(table.clone()),
+            false => resize_table(table, &config.encoder),
+        };
+        let weights = |name: &str| {
+            let Some(tensor) = tensors.get(name) else {
+                candle_core::bail!("tensor `{name}` is missing");
+            };
+            let tensor = tensor.to_dtype(DType::F32)?;
+            let tensor = if name == "encoder.position" {
+                position(&tensor)?
+            } else {
+                tensor
+            };
+            tensor.flatten_all()?.to_vec1::<f32>()
+        };
+        Self::new(config, &weights, precision, threads)
+    }
+
+    /// Packs weights by their names; the position table is that of the grid's own size.
+    fn new(
         config: &MvmcadConfig,
         weights: Weights<'_>,
-        precision: Precision,
+        precision: ComputePrecision,
         threads: usize,
     ) -> std::result::Result<Self, PackingError> {
         Ok(Self {
@@ -95,7 +125,7 @@ impl PackedNetwork {
     ///
     /// # Panics
     /// When an image has another size, or `views` does not sum up to their number.
-    pub(crate) fn run(&mut self, images: &[&[f32]], views: &[usize]) -> Vec<ImageFeatures> {
+    pub fn run(&mut self, images: &[&[f32]], views: &[usize]) -> Vec<ImageFeatures> {
         let Self {
             network,
             room,
@@ -104,8 +134,13 @@ impl PackedNetwork {
         threads.install(|| network.run(images, views, room))
     }
 
+    /// Runs `work` on the network's threads.
+    pub(crate) fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        self.threads.install(work)
+    }
+
     /// The encoder alone, for measurements.
-    pub(crate) fn encode(&mut self, images: &[&[f32]]) {
+    pub fn encode(&mut self, images: &[&[f32]]) {
         let Self {
             network,
             room,
@@ -118,11 +153,11 @@ impl PackedNetwork {
 fn pack(
     config: &MvmcadConfig,
     weights: Weights<'_>,
-    precision: Precision,
+    precision: ComputePrecision,
 ) -> std::result::Result<Box<dyn Run>, PackingError> {
     match precision {
-        Precision::Brain => pack_brain(config, weights),
-        Precision::Single => Ok(pack_single(config, weights)?),
+        ComputePrecision::Bf16 => pack_brain(config, weights),
+        ComputePrecision::F32 => Ok(pack_single(config, weights)?),
     }
 }
 

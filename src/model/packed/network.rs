@@ -73,19 +73,35 @@ impl<A: Arithmetic> PackedMvmcad<A> {
         for mean in &mut room.encoded {
             mean.clear(rows, stride);
         }
-        self.encoder.run(images, segments, &mut room.tokens, &mut room.encoded, &mut room.mixing);
+        self.encoder.run(
+            images,
+            segments,
+            &mut room.tokens,
+            &mut room.encoded,
+            &mut room.mixing,
+        );
         let Some(whitening) = &self.whitening else {
             return;
         };
         for (whitening, group) in whitening.iter().zip(&mut room.encoded) {
-            group.values.par_chunks_mut(TASK_ROWS * stride).with_max_len(1).for_each(|group| {
-                room.mixing.scratches.with(|scratch| {
-                    normalise::<Single<A::Lanes>>(None, group, stride, whitening.inputs(), scratch);
-                    group.fill(0.0);
-                    let rows = group.len() / stride;
-                    whitening.multiply(&scratch.left, rows, Add { to: group, stride });
+            group
+                .values
+                .par_chunks_mut(TASK_ROWS * stride)
+                .with_max_len(1)
+                .for_each(|group| {
+                    room.mixing.scratches.with(|scratch| {
+                        normalise::<Single<A::Lanes>>(
+                            None,
+                            group,
+                            stride,
+                            whitening.inputs(),
+                            scratch,
+                        );
+                        group.fill(0.0);
+                        let rows = group.len() / stride;
+                        whitening.multiply(&scratch.left, rows, Add { to: group, stride });
+                    });
                 });
-            });
         }
     }
 
@@ -97,7 +113,12 @@ impl<A: Arithmetic> PackedMvmcad<A> {
         tokens
             .values
             .par_chunks_mut(task)
-            .zip(shallow.values.par_chunks(task).zip(deep.values.par_chunks(task)))
+            .zip(
+                shallow
+                    .values
+                    .par_chunks(task)
+                    .zip(deep.values.par_chunks(task)),
+            )
             .with_max_len(1)
             .for_each(|(to, (shallow, deep))| {
                 for (to, (shallow, deep)) in to.iter_mut().zip(shallow.iter().zip(deep)) {
@@ -116,7 +137,10 @@ impl<A: Arithmetic> PackedMvmcad<A> {
     fn decode(&self, segments: &[Segment], room: &mut Room) {
         let half = self.decoder.len() / 2;
         for mean in &mut room.decoded {
-            mean.clear(room.tokens.values.len() / room.tokens.stride, room.tokens.stride);
+            mean.clear(
+                room.tokens.values.len() / room.tokens.stride,
+                room.tokens.stride,
+            );
         }
         for (index, block) in self.decoder.iter().enumerate() {
             let [first, second] = &mut room.decoded;
@@ -137,7 +161,13 @@ impl<A: Arithmetic> PackedMvmcad<A> {
         };
         let [shallow, deep] = [0, 1].map(|group| {
             let tokens = &room.encoded[group];
-            target(&tokens.values[of_image(tokens)], stride, width, leading, self.config.target)
+            target(
+                &tokens.values[of_image(tokens)],
+                stride,
+                width,
+                leading,
+                self.config.target,
+            )
         });
         let rebuilt = [1, 0].map(|half| {
             let tokens = &room.decoded[half];
@@ -145,7 +175,9 @@ impl<A: Arithmetic> PackedMvmcad<A> {
         });
         let mut anomalies = vec![0f32; shallow.len() / width];
         for (targets, rebuilt) in [&shallow, &deep].into_iter().zip(rebuilt) {
-            let pairs = targets.chunks_exact(width).zip(rebuilt.chunks_exact(stride));
+            let pairs = targets
+                .chunks_exact(width)
+                .zip(rebuilt.chunks_exact(stride));
             for (anomaly, (target, rebuilt)) in anomalies.iter_mut().zip(pairs) {
                 *anomaly += 0.5 * distance(target, &rebuilt[..width]);
             }
@@ -170,10 +202,18 @@ impl<A: Arithmetic> Run for PackedMvmcad<A> {
                 AmplificationScope::View => segments.clone(),
                 AmplificationScope::Part => self::segments(views, tokens),
             };
-            amplifier.run(&mut room.tokens, &parts, &mut room.mixing, &mut room.features);
+            amplifier.run(
+                &mut room.tokens,
+                &parts,
+                &mut room.mixing,
+                &mut room.features,
+            );
         }
         self.decode(&segments, room);
-        (0..images.len()).into_par_iter().map(|image| self.compare(image, room)).collect()
+        (0..images.len())
+            .into_par_iter()
+            .map(|image| self.compare(image, room))
+            .collect()
     }
 }
 
@@ -182,7 +222,10 @@ fn segments(images: &[usize], tokens: usize) -> Vec<Segment> {
     let mut segments = Vec::with_capacity(images.len());
     let mut first = 0;
     for images in images.iter().filter(|images| **images > 0) {
-        segments.push(Segment { first, tokens: images * tokens });
+        segments.push(Segment {
+            first,
+            tokens: images * tokens,
+        });
         first += images * tokens;
     }
     segments

@@ -41,7 +41,11 @@ pub(crate) fn attend_linearly<A: Arithmetic>(
     let Projected {
         tokens, head_width, ..
     } = projected;
-    assert_eq!(out.len(), tokens * head_width, "expected room for each channel of each token");
+    assert_eq!(
+        out.len(),
+        tokens * head_width,
+        "expected room for each channel of each token"
+    );
     let padded = head_width.next_multiple_of(A::Lanes::COUNT);
     room(&mut rooms.channels, padded);
     A::vectorise(
@@ -61,11 +65,7 @@ pub(crate) fn attend_linearly<A: Arithmetic>(
 /// # Safety
 /// Within [`Arithmetic::vectorise`].
 #[inline(always)]
-unsafe fn widen<A: Arithmetic>(
-    from: &[A::Element],
-    is_mapped: bool,
-    to: &mut [f32],
-) {
+unsafe fn widen<A: Arithmetic>(from: &[A::Element], is_mapped: bool, to: &mut [f32]) {
     let count = A::Lanes::COUNT;
     for (index, to) in to.chunks_exact_mut(count).enumerate() {
         let from = &from[index * count..][..count];
@@ -100,7 +100,10 @@ unsafe fn summarise<A: Arithmetic>(projected: Projected<'_>, head: usize, rooms:
     let panels = head_width.div_ceil(width);
     let stride = tokens + WORDS_APART;
     let keys = room(&mut rooms.keys, rows * stride);
-    let key_sums = room(&mut rooms.key_sums, head_width.next_multiple_of(A::Lanes::COUNT));
+    let key_sums = room(
+        &mut rooms.key_sums,
+        head_width.next_multiple_of(A::Lanes::COUNT),
+    );
     let values = room(&mut rooms.values, panels * tokens * width);
     let channels = &mut rooms.channels[..head_width.next_multiple_of(A::Lanes::COUNT)];
     key_sums.fill(0.0);
@@ -112,7 +115,13 @@ unsafe fn summarise<A: Arithmetic>(projected: Projected<'_>, head: usize, rooms:
             *key = channel.to_bits();
             *sum += channel;
         }
-        unsafe { widen::<A>(projected.part::<A>(token, Part::Values, head), false, channels) };
+        unsafe {
+            widen::<A>(
+                projected.part::<A>(token, Part::Values, head),
+                false,
+                channels,
+            )
+        };
         for (index, channels) in channels[..head_width].chunks(width).enumerate() {
             let values = &mut values[(index * tokens + token) * width..];
             for (value, channel) in values.iter_mut().zip(channels) {
@@ -128,7 +137,14 @@ unsafe fn summarise<A: Arithmetic>(projected: Projected<'_>, head: usize, rooms:
             unsafe {
                 let to = summary.as_mut_ptr().add((index * rows + row) * width);
                 let keys = keys.as_ptr().add(row * stride);
-                A::Lanes::tile::<Single<A::Lanes>>(keys, stride, panel.as_ptr(), tokens, to.cast(), width);
+                A::Lanes::tile::<Single<A::Lanes>>(
+                    keys,
+                    stride,
+                    panel.as_ptr(),
+                    tokens,
+                    to.cast(),
+                    width,
+                );
             }
         }
     }
@@ -161,11 +177,20 @@ unsafe fn spend<A: Arithmetic>(
         let mut shares = [0f32; super::super::lanes::TALLEST];
         for row in 0..here {
             // SAFETY: the caller's promise.
-            unsafe { widen::<A>(projected.part::<A>(token + row, Part::Queries, head), true, channels) };
+            unsafe {
+                widen::<A>(
+                    projected.part::<A>(token + row, Part::Queries, head),
+                    true,
+                    channels,
+                )
+            };
             let pairs = channels[..head_width].iter().zip(&rooms.key_sums);
             let denominator: f32 = pairs.map(|(query, sum)| query * sum).sum();
             shares[row] = 1.0 / (denominator + epsilon);
-            for (query, channel) in queries[row * stride..].iter_mut().zip(&channels[..head_width]) {
+            for (query, channel) in queries[row * stride..]
+                .iter_mut()
+                .zip(&channels[..head_width])
+            {
                 *query = channel.to_bits();
             }
         }
@@ -177,12 +202,20 @@ unsafe fn spend<A: Arithmetic>(
             // the room is that of the largest tile.
             unsafe {
                 A::Lanes::tile::<Single<A::Lanes>>(
-                    queries.as_ptr(), stride, panel.as_ptr(), head_width, made.as_mut_ptr(), width,
+                    queries.as_ptr(),
+                    stride,
+                    panel.as_ptr(),
+                    head_width,
+                    made.as_mut_ptr(),
+                    width,
                 );
             }
             for (row, share) in shares.iter().enumerate().take(here) {
                 let out = &mut out[(token + row) * head_width..][..head_width];
-                for (out, value) in out[index * width..].iter_mut().zip(&made[row * width..][..width]) {
+                for (out, value) in out[index * width..]
+                    .iter_mut()
+                    .zip(&made[row * width..][..width])
+                {
                     *out = value * share;
                 }
             }

@@ -29,7 +29,8 @@ impl Projected<'_> {
         let depth = self.head_width / A::DEPTH;
         for token in 0..self.tokens {
             let panel = &mut to[token / width * width * depth..][..width * depth];
-            let words = self.part::<A>(token, Part::Keys, head)[..self.head_width].chunks_exact(A::DEPTH);
+            let words =
+                self.part::<A>(token, Part::Keys, head)[..self.head_width].chunks_exact(A::DEPTH);
             let to = panel[token % width..].iter_mut().step_by(width);
             for (to, word) in to.zip(words) {
                 *to = A::word(word);
@@ -70,19 +71,38 @@ pub(crate) fn attend<A: Arithmetic>(
     rooms: &mut SoftmaxRoom,
     out: &mut [f32],
 ) {
-    let Projected { rows, first, tokens, head_width, .. } = projected;
+    let Projected {
+        rows,
+        first,
+        tokens,
+        head_width,
+        ..
+    } = projected;
     let width = panel_width::<A>();
     let tile_rows = A::Lanes::ROWS;
-    assert!(head_width.is_multiple_of(A::DEPTH), "expected heads of whole words, found {head_width} channels");
-    assert_eq!(out.len(), tokens * head_width, "expected room for each channel of each token");
-    assert!(rows.words().len() >= (first + tokens.next_multiple_of(tile_rows)) * rows.stride(), "expected whole tiles of rows");
+    assert!(
+        head_width.is_multiple_of(A::DEPTH),
+        "expected heads of whole words, found {head_width} channels"
+    );
+    assert_eq!(
+        out.len(),
+        tokens * head_width,
+        "expected room for each channel of each token"
+    );
+    assert!(
+        rows.words().len() >= (first + tokens.next_multiple_of(tile_rows)) * rows.stride(),
+        "expected whole tiles of rows"
+    );
     let key_depth = head_width / A::DEPTH;
     let value_depth = words::<A>(tokens);
     let panels = tokens.div_ceil(width);
     let stride = panels * width + WORDS_APART;
     let keys = room(&mut rooms.keys, panels * width * key_depth);
     projected.pack_keys::<A>(head, keys);
-    let values = room(&mut rooms.values, head_width.div_ceil(width) * width * value_depth);
+    let values = room(
+        &mut rooms.values,
+        head_width.div_ceil(width) * width * value_depth,
+    );
     projected.pack_values::<A>(head, values);
     let scores = room(&mut rooms.scores, tile_rows * stride);
     let column = head * key_depth;
@@ -96,10 +116,20 @@ pub(crate) fn attend<A: Arithmetic>(
                 // SAFETY: there are a whole tile's rows of queries; the packed keys have these
                 // panels; a row of scores has room for all panels.
                 unsafe {
-                    let queries = rows.words().as_ptr().add((first + token) * rows.stride() + column);
+                    let queries = rows
+                        .words()
+                        .as_ptr()
+                        .add((first + token) * rows.stride() + column);
                     for (index, panel) in keys.chunks_exact(width * key_depth).enumerate() {
                         let to = scores.as_mut_ptr().add(index * width);
-                        A::Lanes::tile::<A>(queries, rows.stride(), panel.as_ptr(), key_depth, to.cast(), stride);
+                        A::Lanes::tile::<A>(
+                            queries,
+                            rows.stride(),
+                            panel.as_ptr(),
+                            key_depth,
+                            to.cast(),
+                            stride,
+                        );
                     }
                     for (row, sum) in sums.iter_mut().enumerate().take(here) {
                         *sum = weigh::<A>(scores.as_mut_ptr().add(row * stride).cast(), tokens);
@@ -109,7 +139,14 @@ pub(crate) fn attend<A: Arithmetic>(
                     // SAFETY: a row of scores has room for more words than a panel is deep; the room
                     // is that of the largest tile.
                     unsafe {
-                        A::Lanes::tile::<A>(scores.as_ptr(), stride, panel.as_ptr(), value_depth, made.as_mut_ptr(), width);
+                        A::Lanes::tile::<A>(
+                            scores.as_ptr(),
+                            stride,
+                            panel.as_ptr(),
+                            value_depth,
+                            made.as_mut_ptr(),
+                            width,
+                        );
                     }
                     for (row, sum) in sums.iter().enumerate().take(here) {
                         let share = 1.0 / sum;
