@@ -1,37 +1,35 @@
 //! The model that the stream runs: a checked bundle on a device.
 //!
-//! On the CPU each image is run by itself, several at a time on threads of their own. That is
-//! faster than one large batch, since candle runs its element-wise operations on one thread; and
-//! an image's map does not depend, to the last bit, on what it was batched with, so a replay
-//! repeats what the live run said. A network that mixes the views of a part gets a part at a time.
+//! On the CPU an image's map does not depend, to the last bit, on what it was batched with, so a replay
+//! repeats what the live run said.
 
 use std::collections::HashMap;
-use std::thread;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device};
 use candle_nn::VarBuilder;
+use rayon::prelude::*;
 
 use super::bundle::{Bundle, Manifest};
 use super::device::{DeviceError, open_device};
+use super::engine::Engine;
 use super::expected::ExpectedMaps;
 use super::maps::MapProjector;
 use super::memory::Memory;
 use super::mvmcad::Mvmcad;
-use super::{AnomalyModel, InputImage, Mode, ModelError};
+use super::packed::{ComputePrecision, PackingError};
+use super::{AnomalyModel, InputImage, ModelError};
 use crate::domain::{AnomalyMap, ModelIdentity};
 
 /// MVMCAD on a device, with the maps of its bundle.
 #[derive(Debug)]
 pub struct CandleModel {
     identity: ModelIdentity,
-    network: Mvmcad,
+    mixes_views: bool,
+    engine: Engine,
     memory: Memory,
     expected: ExpectedMaps,
     projector: MapProjector,
-    device: Device,
     max_batch: usize,
-    /// One pool of one thread a core: an image's matrix products stay on its thread.
-    workers: Vec<rayon::ThreadPool>,
 }
 
 /// Why a bundle cannot be put on a device.
@@ -43,6 +41,16 @@ pub enum PlacementError {
     /// The system gives no more threads.
     #[error("cannot start the model's threads: {0}")]
     Threads(String),
+    /// The device cannot compute in this precision.
+    #[error("`precision`: expected `f32` on device `{device}`, found `{precision}`, but {reason}")]
+    Precision {
+        /// The device.
+        device: String,
+        /// The precision that was asked for.
+        precision: ComputePrecision,
+        /// What is missing.
+        reason: &'static str,
+    },
     /// The device refused the weights.
     #[error("model `{model}` on device `{device}`: {message}")]
     Refused {
@@ -56,19 +64,40 @@ pub enum PlacementError {
 }
 
 impl CandleModel {
-    /// Puts a bundle on `device` (`auto`, `cpu`, `cuda:N`); at most `max_batch` images are run at
-    /// once.
+    /// Puts a bundle on `device` (`auto`, `cpu`, `cuda:N`), computing in `f32`; at most `max_batch`
+    /// images are run at once.
     ///
     /// # Errors
     /// When the device is unknown or not there, or refuses the weights.
     pub fn new(bundle: &Bundle, device: &str, max_batch: usize) -> Result<Self, PlacementError> {
+        Self::with_precision(bundle, device, ComputePrecision::F32, max_batch)
+    }
+
+    /// As [`Self::new`], in another precision.
+    ///
+    /// # Errors
+    /// As there, and when the device cannot compute in `precision`.
+    pub fn with_precision(
+        bundle: &Bundle,
+        device: &str,
+        precision: ComputePrecision,
+        max_batch: usize,
+    ) -> Result<Self, PlacementError> {
         let placed = open_device(device)?;
         let refused = |error: candle_core::Error| PlacementError::Refused {
             model: bundle.manifest.name.clone(),
             device: device.to_owned(),
             message: error.to_string(),
         };
-        let network = place(bundle, &placed).map_err(refused)?;
+        let engine = Engine::new(bundle, placed, precision).map_err(|error| match error {
+            PackingError::Unable(reason) => PlacementError::Precision {
+                device: device.to_owned(),
+                precision,
+                reason,
+            },
+            PackingError::Threads(error) => PlacementError::Threads(error.to_string()),
+            PackingError::Weights(error) => refused(error),
+        })?;
         let memory = Memory::of(&bundle.tensors).map_err(refused)?;
         let expected = ExpectedMaps::of(&bundle.tensors).map_err(refused)?;
         let Manifest {
@@ -79,109 +108,39 @@ impl CandleModel {
         let encoder = &architecture.encoder;
         Ok(Self {
             identity: bundle.manifest.identity(),
-            network,
+            mixes_views: architecture.mixes_views(),
+            engine,
             memory,
             expected,
             projector: MapProjector::new(encoder.grid(), encoder.input_side, *map_side),
-            device: placed,
             max_batch: max_batch.max(1),
-            workers: start_workers()?,
         })
     }
 
-    fn run(&self, images: &[InputImage], views: &[usize]) -> candle_core::Result<Vec<AnomalyMap>> {
-        if self.device.is_cpu() {
-            self.run_one_by_one(images, views)
-        } else {
-            self.run_together(images, views)
-        }
-    }
-
-    fn run_together(
-        &self,
+    fn run(
+        &mut self,
         images: &[InputImage],
         views: &[usize],
     ) -> candle_core::Result<Vec<AnomalyMap>> {
-        let side = self.network.config().encoder.input_side;
-        let mut values = Vec::with_capacity(images.len() * 3 * side * side);
-        for image in images {
-            values.extend_from_slice(&image.values);
-        }
-        let batch = Tensor::from_vec(values, (images.len(), 3, side, side), &self.device)?;
-        let features = self
-            .network
-            .forward_groups(&batch, views, Mode::Inference)?;
-        let mut patches = features.anomalies()?.to_vec2::<f32>()?;
-        if !self.memory.is_empty() {
-            let shallow = features.encoder[0].flatten_from(1)?.to_vec2::<f32>()?;
-            for ((patches, image), shallow) in patches.iter_mut().zip(images).zip(&shallow) {
-                self.memory.blend(image.subject.as_ref(), patches, shallow);
-            }
-        }
-        let maps = patches.iter_mut().zip(images).map(|(patches, image)| {
-            self.expected.subtract(image.subject.as_ref(), patches);
-            self.projector.project(patches)
-        });
-        Ok(maps.collect())
-    }
-
-    /// Runs unit by unit, an image or a part each, the units shared out to the workers.
-    fn run_one_by_one(
-        &self,
-        images: &[InputImage],
-        views: &[usize],
-    ) -> candle_core::Result<Vec<AnomalyMap>> {
-        let units = self.units(images, views);
-        let share = units.len().div_ceil(self.workers.len()).max(1);
-        // With fewer units than cores the products share the cores through rayon's own pool.
-        let fills_cores = units.len() >= self.workers.len();
-        let run_share = |units: &[&[InputImage]]| -> candle_core::Result<Vec<AnomalyMap>> {
-            let mut maps = Vec::new();
-            for unit in units {
-                maps.extend(self.run_together(unit, &[unit.len()])?);
-            }
-            Ok(maps)
-        };
-        let answers: Vec<_> = thread::scope(|scope| {
-            let threads: Vec<_> = units
-                .chunks(share)
-                .zip(&self.workers)
-                .map(|(units, worker)| {
-                    let run_share = &run_share;
-                    scope.spawn(move || match fills_cores {
-                        true => worker.install(|| run_share(units)),
-                        false => run_share(units),
-                    })
+        let Self {
+            engine,
+            memory,
+            expected,
+            projector,
+            ..
+        } = self;
+        let features = engine.features(images, views, !memory.is_empty())?;
+        Ok(engine.install(|| {
+            let pairs = features.into_par_iter().zip(images);
+            pairs
+                .map(|(mut features, image)| {
+                    let subject = image.subject.as_ref();
+                    memory.blend(subject, &mut features.anomalies, &features.shallow);
+                    expected.subtract(subject, &mut features.anomalies);
+                    projector.project(&features.anomalies)
                 })
-                .collect();
-            threads
-                .into_iter()
-                .map(thread::ScopedJoinHandle::join)
                 .collect()
-        });
-        let mut maps = Vec::with_capacity(images.len());
-        for answer in answers {
-            match answer {
-                Ok(answer) => maps.extend(answer?),
-                Err(_) => candle_core::bail!("a thread of the model panicked"),
-            }
-        }
-        Ok(maps)
-    }
-
-    /// What must go through the network together: parts if it mixes views, else single images.
-    fn units<'a>(&self, images: &'a [InputImage], views: &[usize]) -> Vec<&'a [InputImage]> {
-        if !self.mixes_views() {
-            return images.chunks(1).collect();
-        }
-        let mut rest = images;
-        let mut units = Vec::with_capacity(views.len());
-        for &views in views.iter().filter(|&&views| views > 0) {
-            let (part, later) = rest.split_at(views.min(rest.len()));
-            units.push(part);
-            rest = later;
-        }
-        units
+        }))
     }
 }
 
@@ -191,7 +150,7 @@ impl AnomalyModel for CandleModel {
     }
 
     fn mixes_views(&self) -> bool {
-        self.network.config().mixes_views()
+        self.mixes_views
     }
 
     fn anomaly_maps(
@@ -242,14 +201,6 @@ pub fn place(bundle: &Bundle, device: &Device) -> candle_core::Result<Mvmcad> {
     )
 }
 
-fn start_workers() -> Result<Vec<rayon::ThreadPool>, PlacementError> {
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    (0..cores)
-        .map(|_| rayon::ThreadPoolBuilder::new().num_threads(1).build())
-        .collect::<Result<_, _>>()
-        .map_err(|error| PlacementError::Threads(error.to_string()))
-}
-
 fn device_error(images: usize, error: &candle_core::Error) -> ModelError {
     let message = error.to_string();
     match message.to_lowercase().contains("out of memory") {
@@ -260,6 +211,8 @@ fn device_error(images: usize, error: &candle_core::Error) -> ModelError {
 
 #[cfg(test)]
 mod tests {
+    use candle_core::Tensor;
+
     use super::*;
     use crate::domain::RgbImage;
     use crate::model::Subject;
@@ -296,7 +249,7 @@ mod tests {
     #[test]
     fn an_image_gets_the_same_map_alone_and_in_any_batch() {
         let bundle = bundle();
-        let images = images(&bundle, 7);
+        let images = images(&bundle, 19);
         let alone: Vec<_> = images
             .iter()
             .flat_map(|image| {
@@ -356,11 +309,6 @@ mod tests {
         let alone = [&images[..4], &images[4..6], &images[6..]]
             .map(|part| model.anomaly_maps(part, &[part.len()]).unwrap());
         assert_eq!(together, alone.concat());
-        let on_device = model.run_together(&images, &[4, 0, 2, 1]).unwrap();
-        for (one, other) in together.iter().zip(&on_device) {
-            let pairs = one.values.iter().zip(&other.values);
-            assert!(pairs.into_iter().all(|(a, b)| (a - b).abs() < 1e-5));
-        }
         let without_one = model.anomaly_maps(&images[1..4], &[3]).unwrap();
         assert_ne!(
             without_one[0], together[1],

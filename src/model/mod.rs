@@ -5,12 +5,14 @@
 pub mod bundle;
 pub mod candle_model;
 pub mod device;
+mod engine;
 pub mod expected;
 pub(crate) mod kernels;
 mod layers;
 pub mod maps;
 pub mod memory;
 pub mod mvmcad;
+pub mod packed;
 #[cfg(test)]
 mod parity;
 pub(crate) mod position;
@@ -23,6 +25,7 @@ pub mod vit;
 pub mod vit_weights;
 
 pub use self::layers::Mode;
+pub use self::packed::ComputePrecision;
 pub use self::subject::Subject;
 
 use crate::domain::{AnomalyMap, MapFootprint, ModelIdentity};
