@@ -133,7 +133,7 @@ fn plain_gelu(x: f64) -> f64 {
     let z = x.abs() / std::f64::consts::SQRT_2;
     let mut term = z;
     let mut series = z;
-    for n in 1..if cfg!(miri) { 40 } else { 200 } {
+    for n in 1..200 {
         term *= -z * z / f64::from(n);
         series += term / f64::from(2 * n + 1);
     }
