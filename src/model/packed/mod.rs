@@ -43,6 +43,9 @@ pub struct ImageFeatures {
     pub shallow: Vec<f32>,
 }
 
+/// Where `bf16` would have to be emulated it is refused.
+const NO_BRAIN: PackingError = PackingError::Unable("this processor has no AVX512-BF16");
+
 /// A packed network and its buffers.
 #[derive(Debug)]
 pub struct PackedNetwork {
@@ -187,16 +190,22 @@ fn pack_single(config: &MvmcadConfig, weights: Weights<'_>) -> Result<Box<dyn Ru
     packed::<Single<Scalar>>(config, weights)
 }
 
+#[cfg(target_arch = "x86_64")]
 fn pack_brain(
     config: &MvmcadConfig,
     weights: Weights<'_>,
 ) -> std::result::Result<Box<dyn Run>, PackingError> {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use super::kernels::arithmetic::Brain;
-        if Brain::is_available() {
-            return Ok(packed::<Brain>(config, weights)?);
-        }
+    use super::kernels::arithmetic::Brain;
+    match Brain::is_available() {
+        true => Ok(packed::<Brain>(config, weights)?),
+        false => Err(NO_BRAIN),
     }
-    Err(PackingError::Unable("this processor has no AVX512-BF16"))
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn pack_brain(
+    _config: &MvmcadConfig,
+    _weights: Weights<'_>,
+) -> std::result::Result<Box<dyn Run>, PackingError> {
+    Err(NO_BRAIN)
 }
