@@ -211,8 +211,8 @@ pub struct ModelSettings {
     pub precision: ComputePrecision,
     /// The most images scored at once. Default 32.
     pub max_batch: usize,
-    /// How long a part may wait for others to share its batch. Default 20 ms; 0 for the least
-    /// latency, more for a higher rate.
+    /// How long a part may wait for others to share its batch while the device has other work; one
+    /// that has none gets what is there at once. Default 20 ms.
     #[serde(with = "humantime_serde")]
     pub max_delay: Duration,
 }

@@ -9,8 +9,8 @@ use std::time::Instant;
 use rayon::prelude::*;
 use tokio::sync::mpsc;
 
+use super::batching::DeviceBatch;
 use super::in_flight::InFlightToken;
-use crate::batcher::Batch;
 use crate::decode::{ImageLimits, decode_pixels};
 use crate::domain::{
     ClassName, Group, MapFootprint, PartClosure, Reject, RejectReason, ScoringOrder, View,
@@ -45,6 +45,14 @@ pub(crate) struct PreparedGroup {
     pub(crate) views: Vec<PreparedView>,
 }
 
+/// A batch that is with the device.
+#[derive(Debug)]
+pub(crate) struct PreparedBatch {
+    pub(crate) groups: Vec<PreparedGroup>,
+    /// Says that the device has work.
+    pub(crate) work: InFlightToken,
+}
+
 /// What became of a view before the device.
 #[derive(Debug)]
 pub(crate) enum PreparedView {
@@ -60,12 +68,13 @@ pub(crate) enum PreparedView {
 pub(crate) async fn prepare_batches(
     preparation: Preparation,
     limits: ImageLimits,
-    mut batches: mpsc::Receiver<Batch<PendingGroup>>,
-    prepared: mpsc::Sender<InferenceBatch<Vec<PreparedGroup>>>,
+    mut batches: mpsc::Receiver<DeviceBatch>,
+    prepared: mpsc::Sender<InferenceBatch<PreparedBatch>>,
 ) -> anyhow::Result<()> {
-    while let Some(batch) = batches.recv().await {
+    while let Some((batch, work)) = batches.recv().await {
         let batch =
-            tokio::task::spawn_blocking(move || prepare(batch.groups, preparation, limits)).await?;
+            tokio::task::spawn_blocking(move || prepare(batch.groups, work, preparation, limits))
+                .await?;
         telemetry::batch_closed(batch.images.len());
         if prepared.send(batch).await.is_err() {
             break; // the device thread ended; its own error says why
@@ -76,12 +85,13 @@ pub(crate) async fn prepare_batches(
 
 fn prepare(
     groups: Vec<PendingGroup>,
+    work: InFlightToken,
     preparation: Preparation,
     limits: ImageLimits,
-) -> InferenceBatch<Vec<PreparedGroup>> {
+) -> InferenceBatch<PreparedBatch> {
     let mut images = Vec::new();
     let mut views_of_parts = Vec::with_capacity(groups.len());
-    let mut context = Vec::with_capacity(groups.len());
+    let mut prepared_groups = Vec::with_capacity(groups.len());
     for pending in groups {
         let views = &pending.group.views;
         let prepared: Vec<(PreparedView, Option<InputImage>)> =
@@ -108,12 +118,15 @@ fn prepare(
             images.extend(image);
         }
         views_of_parts.push(images.len() - before);
-        context.push(PreparedGroup { pending, views });
+        prepared_groups.push(PreparedGroup { pending, views });
     }
     InferenceBatch {
         images,
         views: views_of_parts,
-        context,
+        context: PreparedBatch {
+            groups: prepared_groups,
+            work,
+        },
     }
 }
 

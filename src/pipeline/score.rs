@@ -6,7 +6,7 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 
 use super::output::Output;
-use super::prepare::{PendingGroup, PreparedGroup, PreparedView};
+use super::prepare::{PendingGroup, PreparedBatch, PreparedGroup, PreparedView};
 use super::receipt::Receipt;
 use super::wall_clock;
 use crate::domain::{AnomalyMap, ScoredGroup, Timestamp, ViewOutcome};
@@ -19,15 +19,18 @@ use crate::telemetry::{self, Stage};
 pub(crate) async fn score_answers(
     judge: Arc<Judge>,
     output: Arc<Output>,
-    mut answers: mpsc::Receiver<InferenceAnswer<Vec<PreparedGroup>>>,
+    mut answers: mpsc::Receiver<InferenceAnswer<PreparedBatch>>,
     publications: mpsc::Sender<Publication<Receipt>>,
 ) -> anyhow::Result<()> {
-    while let Some(answer) = answers.recv().await {
+    while let Some(InferenceAnswer { maps, context }) = answers.recv().await {
+        let PreparedBatch { groups, work } = context;
+        drop(work); // the device is done with it
         let (judge, output) = (Arc::clone(&judge), Arc::clone(&output));
         let scored_at = wall_clock();
-        let published =
-            tokio::task::spawn_blocking(move || judge_answer(answer, &judge, &output, scored_at))
-                .await??;
+        let published = tokio::task::spawn_blocking(move || {
+            judge_answer(groups, maps, &judge, &output, scored_at)
+        })
+        .await??;
         for publication in published {
             if publications.send(publication).await.is_err() {
                 return Ok(()); // the publisher ended; its own error says why
@@ -38,14 +41,14 @@ pub(crate) async fn score_answers(
 }
 
 fn judge_answer(
-    answer: InferenceAnswer<Vec<PreparedGroup>>,
+    groups: Vec<PreparedGroup>,
+    maps: Vec<AnomalyMap>,
     judge: &Judge,
     output: &Arc<Output>,
     scored_at: Timestamp,
 ) -> anyhow::Result<Vec<Publication<Receipt>>> {
-    let mut maps = answer.maps.into_iter();
-    answer
-        .context
+    let mut maps = maps.into_iter();
+    groups
         .into_iter()
         .map(|prepared| {
             let started = Instant::now();

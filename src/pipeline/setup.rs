@@ -44,7 +44,7 @@ pub struct PipelineSetup {
     pub memory_budget_bytes: u64,
     /// Images a batch at most.
     pub max_batch: usize,
-    /// How long a group waits for company.
+    /// How long a group waits for company while the device has work.
     pub max_delay: Duration,
     /// Views to the model's input.
     pub preparation: Preparation,
