@@ -2,10 +2,14 @@
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
-use panoptes::model::Mode;
+use panoptes::domain::ModelIdentity;
+use panoptes::model::bundle::{Bundle, Manifest};
+use panoptes::model::candle_model::CandleModel;
 use panoptes::model::maps::MapProjector;
 use panoptes::model::mvmcad::{EncoderGroups, Mvmcad};
+use panoptes::model::preprocess::Normalisation;
 use panoptes::model::vit_weights::load_encoder;
+use panoptes::model::{AnomalyModel, InputImage, Mode};
 
 use crate::cases::{Folder, LayerSettings, NetworkSettings, Tensors};
 use crate::comparison::Comparison;
@@ -30,7 +34,44 @@ pub(crate) fn compare(folder: &Folder, settings: &NetworkSettings, peer: &Tensor
     }
     let maps = maps(&network, images, &views, settings.map_side);
     comparison.add(&maps, &peer["map"]);
+    comparison.add(&as_run(settings, folder, peer), &peer["map"]);
     comparison
+}
+
+/// The maps of a bundle on the CPU, as the stream has them.
+fn as_run(settings: &NetworkSettings, folder: &Folder, peer: &Tensors) -> Tensor {
+    let config = &settings.architecture;
+    let side = config.encoder.input_side;
+    let encoder = load_encoder(&folder.file(&settings.weights), &config.encoder).unwrap();
+    let mut tensors: Tensors = encoder
+        .into_iter()
+        .map(|(name, tensor)| (format!("encoder.{name}"), tensor))
+        .collect();
+    tensors.extend(trained_tensors(peer));
+    let identity = ModelIdentity {
+        name: "parity".to_owned(),
+        version: "1".to_owned(),
+    };
+    let normalisation = Normalisation::imagenet(side);
+    let manifest = Manifest::new(identity, config.clone(), normalisation, settings.map_side);
+    let preprocessor = manifest.preprocessor().unwrap();
+    let footprint = preprocessor.footprint(side as u32, side as u32);
+    let images: Vec<InputImage> = peer["image"]
+        .flatten_from(1)
+        .and_then(|images| images.to_vec2::<f32>())
+        .unwrap()
+        .into_iter()
+        .map(|values| InputImage {
+            values,
+            footprint,
+            subject: None,
+        })
+        .collect();
+    let mut model = CandleModel::new(&Bundle { manifest, tensors }, "cpu", images.len()).unwrap();
+    let maps = model.anomaly_maps(&images, &vec![1; images.len()]).unwrap();
+    let values: Vec<f32> = maps.into_iter().flat_map(|map| map.values).collect();
+    let map_side = settings.map_side;
+    Tensor::from_vec(values, (images.len(), map_side, map_side), &Device::Cpu).unwrap()
 }
 
 fn maps(network: &Mvmcad, images: &Tensor, views: &[usize], side: usize) -> Tensor {
@@ -68,12 +109,14 @@ pub(crate) fn compare_layer(settings: &LayerSettings, peer: &Tensors) -> Compari
 }
 
 fn trained(peer: &Tensors) -> VarBuilder<'static> {
-    let tensors = peer
-        .iter()
+    VarBuilder::from_tensors(trained_tensors(peer), DType::F32, &Device::Cpu)
+}
+
+fn trained_tensors(peer: &Tensors) -> Tensors {
+    peer.iter()
         .filter_map(|(name, tensor)| {
             let name = name.strip_prefix(TRAINED)?;
             Some((name.to_owned(), tensor.clone()))
         })
-        .collect();
-    VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu)
+        .collect()
 }

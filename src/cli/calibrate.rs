@@ -13,6 +13,7 @@ use crate::evaluation::calibration::{
     CalibratedClass, CalibrationRule, ErrorCounts, calibrate, parts_needed,
 };
 use crate::evaluation::measurement::ScoredPart;
+use crate::model::ComputePrecision;
 use crate::model::bundle::{Bundle, Guarantee, Manifest, RuleName, save_manifest};
 use crate::training::dataset::Split;
 
@@ -31,6 +32,9 @@ pub struct CalibrateArguments {
     /// `cpu`, `cuda:0`, or `auto`
     #[arg(long, default_value = "auto")]
     pub device: String,
+    /// What the model computes in: `f32`, or `bf16` on processors with AVX512-BF16; as it will be run
+    #[arg(long, default_value_t)]
+    pub precision: ComputePrecision,
     /// The share of good parts that may be called bad, between 0 and 1: guaranteed for parts like
     /// those given, if there are `1 / rate - 1` good ones of the class
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
@@ -92,7 +96,11 @@ pub fn run(arguments: &CalibrateArguments) -> anyhow::Result<()> {
         .data
         .checked_parts(Split::Test)
         .context("cannot use the data")?;
-    let mut measurement = Measurement::new(&bundle, &arguments.device, listed.len())?;
+    let mut measurement = Measurement::new(
+        &bundle,
+        (&arguments.device, arguments.precision),
+        listed.len(),
+    )?;
     let mut parts = Vec::with_capacity(listed.len());
     for folder in &listed {
         parts.push(measurement.measure(folder)?.scores());

@@ -17,6 +17,7 @@ use crate::evaluation::calibration::ErrorCounts;
 use crate::evaluation::figures::{ClassFigures, by_class};
 use crate::evaluation::measurement::{MeasuredPart, ScoredPart, measure};
 use crate::evaluation::report::{Report, ThresholdErrors};
+use crate::model::ComputePrecision;
 use crate::model::bundle::{Bundle, Manifest};
 use crate::model::candle_model::CandleModel;
 use crate::model::preprocess::Preprocessor;
@@ -34,6 +35,9 @@ pub struct EvalArguments {
     /// `cpu`, `cuda:0`, or `auto`
     #[arg(long, default_value = "auto")]
     pub device: String,
+    /// What the model computes in: `f32`, or `bf16` on processors with AVX512-BF16
+    #[arg(long, default_value_t)]
+    pub precision: ComputePrecision,
     /// File to write every view's score to, as CSV
     #[arg(long, value_name = "FILE")]
     pub scores: Option<PathBuf>,
@@ -137,7 +141,11 @@ fn measure_classes(
     listed: Vec<PartFolder>,
     kinds: &Kinds,
 ) -> anyhow::Result<(BTreeMap<String, ClassFigures>, Vec<ScoredPart>)> {
-    let mut measurement = Measurement::new(bundle, &arguments.device, listed.len())?;
+    let mut measurement = Measurement::new(
+        bundle,
+        (&arguments.device, arguments.precision),
+        listed.len(),
+    )?;
     let mut parts = Vec::with_capacity(listed.len());
     let kind_of = |part: &PartFolder| kinds.of(part).map(str::to_owned);
     let classes = by_class(listed, kind_of, |folder| {
@@ -180,6 +188,9 @@ fn write_maps(folder: &Path, part: &MeasuredPart) -> anyhow::Result<()> {
         .with_context(|| format!("cannot write `{}`", file.display()))
 }
 
+/// The most images scored at once.
+const BATCH: usize = 32;
+
 /// A model at work on parts, with a progress bar.
 pub(crate) struct Measurement {
     model: CandleModel,
@@ -188,15 +199,20 @@ pub(crate) struct Measurement {
 }
 
 impl Measurement {
-    /// Places the model on the device; the bar is for so many parts.
+    /// Places the model on the device, in a precision; the bar is for so many parts.
     ///
     /// # Errors
     /// When the device cannot be used.
-    pub(crate) fn new(bundle: &Bundle, device: &str, parts: usize) -> anyhow::Result<Self> {
+    pub(crate) fn new(
+        bundle: &Bundle,
+        (device, precision): (&str, ComputePrecision),
+        parts: usize,
+    ) -> anyhow::Result<Self> {
         let style = ProgressStyle::with_template("{bar:40} {pos}/{len} parts [{elapsed} < {eta}]")
             .unwrap_or_else(|_| ProgressStyle::default_bar());
         Ok(Self {
-            model: CandleModel::new(bundle, device, 32).context("cannot place the model")?,
+            model: CandleModel::with_precision(bundle, device, precision, BATCH)
+                .context("cannot place the model")?,
             preprocessor: bundle.manifest.preprocessor().map_err(anyhow::Error::msg)?,
             bar: ProgressBar::new(parts as u64).with_style(style),
         })

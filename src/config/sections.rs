@@ -14,6 +14,7 @@ use super::Properties;
 use super::secrets::redact_brokers;
 use crate::decode::ImageLimits;
 use crate::domain::{MapCodec, TimeoutPolicy};
+use crate::model::ComputePrecision;
 use crate::reassembly::{self, DEFAULT_WALL_GRACE};
 
 /// `[bus]`: the Kafka cluster.
@@ -205,6 +206,9 @@ pub struct ModelSettings {
     pub path: PathBuf,
     /// Where it runs. Default `auto`.
     pub device: Device,
+    /// What it computes in. Default `f32`; `bf16` is faster where the processor has AVX512-BF16, and
+    /// refused where not. Scores move a little: calibrate thresholds in the precision that is run.
+    pub precision: ComputePrecision,
     /// The most images scored at once. Default 32.
     pub max_batch: usize,
     /// How long a part may wait for others to share its batch. Default 20 ms; 0 for the least
@@ -218,6 +222,7 @@ impl Default for ModelSettings {
         Self {
             path: PathBuf::from("models/demo"),
             device: Device::Auto,
+            precision: ComputePrecision::F32,
             max_batch: 32,
             max_delay: Duration::from_millis(20),
         }

@@ -1,37 +1,55 @@
 //! The model that the stream runs: a checked bundle on a device.
 //!
-//! On the CPU each image is run by itself, several at a time on threads of their own. That is
-//! faster than one large batch, since candle runs its element-wise operations on one thread; and
-//! an image's map does not depend, to the last bit, on what it was batched with, so a replay
-//! repeats what the live run said. A network that mixes the views of a part gets a part at a time.
+//! On the CPU the network runs packed ([`super::packed`]), a few images at a time: an image's map does
+//! not depend, to the last bit, on what it was batched with, so a replay repeats what the live run said.
+//! On a GPU a batch is run together, as tensors.
 
 use std::collections::HashMap;
 use std::thread;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
+use rayon::prelude::*;
 
 use super::bundle::{Bundle, Manifest};
 use super::device::{DeviceError, open_device};
 use super::expected::ExpectedMaps;
 use super::maps::MapProjector;
 use super::memory::Memory;
-use super::mvmcad::Mvmcad;
+use super::mvmcad::{Mvmcad, MvmcadConfig, Prior};
+use super::packed::{ComputePrecision, ImageFeatures, PackedNetwork, PackingError};
 use super::{AnomalyModel, InputImage, Mode, ModelError};
 use crate::domain::{AnomalyMap, ModelIdentity};
+
+/// Images that the packed network takes at a time: enough for all threads, few enough that what lies
+/// between two layers stays in the processor's last cache.
+const IMAGES_AT_ONCE: usize = 8;
 
 /// MVMCAD on a device, with the maps of its bundle.
 #[derive(Debug)]
 pub struct CandleModel {
     identity: ModelIdentity,
-    network: Mvmcad,
+    config: MvmcadConfig,
+    engine: Engine,
     memory: Memory,
     expected: ExpectedMaps,
     projector: MapProjector,
-    device: Device,
     max_batch: usize,
-    /// One pool of one thread a core: an image's matrix products stay on its thread.
-    workers: Vec<rayon::ThreadPool>,
+}
+
+/// How the network is run.
+#[derive(Debug)]
+enum Engine {
+    /// As tensors on a device.
+    Composed {
+        network: Box<Mvmcad>,
+        device: Device,
+    },
+    /// Packed for this processor; the prior works on whole images and stays as it is.
+    Packed {
+        prior: Option<Prior>,
+        network: PackedNetwork,
+    },
 }
 
 /// Why a bundle cannot be put on a device.
@@ -43,6 +61,16 @@ pub enum PlacementError {
     /// The system gives no more threads.
     #[error("cannot start the model's threads: {0}")]
     Threads(String),
+    /// The device cannot compute in this precision.
+    #[error("`precision`: expected `f32` on device `{device}`, found `{precision}`: {reason}")]
+    Precision {
+        /// The device.
+        device: String,
+        /// The precision that was asked for.
+        precision: ComputePrecision,
+        /// What is missing.
+        reason: &'static str,
+    },
     /// The device refused the weights.
     #[error("model `{model}` on device `{device}`: {message}")]
     Refused {
@@ -56,19 +84,50 @@ pub enum PlacementError {
 }
 
 impl CandleModel {
-    /// Puts a bundle on `device` (`auto`, `cpu`, `cuda:N`); at most `max_batch` images are run at
-    /// once.
+    /// Puts a bundle on `device` (`auto`, `cpu`, `cuda:N`), computing in `f32`; at most `max_batch`
+    /// images are run at once.
     ///
     /// # Errors
     /// When the device is unknown or not there, or refuses the weights.
     pub fn new(bundle: &Bundle, device: &str, max_batch: usize) -> Result<Self, PlacementError> {
+        Self::with_precision(bundle, device, ComputePrecision::F32, max_batch)
+    }
+
+    /// As [`Self::new`], in another precision.
+    ///
+    /// # Errors
+    /// As there, and when the device cannot compute in `precision`.
+    pub fn with_precision(
+        bundle: &Bundle,
+        device: &str,
+        precision: ComputePrecision,
+        max_batch: usize,
+    ) -> Result<Self, PlacementError> {
         let placed = open_device(device)?;
         let refused = |error: candle_core::Error| PlacementError::Refused {
             model: bundle.manifest.name.clone(),
             device: device.to_owned(),
             message: error.to_string(),
         };
-        let network = place(bundle, &placed).map_err(refused)?;
+        let unable = |reason| PlacementError::Precision {
+            device: device.to_owned(),
+            precision,
+            reason,
+        };
+        let engine = if placed.is_cpu() {
+            pack(bundle, precision).map_err(|error| match error {
+                PackingError::NoBrain => unable("the processor has no AVX512-BF16"),
+                PackingError::Threads(error) => PlacementError::Threads(error.to_string()),
+                PackingError::Weights(error) => refused(error),
+            })?
+        } else if precision == ComputePrecision::F32 {
+            Engine::Composed {
+                network: Box::new(place(bundle, &placed).map_err(refused)?),
+                device: placed,
+            }
+        } else {
+            return Err(unable("only processors compute in it so far"));
+        };
         let memory = Memory::of(&bundle.tensors).map_err(refused)?;
         let expected = ExpectedMaps::of(&bundle.tensors).map_err(refused)?;
         let Manifest {
@@ -79,110 +138,108 @@ impl CandleModel {
         let encoder = &architecture.encoder;
         Ok(Self {
             identity: bundle.manifest.identity(),
-            network,
+            config: architecture.clone(),
+            engine,
             memory,
             expected,
             projector: MapProjector::new(encoder.grid(), encoder.input_side, *map_side),
-            device: placed,
             max_batch: max_batch.max(1),
-            workers: start_workers()?,
         })
     }
 
-    fn run(&self, images: &[InputImage], views: &[usize]) -> candle_core::Result<Vec<AnomalyMap>> {
-        if self.device.is_cpu() {
-            self.run_one_by_one(images, views)
-        } else {
-            self.run_together(images, views)
-        }
-    }
-
-    fn run_together(
-        &self,
+    fn run(
+        &mut self,
         images: &[InputImage],
         views: &[usize],
     ) -> candle_core::Result<Vec<AnomalyMap>> {
-        let side = self.network.config().encoder.input_side;
-        let mut values = Vec::with_capacity(images.len() * 3 * side * side);
-        for image in images {
-            values.extend_from_slice(&image.values);
-        }
-        let batch = Tensor::from_vec(values, (images.len(), 3, side, side), &self.device)?;
-        let features = self
-            .network
-            .forward_groups(&batch, views, Mode::Inference)?;
-        let mut patches = features.anomalies()?.to_vec2::<f32>()?;
-        if !self.memory.is_empty() {
-            let shallow = features.encoder[0].flatten_from(1)?.to_vec2::<f32>()?;
-            for ((patches, image), shallow) in patches.iter_mut().zip(images).zip(&shallow) {
-                self.memory.blend(image.subject.as_ref(), patches, shallow);
-            }
-        }
-        let maps = patches.iter_mut().zip(images).map(|(patches, image)| {
-            self.expected.subtract(image.subject.as_ref(), patches);
-            self.projector.project(patches)
-        });
-        Ok(maps.collect())
-    }
-
-    /// Runs unit by unit, an image or a part each, the units shared out to the workers.
-    fn run_one_by_one(
-        &self,
-        images: &[InputImage],
-        views: &[usize],
-    ) -> candle_core::Result<Vec<AnomalyMap>> {
-        let units = self.units(images, views);
-        let share = units.len().div_ceil(self.workers.len()).max(1);
-        // With fewer units than cores the products share the cores through rayon's own pool.
-        let fills_cores = units.len() >= self.workers.len();
-        let run_share = |units: &[&[InputImage]]| -> candle_core::Result<Vec<AnomalyMap>> {
-            let mut maps = Vec::new();
-            for unit in units {
-                maps.extend(self.run_together(unit, &[unit.len()])?);
-            }
-            Ok(maps)
+        let Self {
+            config,
+            engine,
+            memory,
+            expected,
+            projector,
+            ..
+        } = self;
+        let finish = |(mut features, image): (ImageFeatures, &InputImage)| {
+            let subject = image.subject.as_ref();
+            memory.blend(subject, &mut features.anomalies, &features.shallow);
+            expected.subtract(subject, &mut features.anomalies);
+            projector.project(&features.anomalies)
         };
-        let answers: Vec<_> = thread::scope(|scope| {
-            let threads: Vec<_> = units
-                .chunks(share)
-                .zip(&self.workers)
-                .map(|(units, worker)| {
-                    let run_share = &run_share;
-                    scope.spawn(move || match fills_cores {
-                        true => worker.install(|| run_share(units)),
-                        false => run_share(units),
-                    })
-                })
-                .collect();
-            threads
-                .into_iter()
-                .map(thread::ScopedJoinHandle::join)
-                .collect()
-        });
-        let mut maps = Vec::with_capacity(images.len());
-        for answer in answers {
-            match answer {
-                Ok(answer) => maps.extend(answer?),
-                Err(_) => candle_core::bail!("a thread of the model panicked"),
+        match engine {
+            Engine::Composed { network, device } => {
+                let batch = batch(images, config.encoder.input_side, device)?;
+                let features = network.forward_groups(&batch, views, Mode::Inference)?;
+                let anomalies = features.anomalies()?.to_vec2::<f32>()?;
+                let shallow = match memory.is_empty() {
+                    true => vec![Vec::new(); images.len()],
+                    false => features.encoder[0].flatten_from(1)?.to_vec2::<f32>()?,
+                };
+                let features = anomalies.into_iter().zip(shallow);
+                let features =
+                    features.map(|(anomalies, shallow)| ImageFeatures { anomalies, shallow });
+                Ok(features.zip(images).map(finish).collect())
+            }
+            Engine::Packed { prior, network } => {
+                let mut maps = Vec::with_capacity(images.len());
+                for (images, views) in groups(images, views, config.mixes_views()) {
+                    let weighed = match prior {
+                        None => Vec::new(),
+                        Some(prior) => {
+                            let batch = batch(images, config.encoder.input_side, &Device::Cpu)?;
+                            let weighed = prior.forward(&batch, Mode::Inference)?;
+                            weighed.flatten_from(1)?.to_vec2::<f32>()?
+                        }
+                    };
+                    let values: Vec<&[f32]> = match prior {
+                        None => images.iter().map(|image| image.values.as_slice()).collect(),
+                        Some(_) => weighed.iter().map(Vec::as_slice).collect(),
+                    };
+                    let features = network.run(&values, views);
+                    maps.extend(network.install(|| -> Vec<_> {
+                        let pairs = features.into_par_iter().zip(images);
+                        pairs.map(finish).collect()
+                    }));
+                }
+                Ok(maps)
             }
         }
-        Ok(maps)
     }
+}
 
-    /// What must go through the network together: parts if it mixes views, else single images.
-    fn units<'a>(&self, images: &'a [InputImage], views: &[usize]) -> Vec<&'a [InputImage]> {
-        if !self.mixes_views() {
-            return images.chunks(1).collect();
-        }
-        let mut rest = images;
-        let mut units = Vec::with_capacity(views.len());
-        for &views in views.iter().filter(|&&views| views > 0) {
-            let (part, later) = rest.split_at(views.min(rest.len()));
-            units.push(part);
-            rest = later;
-        }
-        units
+/// Images as one tensor.
+fn batch(images: &[InputImage], side: usize, device: &Device) -> candle_core::Result<Tensor> {
+    let mut values = Vec::with_capacity(images.len() * 3 * side * side);
+    for image in images {
+        values.extend_from_slice(&image.values);
     }
+    Tensor::from_vec(values, (images.len(), 3, side, side), device)
+}
+
+/// What goes through the packed network at a time: whole parts if it mixes views, else images.
+fn groups<'a>(
+    images: &'a [InputImage],
+    views: &'a [usize],
+    mixes_views: bool,
+) -> Vec<(&'a [InputImage], &'a [usize])> {
+    if !mixes_views {
+        let chunks = images.chunks(IMAGES_AT_ONCE);
+        return chunks.map(|chunk| (chunk, [].as_slice())).collect();
+    }
+    let (mut images, mut views) = (images, views);
+    let mut groups = Vec::new();
+    while !views.is_empty() {
+        let (mut count, mut parts) = (0, 0);
+        while parts < views.len() && (parts == 0 || count + views[parts] <= IMAGES_AT_ONCE) {
+            count += views[parts];
+            parts += 1;
+        }
+        let (group, later) = images.split_at(count);
+        let (group_views, later_views) = views.split_at(parts);
+        groups.push((group, group_views));
+        (images, views) = (later, later_views);
+    }
+    groups
 }
 
 impl AnomalyModel for CandleModel {
@@ -191,7 +248,7 @@ impl AnomalyModel for CandleModel {
     }
 
     fn mixes_views(&self) -> bool {
-        self.network.config().mixes_views()
+        self.config.mixes_views()
     }
 
     fn anomaly_maps(
@@ -242,12 +299,16 @@ pub fn place(bundle: &Bundle, device: &Device) -> candle_core::Result<Mvmcad> {
     )
 }
 
-fn start_workers() -> Result<Vec<rayon::ThreadPool>, PlacementError> {
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    (0..cores)
-        .map(|_| rayon::ThreadPoolBuilder::new().num_threads(1).build())
-        .collect::<Result<_, _>>()
-        .map_err(|error| PlacementError::Threads(error.to_string()))
+fn pack(bundle: &Bundle, precision: ComputePrecision) -> Result<Engine, PackingError> {
+    let architecture = &bundle.manifest.architecture;
+    // Refuses tensors that are missing or misshapen, and keeps none.
+    place(bundle, &Device::Cpu)?;
+    let weights = VarBuilder::from_tensors(bundle.tensors.clone(), DType::F32, &Device::Cpu);
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    Ok(Engine::Packed {
+        prior: Prior::new(architecture.prior, weights.pp("prior"))?,
+        network: PackedNetwork::of_tensors(architecture, &bundle.tensors, precision, threads)?,
+    })
 }
 
 fn device_error(images: usize, error: &candle_core::Error) -> ModelError {
@@ -356,11 +417,6 @@ mod tests {
         let alone = [&images[..4], &images[4..6], &images[6..]]
             .map(|part| model.anomaly_maps(part, &[part.len()]).unwrap());
         assert_eq!(together, alone.concat());
-        let on_device = model.run_together(&images, &[4, 0, 2, 1]).unwrap();
-        for (one, other) in together.iter().zip(&on_device) {
-            let pairs = one.values.iter().zip(&other.values);
-            assert!(pairs.into_iter().all(|(a, b)| (a - b).abs() < 1e-5));
-        }
         let without_one = model.anomaly_maps(&images[1..4], &[3]).unwrap();
         assert_ne!(
             without_one[0], together[1],

@@ -5,9 +5,30 @@
 //! forward and, all but attention, one backward over contiguous `f32`; the backward passes are held
 //! against finite differences. On other devices the composed versions of candle are used.
 
+//!
+//! Below lie the kernels of [`super::packed`], which need no tensors; they alone may use `unsafe`.
+
+#[allow(
+    unsafe_code,
+    reason = "vector instructions; each block says what it relies on"
+)]
+pub(crate) mod arithmetic;
 mod attention;
+#[allow(unsafe_code, reason = "as above")]
+pub(crate) mod elementwise;
+#[allow(unsafe_code, reason = "as above")]
+pub(crate) mod head;
+#[allow(unsafe_code, reason = "as above")]
+pub(crate) mod lanes;
+#[allow(unsafe_code, reason = "as above")]
+pub(crate) mod product;
+#[allow(unsafe_code, reason = "as above")]
+pub(crate) mod rows;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+#[allow(unsafe_code, reason = "as above")]
+mod vector_tests;
 
 use candle_core::backend::BackendStorage;
 use candle_core::{

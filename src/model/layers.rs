@@ -11,7 +11,7 @@ use candle_nn::VarBuilder;
 use super::kernels;
 
 /// Keeps the linear attention's denominator from being zero.
-const DENOMINATOR_EPSILON: f64 = 1e-6;
+pub(crate) const DENOMINATOR_EPSILON: f64 = 1e-6;
 
 /// What a forward pass is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,6 +11,7 @@ mod layers;
 pub mod maps;
 pub mod memory;
 pub mod mvmcad;
+pub mod packed;
 #[cfg(test)]
 mod parity;
 pub(crate) mod position;
@@ -23,6 +24,7 @@ pub mod vit;
 pub mod vit_weights;
 
 pub use self::layers::Mode;
+pub use self::packed::ComputePrecision;
 pub use self::subject::Subject;
 
 use crate::domain::{AnomalyMap, MapFootprint, ModelIdentity};

@@ -18,7 +18,7 @@ use super::layers::{LayerNorm, Linear, Mode, attention, linear};
 use super::tensors::{Initial, TensorSpecs};
 
 /// Epsilon of the encoder's layer norms, as in DINOv2, DeiT and timm.
-const NORM_EPSILON: f32 = 1e-6;
+pub(crate) const NORM_EPSILON: f32 = 1e-6;
 /// Width of the hidden layer of a block's MLP, in units of the token width.
 const MLP_RATIO: usize = 4;
 /// No known network is deeper; more is a mistake in a bundle, not a wish.

@@ -80,9 +80,10 @@ impl ServedModel {
     pub fn load(settings: &Settings) -> anyhow::Result<Self> {
         let bundle = Bundle::load(&settings.model.path)?;
         let identity = bundle.manifest.identity();
-        let model = CandleModel::new(
+        let model = CandleModel::with_precision(
             &bundle,
             &settings.model.device.to_string(),
+            settings.model.precision,
             settings.model.max_batch,
         )?;
         tracing::info!(

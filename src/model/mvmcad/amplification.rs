@@ -22,9 +22,9 @@ use super::super::tensors::{Initial, TensorSpecs};
 use super::{INITIAL_WEIGHT, NORM_EPSILON};
 
 /// Keeps the norm over tokens from dividing by zero: the square of torch's 1e-12.
-const SQUARED_NORM_GUARD: f64 = 1e-24;
+pub(crate) const SQUARED_NORM_GUARD: f64 = 1e-24;
 /// Keeps the sum of weights from dividing by zero, as in the reference.
-const WEIGHT_GUARD: f64 = 1e-8;
+pub(crate) const WEIGHT_GUARD: f64 = 1e-8;
 
 /// Whether and where amplification takes place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -25,9 +25,10 @@ pub use self::amplification::{
     AmplificationStrength,
 };
 use self::amplification::{AmplificationForm, AmplificationLayer};
+pub(crate) use self::amplification::{SQUARED_NORM_GUARD, WEIGHT_GUARD};
 use self::bottleneck::{Bottleneck, Dropout};
 use self::decoder::Decoder;
-use self::prior::Prior;
+pub(crate) use self::prior::Prior;
 pub use self::prior::PriorMode;
 pub use self::whitening::FeatureStatistics;
 use self::whitening::Whitening;
@@ -43,9 +44,9 @@ pub(crate) const INITIAL_WEIGHT: Initial = Initial::TruncatedNormal {
 /// Epsilon of the layer norms outside the encoder, as Dinomaly has it.
 pub(crate) const NORM_EPSILON: f32 = 1e-8;
 /// Epsilon of the norm that recentred targets go through, torch's default for layer norms.
-const RECENTRING_EPSILON: f64 = 1e-5;
+pub(crate) const RECENTRING_EPSILON: f64 = 1e-5;
 /// Keeps the cosine of a zero vector finite, as torch does.
-const COSINE_EPSILON: f64 = 1e-8;
+pub(crate) const COSINE_EPSILON: f64 = 1e-8;
 
 /// The architecture of the whole network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
