@@ -1,55 +1,35 @@
 //! The model that the stream runs: a checked bundle on a device.
 //!
-//! On the CPU the network runs packed ([`super::packed`]), a few images at a time: an image's map does
-//! not depend, to the last bit, on what it was batched with, so a replay repeats what the live run said.
-//! On a GPU a batch is run together, as tensors.
+//! On the CPU an image's map does not depend, to the last bit, on what it was batched with, so a replay
+//! repeats what the live run said.
 
 use std::collections::HashMap;
-use std::thread;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device};
 use candle_nn::VarBuilder;
 use rayon::prelude::*;
 
 use super::bundle::{Bundle, Manifest};
 use super::device::{DeviceError, open_device};
+use super::engine::Engine;
 use super::expected::ExpectedMaps;
 use super::maps::MapProjector;
 use super::memory::Memory;
-use super::mvmcad::{Mvmcad, MvmcadConfig, Prior};
-use super::packed::{ComputePrecision, ImageFeatures, PackedNetwork, PackingError};
-use super::{AnomalyModel, InputImage, Mode, ModelError};
+use super::mvmcad::Mvmcad;
+use super::packed::{ComputePrecision, PackingError};
+use super::{AnomalyModel, InputImage, ModelError};
 use crate::domain::{AnomalyMap, ModelIdentity};
-
-/// Images that the packed network takes at a time: enough for all threads, few enough that what lies
-/// between two layers stays in the processor's last cache.
-const IMAGES_AT_ONCE: usize = 8;
 
 /// MVMCAD on a device, with the maps of its bundle.
 #[derive(Debug)]
 pub struct CandleModel {
     identity: ModelIdentity,
-    config: MvmcadConfig,
+    mixes_views: bool,
     engine: Engine,
     memory: Memory,
     expected: ExpectedMaps,
     projector: MapProjector,
     max_batch: usize,
-}
-
-/// How the network is run.
-#[derive(Debug)]
-enum Engine {
-    /// As tensors on a device.
-    Composed {
-        network: Box<Mvmcad>,
-        device: Device,
-    },
-    /// Packed for this processor; the prior works on whole images and stays as it is.
-    Packed {
-        prior: Option<Prior>,
-        network: PackedNetwork,
-    },
 }
 
 /// Why a bundle cannot be put on a device.
@@ -62,7 +42,7 @@ pub enum PlacementError {
     #[error("cannot start the model's threads: {0}")]
     Threads(String),
     /// The device cannot compute in this precision.
-    #[error("`precision`: expected `f32` on device `{device}`, found `{precision}`: {reason}")]
+    #[error("`precision`: expected `f32` on device `{device}`, found `{precision}`, but {reason}")]
     Precision {
         /// The device.
         device: String,
@@ -109,25 +89,15 @@ impl CandleModel {
             device: device.to_owned(),
             message: error.to_string(),
         };
-        let unable = |reason| PlacementError::Precision {
-            device: device.to_owned(),
-            precision,
-            reason,
-        };
-        let engine = if placed.is_cpu() {
-            pack(bundle, precision).map_err(|error| match error {
-                PackingError::NoBrain => unable("the processor has no AVX512-BF16"),
-                PackingError::Threads(error) => PlacementError::Threads(error.to_string()),
-                PackingError::Weights(error) => refused(error),
-            })?
-        } else if precision == ComputePrecision::F32 {
-            Engine::Composed {
-                network: Box::new(place(bundle, &placed).map_err(refused)?),
-                device: placed,
-            }
-        } else {
-            return Err(unable("only processors compute in it so far"));
-        };
+        let engine = Engine::new(bundle, placed, precision).map_err(|error| match error {
+            PackingError::Unable(reason) => PlacementError::Precision {
+                device: device.to_owned(),
+                precision,
+                reason,
+            },
+            PackingError::Threads(error) => PlacementError::Threads(error.to_string()),
+            PackingError::Weights(error) => refused(error),
+        })?;
         let memory = Memory::of(&bundle.tensors).map_err(refused)?;
         let expected = ExpectedMaps::of(&bundle.tensors).map_err(refused)?;
         let Manifest {
@@ -138,7 +108,7 @@ impl CandleModel {
         let encoder = &architecture.encoder;
         Ok(Self {
             identity: bundle.manifest.identity(),
-            config: architecture.clone(),
+            mixes_views: architecture.mixes_views(),
             engine,
             memory,
             expected,
@@ -153,93 +123,25 @@ impl CandleModel {
         views: &[usize],
     ) -> candle_core::Result<Vec<AnomalyMap>> {
         let Self {
-            config,
             engine,
             memory,
             expected,
             projector,
             ..
         } = self;
-        let finish = |(mut features, image): (ImageFeatures, &InputImage)| {
-            let subject = image.subject.as_ref();
-            memory.blend(subject, &mut features.anomalies, &features.shallow);
-            expected.subtract(subject, &mut features.anomalies);
-            projector.project(&features.anomalies)
-        };
-        match engine {
-            Engine::Composed { network, device } => {
-                let batch = batch(images, config.encoder.input_side, device)?;
-                let features = network.forward_groups(&batch, views, Mode::Inference)?;
-                let anomalies = features.anomalies()?.to_vec2::<f32>()?;
-                let shallow = match memory.is_empty() {
-                    true => vec![Vec::new(); images.len()],
-                    false => features.encoder[0].flatten_from(1)?.to_vec2::<f32>()?,
-                };
-                let features = anomalies.into_iter().zip(shallow);
-                let features =
-                    features.map(|(anomalies, shallow)| ImageFeatures { anomalies, shallow });
-                Ok(features.zip(images).map(finish).collect())
-            }
-            Engine::Packed { prior, network } => {
-                let mut maps = Vec::with_capacity(images.len());
-                for (images, views) in groups(images, views, config.mixes_views()) {
-                    let weighed = match prior {
-                        None => Vec::new(),
-                        Some(prior) => {
-                            let batch = batch(images, config.encoder.input_side, &Device::Cpu)?;
-                            let weighed = prior.forward(&batch, Mode::Inference)?;
-                            weighed.flatten_from(1)?.to_vec2::<f32>()?
-                        }
-                    };
-                    let values: Vec<&[f32]> = match prior {
-                        None => images.iter().map(|image| image.values.as_slice()).collect(),
-                        Some(_) => weighed.iter().map(Vec::as_slice).collect(),
-                    };
-                    let features = network.run(&values, views);
-                    maps.extend(network.install(|| -> Vec<_> {
-                        let pairs = features.into_par_iter().zip(images);
-                        pairs.map(finish).collect()
-                    }));
-                }
-                Ok(maps)
-            }
-        }
+        let features = engine.features(images, views, !memory.is_empty())?;
+        Ok(engine.install(|| {
+            let pairs = features.into_par_iter().zip(images);
+            pairs
+                .map(|(mut features, image)| {
+                    let subject = image.subject.as_ref();
+                    memory.blend(subject, &mut features.anomalies, &features.shallow);
+                    expected.subtract(subject, &mut features.anomalies);
+                    projector.project(&features.anomalies)
+                })
+                .collect()
+        }))
     }
-}
-
-/// Images as one tensor.
-fn batch(images: &[InputImage], side: usize, device: &Device) -> candle_core::Result<Tensor> {
-    let mut values = Vec::with_capacity(images.len() * 3 * side * side);
-    for image in images {
-        values.extend_from_slice(&image.values);
-    }
-    Tensor::from_vec(values, (images.len(), 3, side, side), device)
-}
-
-/// What goes through the packed network at a time: whole parts if it mixes views, else images.
-fn groups<'a>(
-    images: &'a [InputImage],
-    views: &'a [usize],
-    mixes_views: bool,
-) -> Vec<(&'a [InputImage], &'a [usize])> {
-    if !mixes_views {
-        let chunks = images.chunks(IMAGES_AT_ONCE);
-        return chunks.map(|chunk| (chunk, [].as_slice())).collect();
-    }
-    let (mut images, mut views) = (images, views);
-    let mut groups = Vec::new();
-    while !views.is_empty() {
-        let (mut count, mut parts) = (0, 0);
-        while parts < views.len() && (parts == 0 || count + views[parts] <= IMAGES_AT_ONCE) {
-            count += views[parts];
-            parts += 1;
-        }
-        let (group, later) = images.split_at(count);
-        let (group_views, later_views) = views.split_at(parts);
-        groups.push((group, group_views));
-        (images, views) = (later, later_views);
-    }
-    groups
 }
 
 impl AnomalyModel for CandleModel {
@@ -248,7 +150,7 @@ impl AnomalyModel for CandleModel {
     }
 
     fn mixes_views(&self) -> bool {
-        self.config.mixes_views()
+        self.mixes_views
     }
 
     fn anomaly_maps(
@@ -299,18 +201,6 @@ pub fn place(bundle: &Bundle, device: &Device) -> candle_core::Result<Mvmcad> {
     )
 }
 
-fn pack(bundle: &Bundle, precision: ComputePrecision) -> Result<Engine, PackingError> {
-    let architecture = &bundle.manifest.architecture;
-    // Refuses tensors that are missing or misshapen, and keeps none.
-    place(bundle, &Device::Cpu)?;
-    let weights = VarBuilder::from_tensors(bundle.tensors.clone(), DType::F32, &Device::Cpu);
-    let threads = thread::available_parallelism().map_or(1, usize::from);
-    Ok(Engine::Packed {
-        prior: Prior::new(architecture.prior, weights.pp("prior"))?,
-        network: PackedNetwork::of_tensors(architecture, &bundle.tensors, precision, threads)?,
-    })
-}
-
 fn device_error(images: usize, error: &candle_core::Error) -> ModelError {
     let message = error.to_string();
     match message.to_lowercase().contains("out of memory") {
@@ -321,6 +211,8 @@ fn device_error(images: usize, error: &candle_core::Error) -> ModelError {
 
 #[cfg(test)]
 mod tests {
+    use candle_core::Tensor;
+
     use super::*;
     use crate::domain::RgbImage;
     use crate::model::Subject;
@@ -357,7 +249,7 @@ mod tests {
     #[test]
     fn an_image_gets_the_same_map_alone_and_in_any_batch() {
         let bundle = bundle();
-        let images = images(&bundle, 7);
+        let images = images(&bundle, 19);
         let alone: Vec<_> = images
             .iter()
             .flat_map(|image| {

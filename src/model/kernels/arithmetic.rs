@@ -2,6 +2,11 @@
 //!
 //! Factors are read in words of 32 bits, one `f32` or two `bf16` each, so that one loop serves all.
 
+#![allow(
+    unsafe_code,
+    reason = "vector instructions; every block says what it relies on"
+)]
+
 use std::fmt::Debug;
 use std::marker::PhantomData;
 

@@ -1,5 +1,10 @@
 //! Attention head by head, on queries, keys and values that lie as the projection left them.
 
+#![allow(
+    unsafe_code,
+    reason = "vector instructions; every block says what it relies on"
+)]
+
 mod linear;
 mod softmax;
 

@@ -1,5 +1,10 @@
 //! Vectors of `f32` of one kind of processor, behind one trait: kernels are written once.
 
+#![allow(
+    unsafe_code,
+    reason = "vector instructions; every block says what it relies on"
+)]
+
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -52,8 +57,10 @@ pub(crate) trait Lanes: Copy + std::fmt::Debug + Send + Sync + 'static {
     unsafe fn mul_add(a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
     /// To the nearest whole number.
     unsafe fn round(a: Self::Vector) -> Self::Vector;
-    /// Two to the power of whole numbers from -126 to 127.
-    unsafe fn power_of_two(a: Self::Vector) -> Self::Vector;
+    /// `a` times two to the power of `power`, whole numbers from -126 to 127.
+    unsafe fn scale(a: Self::Vector, power: Self::Vector) -> Self::Vector;
+    /// Has the processor fetch the values at an address, if there are any.
+    unsafe fn prefetch(from: *const u32);
     unsafe fn sum(a: Self::Vector) -> f32;
     unsafe fn largest(a: Self::Vector) -> f32;
     /// [`super::product::tile`] of [`Self::ROWS`] rows, under its conditions.

@@ -1,5 +1,10 @@
 //! Products with a matrix that is packed once, what follows them done while a tile is in the cache.
 
+#![allow(
+    unsafe_code,
+    reason = "vector instructions; every block says what it relies on"
+)]
+
 use std::marker::PhantomData;
 
 use super::arithmetic::Arithmetic;
@@ -38,6 +43,7 @@ pub(crate) unsafe fn tile<A: Arithmetic, const ROWS: usize>(
     depth: usize,
     out: *mut f32,
     out_stride: usize,
+    ahead: *const u32,
 ) {
     let count = A::Lanes::COUNT;
     // SAFETY: the caller's promise; a word may be read as an `f32`, whatever its bits.
@@ -45,6 +51,7 @@ pub(crate) unsafe fn tile<A: Arithmetic, const ROWS: usize>(
         let mut sums = [[A::Lanes::splat(0.0); 2]; ROWS];
         for step in 0..depth {
             let right = panel.add(step * 2 * count).cast::<f32>();
+            A::Lanes::prefetch(ahead.wrapping_add(step * CACHE_LINE));
             let rights = [A::Lanes::load(right), A::Lanes::load(right.add(count))];
             for (row, sums) in sums.iter_mut().enumerate() {
                 let left = left.add(row * left_stride + step).cast::<f32>().read();

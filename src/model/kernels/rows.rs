@@ -1,5 +1,10 @@
 //! Rows of elements that a product reads, and what fills them.
 
+#![allow(
+    unsafe_code,
+    reason = "vector instructions; every block says what it relies on"
+)]
+
 use super::arithmetic::Arithmetic;
 use super::lanes::{Lanes, WIDEST};
 use super::product::panel_width;

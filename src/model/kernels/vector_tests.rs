@@ -1,5 +1,10 @@
 //! The kernels of each kind of processor that is at hand, held against plain sums in `f64`.
 
+#![allow(
+    unsafe_code,
+    reason = "vector instructions; every block says what it relies on"
+)]
+
 use super::arithmetic::{Arithmetic, Single, to_brain};
 use super::elementwise::{exp, gelu};
 use super::head::{LinearRoom, Projected, SoftmaxRoom, attend, attend_linearly};
@@ -317,7 +322,7 @@ fn softmax_attention_is_what_its_formula_says() {
                     pairs
                         .map(|(a, b)| f64::from(*a) * f64::from(*b))
                         .sum::<f64>()
-                        .exp()
+                        .exp2()
                 });
                 let segment = Projected {
                     rows: &rows,

@@ -40,7 +40,7 @@ impl<A: Arithmetic> Mixing<A> {
         let mut weight = weights(&format!("{name}qkv.weight"))?;
         let mut bias = weights(&format!("{name}qkv.bias"))?;
         if let Attention::Softmax = attention {
-            let scale = 1.0 / ((width / heads) as f32).sqrt();
+            let scale = std::f32::consts::LOG2_E / ((width / heads) as f32).sqrt();
             let queries = weight[..width * width].iter_mut().chain(&mut bias[..width]);
             queries.for_each(|value| *value *= scale);
         }

@@ -60,9 +60,9 @@ trait Run: Debug + Send + Sync {
 /// Why a network cannot be packed.
 #[derive(Debug, thiserror::Error)]
 pub enum PackingError {
-    /// The processor cannot multiply `bf16`.
-    #[error("`precision` is `bf16`: expected a processor with AVX512-BF16, found one without")]
-    NoBrain,
+    /// The device cannot compute in this precision, and why.
+    #[error("`precision`: expected one that the device computes in, but {0}")]
+    Unable(&'static str),
     /// The system gives no threads.
     #[error("cannot start the model's threads: {0}")]
     Threads(#[from] rayon::ThreadPoolBuildError),
@@ -72,7 +72,8 @@ pub enum PackingError {
 }
 
 impl PackedNetwork {
-    /// Packs a bundle's tensors for this processor.
+    /// Packs a bundle's tensors for this processor; 0 `threads` are as many as it has cores, or as
+    /// `RAYON_NUM_THREADS` says.
     ///
     /// # Errors
     /// When the processor cannot compute in this precision, a tensor is missing, or the system gives
@@ -197,5 +198,5 @@ fn pack_brain(
             return Ok(packed::<Brain>(config, weights)?);
         }
     }
-    Err(PackingError::NoBrain)
+    Err(PackingError::Unable("this processor has no AVX512-BF16"))
 }

@@ -4,7 +4,7 @@
 //! turned into weights and spent while they are in the cache.
 
 use super::super::arithmetic::Arithmetic;
-use super::super::elementwise::exp;
+use super::super::elementwise::exp2;
 use super::super::lanes::{Lanes, TALLEST};
 use super::super::product::{panel_width, tile_room, words};
 use super::{Part, Projected, room};
@@ -61,7 +61,8 @@ impl Projected<'_> {
     }
 }
 
-/// Softmax attention of a head, to `[tokens, head width]`; the queries come scaled.
+/// Softmax attention of a head, to `[tokens, head width]`. The weight of a token is two to the power of
+/// query times key: the queries come with all other factors.
 ///
 /// # Panics
 /// When `out` has another size, a word would lie in two heads, or rows are missing.
@@ -162,7 +163,7 @@ pub(crate) fn attend<A: Arithmetic>(
     );
 }
 
-/// Turns a row of scores into `exp(score - largest)` as elements, in place; their sum.
+/// Turns a row of scores into `2^(score - largest)` as elements, in place; their sum.
 ///
 /// # Safety
 /// Within [`Arithmetic::vectorise`]; the row has room for whole vectors.
@@ -186,7 +187,7 @@ unsafe fn weigh<A: Arithmetic>(scores: *mut f32, tokens: usize) -> f32 {
         let mut sums = A::Lanes::splat(0.0);
         for at in (0..padded).step_by(count) {
             let score = A::Lanes::load(scores.add(at).cast_const());
-            let weight = exp::<A::Lanes>(A::Lanes::sub(score, largest));
+            let weight = exp2::<A::Lanes>(A::Lanes::sub(score, largest));
             sums = A::Lanes::add(sums, weight);
             A::store(to.add(at), weight);
         }

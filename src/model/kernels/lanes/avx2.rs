@@ -38,12 +38,13 @@ impl Lanes for Avx2 {
     #[inline(always)] unsafe fn mul_add(a: __m256, b: __m256, c: __m256) -> __m256 { unsafe { _mm256_fmadd_ps(a, b, c) } }
     #[inline(always)] unsafe fn round(a: __m256) -> __m256 { unsafe { _mm256_round_ps::<0x08>(a) } }
     #[inline(always)]
-    unsafe fn power_of_two(a: __m256) -> __m256 {
+    unsafe fn scale(a: __m256, power: __m256) -> __m256 {
         unsafe {
-            let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(a), _mm256_set1_epi32(127));
-            _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent))
+            let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(power), _mm256_set1_epi32(127));
+            _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent)))
         }
     }
+    #[inline(always)] unsafe fn prefetch(from: *const u32) { unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) } }
     #[inline(always)]
     unsafe fn sum(a: __m256) -> f32 {
         let mut values = [0.0f32; 8];

@@ -41,7 +41,8 @@ impl Lanes for Avx512 {
     #[inline(always)] unsafe fn max(a: __m512, b: __m512) -> __m512 { unsafe { _mm512_max_ps(a, b) } }
     #[inline(always)] unsafe fn mul_add(a: __m512, b: __m512, c: __m512) -> __m512 { unsafe { _mm512_fmadd_ps(a, b, c) } }
     #[inline(always)] unsafe fn round(a: __m512) -> __m512 { unsafe { _mm512_roundscale_ps::<0x08>(a) } }
-    #[inline(always)] unsafe fn power_of_two(a: __m512) -> __m512 { unsafe { _mm512_scalef_ps(_mm512_set1_ps(1.0), a) } }
+    #[inline(always)] unsafe fn scale(a: __m512, power: __m512) -> __m512 { unsafe { _mm512_scalef_ps(a, power) } }
+    #[inline(always)] unsafe fn prefetch(from: *const u32) { unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) } }
     #[inline(always)] unsafe fn sum(a: __m512) -> f32 { unsafe { _mm512_reduce_add_ps(a) } }
     #[inline(always)] unsafe fn largest(a: __m512) -> f32 { unsafe { _mm512_reduce_max_ps(a) } }
     #[inline(always)]

@@ -32,9 +32,13 @@ impl Lanes for Neon {
     #[inline(always)] unsafe fn mul_add(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t { unsafe { vfmaq_f32(c, a, b) } }
     #[inline(always)] unsafe fn round(a: float32x4_t) -> float32x4_t { unsafe { vrndnq_f32(a) } }
     #[inline(always)]
-    unsafe fn power_of_two(a: float32x4_t) -> float32x4_t {
-        unsafe { vreinterpretq_f32_s32(vshlq_n_s32::<23>(vaddq_s32(vcvtnq_s32_f32(a), vdupq_n_s32(127)))) }
+    unsafe fn scale(a: float32x4_t, power: float32x4_t) -> float32x4_t {
+        unsafe {
+            let exponent = vaddq_s32(vcvtnq_s32_f32(power), vdupq_n_s32(127));
+            vmulq_f32(a, vreinterpretq_f32_s32(vshlq_n_s32::<23>(exponent)))
+        }
     }
+    #[inline(always)] unsafe fn prefetch(_from: *const u32) {}
     #[inline(always)] unsafe fn sum(a: float32x4_t) -> f32 { unsafe { vaddvq_f32(a) } }
     #[inline(always)] unsafe fn largest(a: float32x4_t) -> f32 { unsafe { vmaxvq_f32(a) } }
     #[inline(always)]

@@ -40,7 +40,8 @@ impl Lanes for Scalar {
     #[inline(always)] unsafe fn max(a: Vector, b: Vector) -> Vector { pairwise(a, b, |a, b| if a > b { a } else { b }) }
     #[inline(always)] unsafe fn mul_add(a: Vector, b: Vector, c: Vector) -> Vector { std::array::from_fn(|lane| a[lane] * b[lane] + c[lane]) }
     #[inline(always)] unsafe fn round(a: Vector) -> Vector { a.map(|a| (a + 12_582_912.0) - 12_582_912.0) }
-    #[inline(always)] unsafe fn power_of_two(a: Vector) -> Vector { a.map(|a| f32::from_bits(((a as i32 + 127) as u32) << 23)) }
+    #[inline(always)] unsafe fn scale(a: Vector, power: Vector) -> Vector { pairwise(a, power, |a, power| a * f32::from_bits(((power as i32 + 127) as u32) << 23)) }
+    #[inline(always)] unsafe fn prefetch(_from: *const u32) {}
     #[inline(always)] unsafe fn sum(a: Vector) -> f32 { a.iter().sum() }
     #[inline(always)] unsafe fn largest(a: Vector) -> f32 { a.into_iter().fold(f32::NEG_INFINITY, f32::max) }
     #[inline(always)]
