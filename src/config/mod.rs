@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 
 pub use secrets::Properties;
 pub use sections::{
-    AdminSettings, BusSettings, Delivery, Device, DuplicatePolicy, InputSettings, LimitSettings,
+    AdminSettings, BusSettings, Delivery, Device, Devices, DuplicatePolicy, InputSettings, LimitSettings,
     LineSettings, LogFormat, MapCodecSetting, MapSettings, ModelSettings, OnTimeout,
     OutputSettings, ReassemblySettings, RegionSettings, ResultFormat, TelemetrySettings,
     TransactionSettings, ViewSettings, WatchdogSettings,

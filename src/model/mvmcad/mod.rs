@@ -250,14 +250,16 @@ pub struct Mvmcad {
     bottleneck: Option<Bottleneck>,
     amplification: Option<AmplificationLayer>,
     decoder: Decoder,
+    /// What bottleneck, amplification and decoder compute in.
+    precision: DType,
     config: MvmcadConfig,
 }
 
 impl Mvmcad {
     /// Builds the network: the encoder's tensors from `encoder` (names as in
     /// [`VitConfig::tensors`]), all others from `trainable` ([`MvmcadConfig::trainable_tensors`]).
-    /// The encoder computes in the precision of its tensors; its features, and all that is made of
-    /// them, are in f32.
+    /// The encoder computes in the precision of its tensors, and bottleneck, amplification and decoder in
+    /// that of theirs; features, and all that is made of them, are in f32.
     ///
     /// # Errors
     /// When the architecture breaks a rule, or a tensor is missing or misshapen.
@@ -268,6 +270,8 @@ impl Mvmcad {
     ) -> Result<Self> {
         config.validate().map_err(candle_core::Error::msg)?;
         let VitConfig { width, heads, .. } = config.encoder;
+        // Few numbers, and what they are multiplied with is in f32.
+        let exact = trainable.to_dtype(DType::F32);
         let dropout = Dropout::new(config.bottleneck_dropout);
         let bottleneck = match config.amplification {
             Amplification::Replace => None,
@@ -279,8 +283,8 @@ impl Mvmcad {
         };
         Ok(Self {
             encoder: Vit::new(&config.encoder, encoder)?,
-            prior: Prior::new(config.prior, trainable.pp("prior"))?,
-            whitening: Whitening::new(config.whitening, width, trainable.pp("whitening"))?,
+            prior: Prior::new(config.prior, exact.pp("prior"))?,
+            whitening: Whitening::new(config.whitening, width, exact.pp("whitening"))?,
             dropout,
             bottleneck,
             amplification: AmplificationLayer::new(
@@ -290,6 +294,7 @@ impl Mvmcad {
                 trainable.pp("amplification"),
             )?,
             decoder: Decoder::new(config.decoder_depth, width, heads, trainable.pp("decoder"))?,
+            precision: trainable.dtype(),
             config: config.clone(),
         })
     }
@@ -375,6 +380,7 @@ impl Mvmcad {
     ) -> Result<GroupFeatures> {
         // The mean over all target blocks, since the groups have equal sizes.
         let tokens = ((&given.shallow + &given.deep)? * 0.5)?;
+        let tokens = tokens.to_dtype(self.precision)?;
         let mut tokens = match &self.bottleneck {
             Some(bottleneck) => bottleneck.forward(&tokens, mode)?,
             None => self.dropout.forward(&tokens, mode)?,
