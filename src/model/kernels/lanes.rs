@@ -71,5 +71,6 @@ pub(crate) trait Lanes: Copy + std::fmt::Debug + Send + Sync + 'static {
         depth: usize,
         out: *mut f32,
         out_stride: usize,
+        ahead: *const u32,
     );
 }

@@ -30,7 +30,11 @@ pub(crate) fn tile_room() -> TileRoom {
     [0.0; TALLEST * 2 * WIDEST]
 }
 
-/// `ROWS` rows of `left` times a panel, to `ROWS` rows of `out` of a panel's width.
+/// Words of a cache line.
+const CACHE_LINE: usize = 16;
+
+/// `ROWS` rows of `left` times a panel, to `ROWS` rows of `out` of a panel's width. A cache line a step
+/// is fetched from `ahead` on, which may be any address.
 ///
 /// # Safety
 /// Within [`Arithmetic::vectorise`]; `left` has `ROWS` rows of `depth` words, `left_stride` apart,
@@ -144,7 +148,14 @@ impl<A: Arithmetic> Packed<A> {
             #[inline(always)]
             || {
                 for (index, panel) in self.words.chunks_exact(depth * width).enumerate() {
+                    let next = &self.words[(index + 1) * depth * width..];
                     for first in (0..rows).step_by(A::Lanes::ROWS) {
+                        // Each tile has a part of the next panel fetched, a line a step.
+                        let fetched = first / A::Lanes::ROWS * depth * CACHE_LINE;
+                        let ahead = match fetched < next.len().min(depth * width) {
+                            true => next[fetched..].as_ptr(),
+                            false => panel.as_ptr(),
+                        };
                         // SAFETY: `left` holds a tile's rows from `first` on, a panel has this size, and
                         // the room is that of the largest tile.
                         unsafe {
@@ -155,6 +166,7 @@ impl<A: Arithmetic> Packed<A> {
                                 depth,
                                 made.as_mut_ptr(),
                                 width,
+                                ahead,
                             );
                         }
                         let made = made

@@ -144,6 +144,7 @@ unsafe fn summarise<A: Arithmetic>(projected: Projected<'_>, head: usize, rooms:
                     tokens,
                     to.cast(),
                     width,
+                    panel.as_ptr(),
                 );
             }
         }
@@ -208,6 +209,7 @@ unsafe fn spend<A: Arithmetic>(
                     head_width,
                     made.as_mut_ptr(),
                     width,
+                    panel.as_ptr(),
                 );
             }
             for (row, share) in shares.iter().enumerate().take(here) {

@@ -130,6 +130,7 @@ pub(crate) fn attend<A: Arithmetic>(
                             key_depth,
                             to.cast(),
                             stride,
+                            panel.as_ptr(),
                         );
                     }
                     for (row, sum) in sums.iter_mut().enumerate().take(here) {
@@ -147,6 +148,7 @@ pub(crate) fn attend<A: Arithmetic>(
                             value_depth,
                             made.as_mut_ptr(),
                             width,
+                            panel.as_ptr(),
                         );
                     }
                     for (row, sum) in sums.iter().enumerate().take(here) {

@@ -44,7 +44,7 @@ impl Lanes for Avx2 {
             _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent)))
         }
     }
-    #[inline(always)] unsafe fn prefetch(from: *const u32) { unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) } }
+    #[inline(always)] unsafe fn prefetch(from: *const u32) { unsafe { _mm_prefetch::<_MM_HINT_T1>(from.cast()) } }
     #[inline(always)]
     unsafe fn sum(a: __m256) -> f32 {
         let mut values = [0.0f32; 8];
@@ -58,7 +58,7 @@ impl Lanes for Avx2 {
         values.into_iter().fold(f32::NEG_INFINITY, f32::max)
     }
     #[inline(always)]
-    unsafe fn tile<A: Arithmetic<Lanes = Self>>(left: *const u32, left_stride: usize, panel: *const u32, depth: usize, out: *mut f32, out_stride: usize) {
-        unsafe { tile::<A, { Self::ROWS }>(left, left_stride, panel, depth, out, out_stride) }
+    unsafe fn tile<A: Arithmetic<Lanes = Self>>(left: *const u32, left_stride: usize, panel: *const u32, depth: usize, out: *mut f32, out_stride: usize, ahead: *const u32) {
+        unsafe { tile::<A, { Self::ROWS }>(left, left_stride, panel, depth, out, out_stride, ahead) }
     }
 }

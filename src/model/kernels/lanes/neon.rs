@@ -42,7 +42,7 @@ impl Lanes for Neon {
     #[inline(always)] unsafe fn sum(a: float32x4_t) -> f32 { unsafe { vaddvq_f32(a) } }
     #[inline(always)] unsafe fn largest(a: float32x4_t) -> f32 { unsafe { vmaxvq_f32(a) } }
     #[inline(always)]
-    unsafe fn tile<A: Arithmetic<Lanes = Self>>(left: *const u32, left_stride: usize, panel: *const u32, depth: usize, out: *mut f32, out_stride: usize) {
-        unsafe { tile::<A, { Self::ROWS }>(left, left_stride, panel, depth, out, out_stride) }
+    unsafe fn tile<A: Arithmetic<Lanes = Self>>(left: *const u32, left_stride: usize, panel: *const u32, depth: usize, out: *mut f32, out_stride: usize, ahead: *const u32) {
+        unsafe { tile::<A, { Self::ROWS }>(left, left_stride, panel, depth, out, out_stride, ahead) }
     }
 }

@@ -45,7 +45,7 @@ impl Lanes for Scalar {
     #[inline(always)] unsafe fn sum(a: Vector) -> f32 { a.iter().sum() }
     #[inline(always)] unsafe fn largest(a: Vector) -> f32 { a.into_iter().fold(f32::NEG_INFINITY, f32::max) }
     #[inline(always)]
-    unsafe fn tile<A: Arithmetic<Lanes = Self>>(left: *const u32, left_stride: usize, panel: *const u32, depth: usize, out: *mut f32, out_stride: usize) {
-        unsafe { tile::<A, { Self::ROWS }>(left, left_stride, panel, depth, out, out_stride) }
+    unsafe fn tile<A: Arithmetic<Lanes = Self>>(left: *const u32, left_stride: usize, panel: *const u32, depth: usize, out: *mut f32, out_stride: usize, ahead: *const u32) {
+        unsafe { tile::<A, { Self::ROWS }>(left, left_stride, panel, depth, out, out_stride, ahead) }
     }
 }
