@@ -54,7 +54,10 @@ impl Options {
             product: 8192,
         };
         let numbers = |text: &str| -> Result<Vec<usize>> {
-            Ok(text.split(',').map(str::parse).collect::<std::result::Result<_, _>>()?)
+            Ok(text
+                .split(',')
+                .map(str::parse)
+                .collect::<std::result::Result<_, _>>()?)
         };
         let mut arguments = std::env::args().skip(1).filter(|name| name != "--bench");
         while let Some(name) = arguments.next() {
@@ -83,11 +86,12 @@ impl Options {
 /// As `benches/peer/network.py` has it.
 fn architecture(size: &str) -> Result<MvmcadConfig> {
     let (width, heads, targets): (_, _, Vec<usize>) = match size {
+        "tiny" => (64, 1, (0..4).collect()),
         "small" => (384, 6, (2..10).collect()),
         "base" => (768, 12, (2..10).collect()),
         "large" => (1024, 16, (4..20).step_by(2).collect()),
         _ => {
-            let expected = "`--size`: expected `small`, `base` or `large`";
+            let expected = "`--size`: expected `tiny`, `small`, `base` or `large`";
             return Err(format!("{expected}, found `{size}`").into());
         }
     };
@@ -107,7 +111,12 @@ fn architecture(size: &str) -> Result<MvmcadConfig> {
 
 /// Operations of an image's products, two for each multiplication and addition.
 fn operations(config: &MvmcadConfig) -> f64 {
-    let VitConfig { width, patch, heads, .. } = config.encoder;
+    let VitConfig {
+        width,
+        patch,
+        heads,
+        ..
+    } = config.encoder;
     let tokens = config.encoder.tokens();
     let layers = |count: usize| 2 * tokens * width * width * count;
     let attention = 4 * tokens * tokens * width;
@@ -135,11 +144,16 @@ fn load(options: &Options, config: &MvmcadConfig) -> Result<(Tensors, Tensors)> 
 fn network(options: &Options, config: &MvmcadConfig, weights: &Tensors) -> Result<DeviceNetwork> {
     let device = open_inference_device(&options.device)?;
     let (precision, batch) = (options.precision, options.largest_batch());
-    Ok(DeviceNetwork::new(config, weights, device, precision, batch)?)
+    Ok(DeviceNetwork::new(
+        config, weights, device, precision, batch,
+    )?)
 }
 
 fn values_of(features: &[ImageFeatures]) -> Vec<f32> {
-    features.iter().flat_map(|image| image.anomalies.clone()).collect()
+    features
+        .iter()
+        .flat_map(|image| image.anomalies.clone())
+        .collect()
 }
 
 /// How far anomalies are from those that are expected.
@@ -150,13 +164,19 @@ fn compare(side: &str, expected: &[f32], found: &[f32]) -> Result<serde_json::Va
     }
     let count = expected.len() as f32;
     let mean = expected.iter().sum::<f32>() / count;
-    let spread = expected.iter().map(|value| (value - mean).powi(2)).sum::<f32>() / count;
+    let spread = expected
+        .iter()
+        .map(|value| (value - mean).powi(2))
+        .sum::<f32>()
+        / count;
     let differences = expected.iter().zip(found).map(|(a, b)| (a - b).abs());
     // A value that is no number must not pass for a small difference.
-    let worst = differences.clone().fold(0f32, |most, difference| match difference <= most {
-        true => most,
-        false => difference,
-    });
+    let worst = differences
+        .clone()
+        .fold(0f32, |most, difference| match difference <= most {
+            true => most,
+            false => difference,
+        });
     Ok(json!({
         "kind": "parity",
         "side": side,
@@ -255,7 +275,9 @@ fn peak(options: &Options) -> Result<serde_json::Value> {
         || Ok(device.synchronize()?),
     )?;
     let tera = rate * 2.0 * (side as f64).powi(3) / 1e12;
-    Ok(json!({"kind": "peak", "side": side, "factors": dtype.as_str(), "tera_operations_per_second": tera}))
+    Ok(
+        json!({"kind": "peak", "side": side, "factors": dtype.as_str(), "tera_operations_per_second": tera}),
+    )
 }
 
 /// The device against the processor in f32, in both precisions, and the processor against the peer.

@@ -38,7 +38,7 @@ def read_options():
     parser.add_argument("--product", type=int, default=8192, help="side of the largest product")
     options = parser.parse_args()
     if options.dry_run:
-        options.sizes, options.batches, options.compiled = "small", "1,2", ""
+        options.sizes, options.batches, options.compiled = "tiny", "1,2", ""
         options.duration, options.product = 0.01, 128
     options.device = "cpu" if options.dry_run else "cuda:0"
     options.precision = "f32" if options.dry_run else "bf16"

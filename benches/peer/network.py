@@ -12,9 +12,9 @@ GRID = SIDE // PATCH
 LEADING = 1 + REGISTERS
 TARGETS = range(2, 10)
 DECODER_DEPTH = 8
-SIZES = {"small": (384, 6), "base": (768, 12), "large": (1024, 16)}
+SIZES = {"tiny": (64, 1), "small": (384, 6), "base": (768, 12), "large": (1024, 16)}
 # The large encoder has 24 blocks; a target every second one.
-LARGE_TARGETS = range(4, 20, 2)
+OTHER_TARGETS = {"tiny": range(4), "large": range(4, 20, 2)}
 
 
 class EncoderBlock(nn.Module):
@@ -151,8 +151,7 @@ class Mvmcad(nn.Module):
 def random_network(size, seed=1):
     """Values of the sizes that trained networks have: what is computed is no shortcut."""
     torch.manual_seed(seed)
-    targets = LARGE_TARGETS if size == "large" else TARGETS
-    network = Mvmcad(*SIZES[size], targets).eval().requires_grad_(False)
+    network = Mvmcad(*SIZES[size], OTHER_TARGETS.get(size, TARGETS)).eval().requires_grad_(False)
     for name, value in network.named_parameters():
         kind = name.rsplit(".", 1)[-1]
         if kind == "temperature" or ("norm" in name and kind == "weight"):

@@ -89,9 +89,7 @@ impl DeviceNetwork {
     /// # Errors
     /// When `views` does not sum up to the batch where views are mixed, or the device fails.
     pub fn anomalies(&self, batch: &Tensor, views: &[usize]) -> Result<Tensor> {
-        let features = self
-            .network
-            .forward_groups(batch, views, Mode::Inference)?;
+        let features = self.network.forward_groups(batch, views, Mode::Inference)?;
         features.anomalies()
     }
 

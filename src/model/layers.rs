@@ -148,9 +148,12 @@ pub(crate) fn linear_attention(projected: &Tensor, heads: usize, mode: Mode) -> 
     if uses_own(projected, mode) {
         return kernels::linear_attention(projected, heads, DENOMINATOR_EPSILON as f32);
     }
-    let heads = Heads::split(projected, heads)?;
-    let (queries, keys) = (positive(&heads.queries)?, positive(&heads.keys)?);
-    let summary = keys.t()?.matmul(&heads.values)?;
+    let Heads {
+        queries,
+        keys,
+        values,
+    } = Heads::split_positive(projected, heads)?;
+    let summary = keys.t()?.matmul(&values)?;
     let key_sums = sum_over_tokens(&keys)?;
     let denominators = queries.matmul(&key_sums.t()?)?;
     let rebuilt = queries
@@ -194,6 +197,24 @@ impl Heads {
             queries: part(0)?,
             keys: part(1)?,
             values: part(2)?,
+        })
+    }
+
+    /// With queries and keys made positive.
+    fn split_positive(projected: &Tensor, heads: usize) -> Result<Self> {
+        #[cfg(feature = "cuda")]
+        if let Some([queries, keys, values]) = kernels::cuda::split_positive(projected, heads)? {
+            return Ok(Self {
+                queries,
+                keys,
+                values,
+            });
+        }
+        let heads = Self::split(projected, heads)?;
+        Ok(Self {
+            queries: positive(&heads.queries)?,
+            keys: positive(&heads.keys)?,
+            values: heads.values,
         })
     }
 }

@@ -446,9 +446,13 @@ impl Mvmcad {
 /// # Errors
 /// When the shapes differ, or the device fails.
 pub fn cosine_distance(left: &Tensor, right: &Tensor) -> Result<Tensor> {
-    let products = (left * right)?.sum(D::Minus1)?;
     // Under the root the square of torch's epsilon: the gradient at zero stays finite.
     let guard = COSINE_EPSILON * COSINE_EPSILON;
+    #[cfg(feature = "cuda")]
+    if let Some(distance) = super::kernels::cuda::cosine_distance(left, right, guard)? {
+        return Ok(distance);
+    }
+    let products = (left * right)?.sum(D::Minus1)?;
     let left = (left.sqr()?.sum(D::Minus1)? + guard)?.sqrt()?;
     let right = (right.sqr()?.sum(D::Minus1)? + guard)?.sqrt()?;
     (products / (left * right)?)?.affine(-1., 1.)
@@ -456,6 +460,10 @@ pub fn cosine_distance(left: &Tensor, right: &Tensor) -> Result<Tensor> {
 
 /// The mean of tensors of one shape, in f32 whatever they are in.
 fn mean(tensors: &[Tensor]) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if let Some(mean) = super::kernels::cuda::mean(tensors)? {
+        return Ok(mean);
+    }
     let mut sum = tensors[0].to_dtype(DType::F32)?;
     for tensor in &tensors[1..] {
         sum = (sum + tensor.to_dtype(DType::F32)?)?;
