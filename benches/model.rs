@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench model -- --peer PYTHON` has `benches/peer/model.py` export MVMCAD-S/14 (392 px,
 //! four registers) from PyTorch and run it in ONNX Runtime and OpenVINO; PYTHON has what
-//! `benches/peer/requirements.txt` asks for. Each round runs every side once; a ratio is the median over
+//! `benches/peer/requirements-model.txt` asks for. Each round runs every side once; a ratio is the median over
 //! the rounds of ours by theirs. `--images`, `--threads`, `--rounds` and `--size` change the load. Without
 //! `--peer` only this program's sides run, on weights of its own.
 
@@ -106,13 +106,16 @@ impl Peer {
             .spawn()?;
         let requests = child.stdin.take().ok_or("the peer has no input")?;
         let mut answers = BufReader::new(child.stdout.take().ok_or("the peer has no output")?);
-        let mut line = String::new();
-        answers.read_line(&mut line)?;
-        let sides = line
-            .trim()
-            .strip_prefix("ready ")
-            .ok_or("the peer did not start")?;
-        let sides = serde_json::from_str(sides)?;
+        // Exporting may print lines of its own.
+        let sides = loop {
+            let mut line = String::new();
+            if answers.read_line(&mut line)? == 0 {
+                return Err("the peer did not start".into());
+            }
+            if let Some(sides) = line.trim().strip_prefix("ready ") {
+                break serde_json::from_str(sides)?;
+            }
+        };
         Ok(Self {
             child,
             requests,
