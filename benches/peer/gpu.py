@@ -19,9 +19,9 @@ from safetensors.torch import save_file
 import network as peer
 
 # The largest difference of an anomaly, which lies between 0 and 2, and the mean one. In f32 sums in
-# another order change the last digits; a bf16 has 8 bits, lost a few times over in 20 blocks.
+# another order change the last digits; PyTorch in bf16 on a processor is 9e-3 and 2e-3 off.
 TOLERANCES = {"processor f32 by peer f32": (1e-4, 1e-5), "device f32 by processor f32": (1e-3, 1e-4),
-              "device bf16 by processor f32": (6e-2, 6e-3), "torch bf16 by torch f32": (6e-2, 6e-3)}
+              "device bf16 by processor f32": (2e-2, 4e-3), "torch bf16 by torch f32": (2e-2, 4e-3)}
 PARITY_IMAGES = 2
 BAR_SIZE, BAR_BATCH, BAR_SHARE, BAR_RATIO = "base", 64, 0.4, 1.0
 
