@@ -1,8 +1,9 @@
-//! The device thread: one OS thread that owns the model. Batches in, anomaly maps out.
+//! Device threads: OS threads that own a model each. Batches in, anomaly maps out.
 //!
-//! A batch too large for the device is halved and tried again; any other failure ends the thread,
+//! Several share one queue, and a batch goes to whichever is free; so answers come in any order. A batch too large for the device is halved and tried again; any other failure ends the thread,
 //! and with it the run: the inputs are uncommitted, so nothing is lost.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
 
@@ -33,6 +34,30 @@ pub struct InferenceAnswer<Context> {
     pub context: Context,
 }
 
+/// The batches that device threads take from; clones share it.
+#[derive(Debug)]
+pub struct BatchQueue<Context>(Arc<Mutex<mpsc::Receiver<InferenceBatch<Context>>>>);
+
+impl<Context> BatchQueue<Context> {
+    /// Takes from `batches`.
+    pub fn new(batches: mpsc::Receiver<InferenceBatch<Context>>) -> Self {
+        Self(Arc::new(Mutex::new(batches)))
+    }
+
+    /// The next batch, once there is one; none when the input has closed. One thread waits for it, the
+    /// other free ones wait for that thread.
+    fn next(&self) -> Option<InferenceBatch<Context>> {
+        let mut batches = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        batches.blocking_recv()
+    }
+}
+
+impl<Context> Clone for BatchQueue<Context> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
 /// A running device thread; it ends when its input closes.
 pub struct DeviceThread {
     thread: thread::JoinHandle<Result<(), ModelError>>,
@@ -46,7 +71,7 @@ impl DeviceThread {
     pub fn start<Context: Send + 'static>(
         mut model: Box<dyn AnomalyModel>,
         max_batch: usize,
-        mut batches: mpsc::Receiver<InferenceBatch<Context>>,
+        batches: BatchQueue<Context>,
         answers: mpsc::Sender<InferenceAnswer<Context>>,
         activity: Activity,
     ) -> std::io::Result<Self> {
@@ -54,7 +79,7 @@ impl DeviceThread {
             .name("device".into())
             .spawn(move || {
                 let mut limit = max_batch.max(1);
-                while let Some(batch) = batches.blocking_recv() {
+                while let Some(batch) = batches.next() {
                     let started = Instant::now();
                     let underway = activity.begin();
                     fail::fail_point!("device-batch"); // a test makes the device slow
@@ -241,6 +266,126 @@ mod tests {
         let maps = score_in_chunks(&mut device, &images(14), &[2, 3, 0, 3, 5, 1], &mut limit);
         assert_eq!(maps.unwrap().len(), 14);
         assert_eq!(device.calls, [8, 2, 3, 3, 5, 1]);
+    }
+
+    /// Says when it has a batch, and answers when it is told to.
+    struct GatedDevice {
+        identity: ModelIdentity,
+        number: usize,
+        busy: std::sync::mpsc::Sender<usize>,
+        gate: std::sync::mpsc::Receiver<Result<(), ModelError>>,
+    }
+
+    impl AnomalyModel for GatedDevice {
+        fn identity(&self) -> &ModelIdentity {
+            &self.identity
+        }
+
+        fn mixes_views(&self) -> bool {
+            false
+        }
+
+        fn anomaly_maps(
+            &mut self,
+            images: &[InputImage],
+            _views: &[usize],
+        ) -> Result<Vec<AnomalyMap>, ModelError> {
+            self.busy.send(self.number).unwrap();
+            self.gate.recv().unwrap()?;
+            let map = AnomalyMap {
+                width: 1,
+                height: 1,
+                values: vec![0.0],
+            };
+            Ok(vec![map; images.len()])
+        }
+    }
+
+    /// Device threads with a gate each, what feeds them, and what they say.
+    struct Rig {
+        threads: Vec<DeviceThread>,
+        gates: Vec<std::sync::mpsc::Sender<Result<(), ModelError>>>,
+        busy: std::sync::mpsc::Receiver<usize>,
+        batches: mpsc::Sender<InferenceBatch<usize>>,
+        answers: mpsc::Receiver<InferenceAnswer<usize>>,
+    }
+
+    impl Rig {
+        fn start(devices: usize) -> Self {
+            let (batches, to_infer) = mpsc::channel(1);
+            let (to_score, answers) = mpsc::channel(8);
+            let (to_busy, busy) = std::sync::mpsc::channel();
+            let queue = BatchQueue::new(to_infer);
+            let mut gates = Vec::new();
+            let threads = (0..devices).map(|number| {
+                let (gate, held) = std::sync::mpsc::channel();
+                gates.push(gate);
+                let device = GatedDevice {
+                    identity: SmallDevice::new(0).identity,
+                    number,
+                    busy: to_busy.clone(),
+                    gate: held,
+                };
+                let (queue, answers) = (queue.clone(), to_score.clone());
+                DeviceThread::start(Box::new(device), 4, queue, answers, Activity::default())
+            });
+            let threads = threads.collect::<Result<_, _>>().unwrap();
+            Self {
+                threads,
+                gates,
+                busy,
+                batches,
+                answers,
+            }
+        }
+
+        fn send(&self, number: usize) {
+            let batch = InferenceBatch {
+                images: images(1),
+                views: vec![1],
+                context: number,
+            };
+            self.batches.blocking_send(batch).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_batch_goes_to_whichever_device_is_free_and_each_is_answered_once() {
+        let mut rig = Rig::start(2);
+        rig.send(0);
+        let slow = rig.busy.recv().unwrap();
+        let fast = 1 - slow;
+        for number in 1..4 {
+            rig.send(number);
+            assert_eq!(rig.busy.recv().unwrap(), fast);
+            rig.gates[fast].send(Ok(())).unwrap();
+            assert_eq!(rig.answers.blocking_recv().unwrap().context, number);
+        }
+        rig.gates[slow].send(Ok(())).unwrap();
+        assert_eq!(rig.answers.blocking_recv().unwrap().context, 0);
+        drop(rig.batches);
+        for thread in rig.threads {
+            thread.join().unwrap();
+        }
+        assert!(rig.answers.blocking_recv().is_none());
+    }
+
+    #[test]
+    fn a_device_that_fails_ends_alone_and_says_why() {
+        let mut rig = Rig::start(2);
+        rig.send(0);
+        let failing = rig.busy.recv().unwrap();
+        rig.gates[failing]
+            .send(Err(ModelError::Device("unplugged".into())))
+            .unwrap();
+        let error = rig.threads.remove(failing).join().unwrap_err();
+        assert_eq!(error.to_string(), "device failed: unplugged");
+        rig.send(1);
+        assert_eq!(rig.busy.recv().unwrap(), 1 - failing);
+        rig.gates[1 - failing].send(Ok(())).unwrap();
+        assert_eq!(rig.answers.blocking_recv().unwrap().context, 1);
+        drop(rig.batches);
+        rig.threads.remove(0).join().unwrap();
     }
 
     #[test]

@@ -12,7 +12,9 @@ GRID = SIDE // PATCH
 LEADING = 1 + REGISTERS
 TARGETS = range(2, 10)
 DECODER_DEPTH = 8
-SIZES = {"small": (384, 6), "base": (768, 12)}
+SIZES = {"tiny": (64, 1), "small": (384, 6), "base": (768, 12), "large": (1024, 16)}
+# The large encoder has 24 blocks; a target every second one.
+OTHER_TARGETS = {"tiny": range(4), "large": range(4, 20, 2)}
 
 
 class EncoderBlock(nn.Module):
@@ -74,13 +76,14 @@ def linear_attention(projected, heads):
 class Encoder(nn.Module):
     """The means of the two halves of the target blocks."""
 
-    def __init__(self, width, heads):
+    def __init__(self, width, heads, targets=TARGETS):
         super().__init__()
+        self.targets = targets
         self.patch = nn.Linear(3 * PATCH * PATCH, width)
         self.class_ = nn.Parameter(torch.empty(1, 1, width))
         self.registers = nn.Parameter(torch.empty(1, REGISTERS, width))
         self.position = nn.Parameter(torch.empty(1, GRID * GRID, width))
-        self.blocks = nn.ModuleList(EncoderBlock(width, heads) for _ in range(TARGETS[-1] + 1))
+        self.blocks = nn.ModuleList(EncoderBlock(width, heads) for _ in range(targets[-1] + 1))
 
     def forward(self, images):
         kernel = self.patch.weight.reshape(-1, 3, PATCH, PATCH)
@@ -90,7 +93,7 @@ class Encoder(nn.Module):
         outputs = []
         for index, block in enumerate(self.blocks):
             tokens = block(tokens)
-            if index in TARGETS:
+            if index in self.targets:
                 outputs.append(tokens)
         half = len(outputs) // 2
         return sum(outputs[:half]) / half, sum(outputs[half:]) / half
@@ -121,9 +124,9 @@ class Amplification(nn.Module):
 class Mvmcad(nn.Module):
     """Images to the anomaly of each patch."""
 
-    def __init__(self, width, heads):
+    def __init__(self, width, heads, targets=TARGETS):
         super().__init__()
-        self.encoder = Encoder(width, heads)
+        self.encoder = Encoder(width, heads, targets)
         self.bottleneck = nn.ModuleDict(
             {"fc1": nn.Linear(width, 4 * width), "fc2": nn.Linear(4 * width, width)}
         )
@@ -148,7 +151,7 @@ class Mvmcad(nn.Module):
 def random_network(size, seed=1):
     """Values of the sizes that trained networks have: what is computed is no shortcut."""
     torch.manual_seed(seed)
-    network = Mvmcad(*SIZES[size]).eval().requires_grad_(False)
+    network = Mvmcad(*SIZES[size], OTHER_TARGETS.get(size, TARGETS)).eval().requires_grad_(False)
     for name, value in network.named_parameters():
         kind = name.rsplit(".", 1)[-1]
         if kind == "temperature" or ("norm" in name and kind == "weight"):

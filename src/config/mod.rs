@@ -31,8 +31,8 @@ use serde::{Deserialize, Serialize};
 
 pub use secrets::Properties;
 pub use sections::{
-    AdminSettings, BusSettings, Delivery, Device, DuplicatePolicy, InputSettings, LimitSettings,
-    LineSettings, LogFormat, MapCodecSetting, MapSettings, ModelSettings, OnTimeout,
+    AdminSettings, BusSettings, Delivery, Device, Devices, DuplicatePolicy, InputSettings,
+    LimitSettings, LineSettings, LogFormat, MapCodecSetting, MapSettings, ModelSettings, OnTimeout,
     OutputSettings, ReassemblySettings, RegionSettings, ResultFormat, TelemetrySettings,
     TransactionSettings, ViewSettings, WatchdogSettings,
 };

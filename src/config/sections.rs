@@ -204,10 +204,15 @@ impl Default for LimitSettings {
 pub struct ModelSettings {
     /// The folder of the model bundle. Default `models/demo`.
     pub path: PathBuf,
-    /// Where it runs. Default `auto`.
-    pub device: Device,
-    /// What it computes in. Default `f32`; `bf16` is faster where the processor has AVX512-BF16, and
-    /// refused where not. Scores move a little: calibrate thresholds in the precision that is run.
+    /// Where it runs: `auto`, `cpu`, `cuda:<number>`, or a list of several CUDA devices. Default `auto`.
+    pub device: Devices,
+    /// Batches that a CUDA device is given at once, by as many workers, each with weights of its own:
+    /// one's images are copied while another's are computed. Default 2; 1 saves the device's memory. A
+    /// processor has one worker, whatever this says.
+    pub workers_per_device: usize,
+    /// What it computes in. Default `f32`; `bf16` is faster on CUDA devices, and where the processor has
+    /// AVX512-BF16; it is refused where not. Scores move a little: calibrate thresholds in the precision
+    /// that is run.
     pub precision: ComputePrecision,
     /// The most images scored at once. Default 32.
     pub max_batch: usize,
@@ -221,7 +226,8 @@ impl Default for ModelSettings {
     fn default() -> Self {
         Self {
             path: PathBuf::from("models/demo"),
-            device: Device::Auto,
+            device: Devices(vec![Device::Auto]),
+            workers_per_device: 2,
             precision: ComputePrecision::F32,
             max_batch: 32,
             max_delay: Duration::from_millis(20),
@@ -461,17 +467,32 @@ impl FromStr for Device {
     }
 }
 
-impl Serialize for Device {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+/// Where the model's workers run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Devices(pub Vec<Device>);
+
+impl fmt::Display for Devices {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        formatter.write_str(&names.join(","))
     }
 }
 
-impl<'de> Deserialize<'de> for Device {
+impl Serialize for Devices {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0.as_slice() {
+            [device] => serializer.collect_str(device),
+            several => serializer.collect_seq(several.iter().map(ToString::to_string)),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Devices {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        let names = names(deserializer)?;
+        let devices = names.iter().map(|name| name.parse());
+        let devices = devices.collect::<Result<_, String>>();
+        devices.map(Self).map_err(serde::de::Error::custom)
     }
 }
 
@@ -604,9 +625,23 @@ mod tests {
     }
 
     #[test]
-    fn devices_read_back_as_they_are_shown() {
-        for device in [Device::Auto, Device::Cpu, Device::Cuda(3)] {
-            assert_eq!(device.to_string().parse(), Ok(device));
+    fn devices_read_back_as_they_are_written_and_as_they_are_shown() {
+        for devices in [
+            vec![Device::Auto],
+            vec![Device::Cpu],
+            vec![Device::Cuda(3)],
+            vec![Device::Cuda(0), Device::Cuda(1)],
+        ] {
+            let model = ModelSettings {
+                device: Devices(devices),
+                ..ModelSettings::default()
+            };
+            let text = toml::to_string(&model).unwrap();
+            let read: ModelSettings = toml::from_str(&text).unwrap();
+            assert_eq!(read, model, "{text}");
+            let shown = format!("device = \"{}\"", model.device);
+            let read: ModelSettings = toml::from_str(&shown).unwrap();
+            assert_eq!(read.device, model.device);
         }
         assert!("cuda".parse::<Device>().is_err());
     }

@@ -363,8 +363,28 @@ fn each_rule_names_key_value_and_rule() {
             "`model.max_batch` is `0`: must be at least 1",
         ),
         (
-            &["model.device=cuda:0"],
-            "`model.device` is `cuda:0`: is not available in this version; set `auto` or `cpu`",
+            &["model.workers_per_device=0"],
+            "`model.workers_per_device` is `0`: must be 1 to 8",
+        ),
+        (
+            &["model.device=cpu,auto"],
+            "`model.device` is `cpu,auto`: must be one device, or several of `cuda:<number>`",
+        ),
+        (
+            &["model.device="],
+            "`model.device` is ``: must be one device, or several of `cuda:<number>`",
+        ),
+        #[cfg(feature = "cuda")]
+        (
+            &["model.device=cuda:1,cuda:1"],
+            "`model.device` is `cuda:1,cuda:1`: must name no device twice; `model.workers_per_device` \
+             sets how many batches one is given",
+        ),
+        #[cfg(not(feature = "cuda"))]
+        (
+            &["model.device=cuda:0,cuda:1"],
+            "`model.device` is `cuda:0,cuda:1`: needs a program that was built with the feature `cuda`; \
+             set `auto` or `cpu`",
         ),
         (
             &["output.results_topic=line1.cam.top"],

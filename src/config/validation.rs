@@ -2,6 +2,7 @@
 //!
 //! Pure: it opens nothing, and it reports all problems, not the first.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use regex::Regex;
 use tracing_subscriber::EnvFilter;
 
 use super::secrets::{REDACTED, is_secret, redact_brokers};
-use super::{Delivery, Device, Problem, Settings};
+use super::{Delivery, Device, Devices, Problem, Settings};
 use crate::kafka::client::property_fault;
 use crate::kafka::group_protocol::{BROKERS_TIMES, GROUP_PROTOCOL, GroupProtocol};
 
@@ -19,6 +20,9 @@ const RECEIVE_MESSAGE_MAX_BYTES: u64 = 100_000_000;
 const ENVELOPE_BYTES: u64 = 1 << 20;
 /// The shortest standstill that is told for certain from a busy machine.
 const SHORTEST_STALL: Duration = Duration::from_secs(5);
+
+/// More workers on one device than that only cost its memory.
+const MOST_WORKERS: usize = 8;
 
 /// Properties that carry a promise of Panoptes, and where to set what they stand for.
 const OWNED_PROPERTIES: [(&str, &str); 17] = [
@@ -518,10 +522,31 @@ impl Rules<'_> {
             "must be at least 1",
         );
         self.require(
-            !matches!(model.device, Device::Cuda(_)),
+            (1..=MOST_WORKERS).contains(&model.workers_per_device),
+            "model.workers_per_device",
+            model.workers_per_device,
+            &format!("must be 1 to {MOST_WORKERS}"),
+        );
+        let Devices(devices) = &model.device;
+        let is_cuda = |device: &Device| matches!(device, Device::Cuda(_));
+        self.require(
+            devices.len() == 1 || (devices.len() > 1 && devices.iter().all(is_cuda)),
             "model.device",
-            model.device,
-            "is not available in this version; set `auto` or `cpu`",
+            &model.device,
+            "must be one device, or several of `cuda:<number>`",
+        );
+        let distinct = devices.iter().map(ToString::to_string);
+        self.require(
+            distinct.collect::<BTreeSet<_>>().len() == devices.len(),
+            "model.device",
+            &model.device,
+            "must name no device twice; `model.workers_per_device` sets how many batches one is given",
+        );
+        self.require(
+            cfg!(feature = "cuda") || !devices.iter().any(is_cuda),
+            "model.device",
+            &model.device,
+            "needs a program that was built with the feature `cuda`; set `auto` or `cpu`",
         );
     }
 

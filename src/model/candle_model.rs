@@ -10,7 +10,7 @@ use candle_nn::VarBuilder;
 use rayon::prelude::*;
 
 use super::bundle::{Bundle, Manifest};
-use super::device::{DeviceError, open_device};
+use super::device::{DeviceError, open_inference_device};
 use super::engine::Engine;
 use super::expected::ExpectedMaps;
 use super::maps::MapProjector;
@@ -83,13 +83,14 @@ impl CandleModel {
         precision: ComputePrecision,
         max_batch: usize,
     ) -> Result<Self, PlacementError> {
-        let placed = open_device(device)?;
+        let placed = open_inference_device(device)?;
         let refused = |error: candle_core::Error| PlacementError::Refused {
             model: bundle.manifest.name.clone(),
             device: device.to_owned(),
             message: error.to_string(),
         };
-        let engine = Engine::new(bundle, placed, precision).map_err(|error| match error {
+        let engine = Engine::new(bundle, placed, precision, max_batch);
+        let engine = engine.map_err(|error| match error {
             PackingError::Unable(reason) => PlacementError::Precision {
                 device: device.to_owned(),
                 precision,
@@ -115,6 +116,20 @@ impl CandleModel {
             projector: MapProjector::new(encoder.grid(), encoder.input_side, *map_side),
             max_batch: max_batch.max(1),
         })
+    }
+
+    /// Whether it runs on a GPU, which several of its kind may share.
+    pub fn is_on_gpu(&self) -> bool {
+        matches!(self.engine, Engine::Device(_))
+    }
+
+    /// Does what would make the first batches slow.
+    ///
+    /// # Errors
+    /// When the device fails, or its memory does not hold a batch of the largest size.
+    pub fn warm_up(&mut self) -> Result<(), ModelError> {
+        let warm = self.engine.warm_up();
+        warm.map_err(|error| device_error(self.max_batch, &error))
     }
 
     fn run(

@@ -1,11 +1,13 @@
-//! How a model's network is run: packed on a processor, as tensors elsewhere.
+//! How a model's network is run: packed on a processor, as tensors on a GPU.
 
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;
 
 use super::bundle::Bundle;
 use super::candle_model::place;
-use super::mvmcad::{Mvmcad, Prior};
+use super::device::InferenceDevice;
+use super::device_network::DeviceNetwork;
+use super::mvmcad::Prior;
 use super::packed::{ComputePrecision, ImageFeatures, PackedNetwork, PackingError};
 use super::{InputImage, Mode};
 
@@ -16,11 +18,8 @@ const IMAGES_AT_ONCE: usize = 8;
 /// A network and how it is run.
 #[derive(Debug)]
 pub(super) enum Engine {
-    /// As tensors on a device.
-    Composed {
-        network: Box<Mvmcad>,
-        device: Device,
-    },
+    /// As tensors on a GPU.
+    Device(Box<DeviceNetwork>),
     /// Packed for this processor.
     Packed(Box<Packed>),
 }
@@ -39,19 +38,29 @@ impl Engine {
     /// When a tensor is missing or misshapen, or the device cannot compute in this precision.
     pub(super) fn new(
         bundle: &Bundle,
-        device: Device,
+        device: InferenceDevice,
         precision: ComputePrecision,
+        max_batch: usize,
     ) -> std::result::Result<Self, PackingError> {
-        // Refuses tensors that are missing or misshapen.
-        let network = Box::new(place(bundle, &device)?);
-        if device.is_cpu() {
+        if device.device().is_cpu() {
+            // Refuses tensors that are missing or misshapen.
+            place(bundle, &Device::Cpu)?;
             return Ok(Self::Packed(Box::new(Packed::new(bundle, precision)?)));
         }
-        match precision {
-            ComputePrecision::F32 => Ok(Self::Composed { network, device }),
-            ComputePrecision::Bf16 => {
-                Err(PackingError::Unable("only processors compute in it so far"))
-            }
+        let Bundle { manifest, tensors } = bundle;
+        let config = &manifest.architecture;
+        let network = DeviceNetwork::new(config, tensors, device, precision, max_batch)?;
+        Ok(Self::Device(Box::new(network)))
+    }
+
+    /// Runs a batch of each size that a GPU will be given; a processor has nothing to prepare.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub(super) fn warm_up(&mut self) -> Result<()> {
+        match self {
+            Self::Device(network) => network.warm_up(),
+            Self::Packed(_) => Ok(()),
         }
     }
 
@@ -66,26 +75,20 @@ impl Engine {
         views: &[usize],
         with_shallow: bool,
     ) -> Result<Vec<ImageFeatures>> {
-        let (network, device) = match self {
-            Self::Packed(packed) => return packed.features(images, views),
-            Self::Composed { network, device } => (network, device),
-        };
-        let batch = batch(images, network.config().encoder.input_side, device)?;
-        let features = network.forward_groups(&batch, views, Mode::Inference)?;
-        let anomalies = features.anomalies()?.to_vec2::<f32>()?;
-        let shallow = match with_shallow {
-            false => vec![Vec::new(); images.len()],
-            true => features.encoder[0].flatten_from(1)?.to_vec2::<f32>()?,
-        };
-        let pairs = anomalies.into_iter().zip(shallow);
-        let features = pairs.map(|(anomalies, shallow)| ImageFeatures { anomalies, shallow });
-        Ok(features.collect())
+        match self {
+            Self::Packed(packed) => packed.features(images, views),
+            Self::Device(network) => {
+                let values: Vec<&[f32]> =
+                    images.iter().map(|image| image.values.as_slice()).collect();
+                network.run(&values, views, with_shallow)
+            }
+        }
     }
 
     /// Runs `work` on the threads that the network has.
     pub(super) fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         match self {
-            Self::Composed { .. } => work(),
+            Self::Device(_) => work(),
             Self::Packed(packed) => packed.network.install(work),
         }
     }

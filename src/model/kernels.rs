@@ -10,6 +10,8 @@
 
 pub(crate) mod arithmetic;
 mod attention;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 pub(crate) mod elementwise;
 pub(crate) mod head;
 pub(crate) mod lanes;

@@ -5,7 +5,7 @@
 //! ways, being faster than candle's and differentiable; elsewhere inference takes candle's fused
 //! ones.
 
-use candle_core::{D, Module, Result, Tensor};
+use candle_core::{D, DType, Module, Result, Tensor};
 use candle_nn::VarBuilder;
 
 use super::kernels;
@@ -81,6 +81,10 @@ impl Linear {
 
 impl Module for Linear {
     fn forward(&self, values: &Tensor) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if let Some(product) = kernels::cuda::linear(values, &self.weight, &self.bias)? {
+            return Ok(product);
+        }
         kernels::linear(values, &self.weight, &self.bias)
     }
 }
@@ -98,6 +102,10 @@ pub(crate) fn attention(projected: &Tensor, heads: usize, mode: Mode) -> Result<
     if uses_own(projected, mode) {
         return kernels::attention(projected, heads);
     }
+    #[cfg(feature = "flash-attn")]
+    if let Some(attended) = fused_attention(projected, heads, mode)? {
+        return Ok(attended);
+    }
     let Heads {
         queries,
         keys,
@@ -113,24 +121,64 @@ pub(crate) fn attention(projected: &Tensor, heads: usize, mode: Mode) -> Result<
     merge_heads(&weights.matmul(&values)?)
 }
 
+/// [`attention`] in one kernel, which reads queries, keys and values where they lie; none where it
+/// cannot.
+#[cfg(feature = "flash-attn")]
+fn fused_attention(projected: &Tensor, heads: usize, mode: Mode) -> Result<Option<Tensor>> {
+    /// The head width of all known encoders: the kernels may be built for multiples of 32 alone.
+    const HEAD_WIDTH: usize = 64;
+    let (batch, tokens, width) = projected.dims3()?;
+    let is_half = matches!(projected.dtype(), DType::BF16 | DType::F16);
+    let is_fitting = is_half && projected.device().is_cuda() && width == 3 * heads * HEAD_WIDTH;
+    if mode == Mode::Train || !is_fitting {
+        return Ok(None);
+    }
+    let parts = projected.reshape((batch, tokens, 3, heads, HEAD_WIDTH))?;
+    let part = |index| parts.narrow(2, index, 1)?.squeeze(2);
+    let scale = 1. / (HEAD_WIDTH as f32).sqrt();
+    let attended = candle_flash_attn::flash_attn(&part(0)?, &part(1)?, &part(2)?, scale, false)?;
+    attended.flatten_from(2).map(Some)
+}
+
 /// Attention whose cost is linear in the tokens; shapes as for [`attention`].
 ///
 /// With `phi(u) = elu(u) + 1`: `o_n = phi(q_n) KV / (phi(q_n) . sum phi(k))`,
-/// `KV = sum phi(k_n) v_n` (Katharopoulos et al., "Transformers are RNNs"), all in f32.
+/// `KV = sum phi(k_n) v_n` (Katharopoulos et al., "Transformers are RNNs"), all sums in f32.
 pub(crate) fn linear_attention(projected: &Tensor, heads: usize, mode: Mode) -> Result<Tensor> {
     if uses_own(projected, mode) {
         return kernels::linear_attention(projected, heads, DENOMINATOR_EPSILON as f32);
     }
-    let heads = Heads::split(projected, heads)?;
-    let queries = (heads.queries.elu(1.)? + 1.)?;
-    let keys = (heads.keys.elu(1.)? + 1.)?;
-    let summary = keys.t()?.matmul(&heads.values)?;
-    let key_sums = keys.sum_keepdim(2)?;
+    let Heads {
+        queries,
+        keys,
+        values,
+    } = Heads::split_positive(projected, heads)?;
+    let summary = keys.t()?.matmul(&values)?;
+    let key_sums = sum_over_tokens(&keys)?;
     let denominators = queries.matmul(&key_sums.t()?)?;
     let rebuilt = queries
         .matmul(&summary)?
         .broadcast_div(&(denominators + DENOMINATOR_EPSILON)?)?;
     merge_heads(&rebuilt)
+}
+
+/// `elu(u) + 1`; where there are few digits, without the difference of numbers that are nearly alike.
+fn positive(values: &Tensor) -> Result<Tensor> {
+    match values.dtype() {
+        DType::F32 => values.elu(1.)? + 1.,
+        _ => values.minimum(0.)?.exp()? + values.relu()?,
+    }
+}
+
+/// `[batch, heads, tokens, head width]` to `[batch, heads, 1, head width]`; as a product where there are
+/// few digits, since that is summed up in f32.
+fn sum_over_tokens(values: &Tensor) -> Result<Tensor> {
+    if values.dtype() == DType::F32 {
+        return values.sum_keepdim(2);
+    }
+    let (batch, heads, tokens, _) = values.dims4()?;
+    let ones = Tensor::ones((batch, heads, 1, tokens), values.dtype(), values.device())?;
+    ones.matmul(values)
 }
 
 /// Queries, keys and values, each `[batch, heads, tokens, head width]`.
@@ -149,6 +197,24 @@ impl Heads {
             queries: part(0)?,
             keys: part(1)?,
             values: part(2)?,
+        })
+    }
+
+    /// With queries and keys made positive.
+    fn split_positive(projected: &Tensor, heads: usize) -> Result<Self> {
+        #[cfg(feature = "cuda")]
+        if let Some([queries, keys, values]) = kernels::cuda::split_positive(projected, heads)? {
+            return Ok(Self {
+                queries,
+                keys,
+                values,
+            });
+        }
+        let heads = Self::split(projected, heads)?;
+        Ok(Self {
+            queries: positive(&heads.queries)?,
+            keys: positive(&heads.keys)?,
+            values: heads.values,
         })
     }
 }

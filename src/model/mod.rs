@@ -5,6 +5,7 @@
 pub mod bundle;
 pub mod candle_model;
 pub mod device;
+pub mod device_network;
 mod engine;
 pub mod expected;
 pub(crate) mod kernels;

@@ -68,7 +68,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::domain::{CloseCause, Group, PartKey, Timestamp};
+    use crate::domain::{CloseCause, Group, PartClosure, PartKey, Reuse, SourceOffset, Timestamp};
 
     fn group(part: &str) -> BatchMessage {
         let group = Group {
@@ -86,8 +86,26 @@ mod tests {
             first_view_at: Timestamp(0),
             last_view_at: Timestamp(0),
         };
-        let token = InFlight::default().enter();
-        BatchMessage::Group(PendingGroup { group, token })
+        let opened_by = SourceOffset {
+            topic: "cam".into(),
+            partition: 0,
+            offset: 0,
+        };
+        let closure = PartClosure {
+            part: group.part.clone(),
+            opened_by,
+            reuse: Reuse {
+                taken_after: Timestamp(0),
+                written_after: Timestamp(0),
+            },
+            views: Vec::new(),
+            records: Vec::new(),
+        };
+        BatchMessage::Group(PendingGroup {
+            group,
+            closure: closure.into(),
+            token: InFlight::default().enter(),
+        })
     }
 
     fn parts((batch, _): &DeviceBatch) -> Vec<&str> {

@@ -1,10 +1,10 @@
 //! The one place that knows every stage: channels, tasks, the order of shutdown.
 //!
 //! ```text
-//! poll thread -> intake -> batching -> prepare -> device thread -> score -> publisher
-//!      ^           |                                                 |         |
-//!      |           +---- dead letters, absorbed records ------------>+         |
-//!      +------------------------------ ledger <--------------------------------+
+//! poll thread -> intake -> batching -> prepare -> device threads -> score -> publisher
+//!      ^           |                                                  |         |
+//!      |           +---- dead letters, absorbed records ------------->+         |
+//!      +------------------------------ ledger <---------------------------------+
 //! ```
 //! Every channel is bounded; a full one pushes back as far as the poll thread, which pauses its
 //! partitions and goes on polling. Shutdown follows the data: the poll thread stops reading, each
@@ -49,7 +49,7 @@ use crate::admin::{Condition, Readiness};
 use crate::batcher::Batcher;
 use crate::decode::EnvelopeDecoder;
 use crate::domain::{MemoryBudget, Timestamp};
-use crate::inference::DeviceThread;
+use crate::inference::{BatchQueue, DeviceThread};
 use crate::kafka::consumer::{
     CameraConsumer, Commits, ConsumerCommand, ConsumerError, ConsumerHandle, ConsumerSettings,
     SharedLedger,
@@ -102,6 +102,7 @@ pub async fn run(setup: PipelineSetup, stop: impl Future<Output = ()>) -> anyhow
     let drain_timeout = setup.consumer.drain_timeout;
     let mut stages: JoinSet<anyhow::Result<()>> = JoinSet::new();
 
+    let model = setup.output.model.clone();
     let output = Arc::new(Output::new(setup.output));
     let (publications, to_publish) = mpsc::channel(PUBLICATIONS);
     let publisher = AnyPublisher::connect(
@@ -135,17 +136,23 @@ pub async fn run(setup: PipelineSetup, stop: impl Future<Output = ()>) -> anyhow
     ));
 
     let (prepared, to_infer) = mpsc::channel(BATCHES);
-    let model = setup.model.identity().clone();
-    let activity = Activity::default();
-    let device = DeviceThread::start(
-        setup.model,
-        setup.max_batch,
-        to_infer,
-        answers,
-        activity.clone(),
-    )
-    .context("failed to start the device thread")?;
-    stages.spawn_blocking(move || device.join().context("device thread failed"));
+    let queue = BatchQueue::new(to_infer);
+    let mut devices = Vec::with_capacity(setup.models.len());
+    for model in setup.models {
+        let activity = Activity::default();
+        let device = DeviceThread::start(
+            model,
+            setup.max_batch,
+            queue.clone(),
+            answers.clone(),
+            activity.clone(),
+        )
+        .context("failed to start a device thread")?;
+        stages.spawn_blocking(move || device.join().context("device thread failed"));
+        devices.push(activity);
+    }
+    // Both end with the last device thread.
+    drop((queue, answers));
 
     let (batches, to_prepare) = mpsc::channel(BATCHES);
     stages.spawn(prepare::prepare_batches(
@@ -173,7 +180,7 @@ pub async fn run(setup: PipelineSetup, stop: impl Future<Output = ()>) -> anyhow
         budget: budget.clone(),
         in_flight: in_flight.clone(),
         poll: consumer.report(),
-        device: activity,
+        devices,
         transaction,
     };
     let intake = Intake {

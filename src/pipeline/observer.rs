@@ -31,11 +31,17 @@ pub(crate) struct Observer {
     pub(crate) budget: MemoryBudget,
     pub(crate) in_flight: InFlight,
     pub(crate) poll: SharedPollReport,
-    pub(crate) device: Activity,
+    /// One a device thread.
+    pub(crate) devices: Vec<Activity>,
     pub(crate) transaction: Activity,
 }
 
 impl Observer {
+    /// For how long the device that has its batch longest has had it.
+    fn longest_batch(&self) -> Option<Duration> {
+        self.devices.iter().filter_map(Activity::lasts).max()
+    }
+
     pub(crate) fn observe(&self) -> PipelineStatus {
         let now = wall_clock();
         let (progress, finished_records) = {
@@ -75,7 +81,7 @@ impl Observer {
             stream_time_lag_ms: reassembly.stream_time.map(|time| millis(now.since(time))),
             reading: reading(&report),
             poll_thread_silent_ms: millis(report.turned_at.elapsed()),
-            device_busy_ms: self.device.lasts().map(millis),
+            device_busy_ms: self.longest_batch().map(millis),
             transaction_open_ms: self.transaction.lasts().map(millis),
             partitions,
         }

@@ -3,9 +3,9 @@
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 
 use super::output::OutputSettings;
 use super::prepare::Preparation;
@@ -13,7 +13,7 @@ use super::watchdog::Patience;
 use crate::admin::Readiness;
 use crate::config::{self, Delivery, Settings};
 use crate::decode::{EnvelopeSettings, ImageLimits};
-use crate::domain::{ClassName, DuplicatePolicy, LineId, Topic, ViewId};
+use crate::domain::{ClassName, DuplicatePolicy, LineId, ModelIdentity, Topic, ViewId};
 use crate::kafka::client::BusSettings;
 use crate::kafka::closed_parts::ClosedPartsTopic;
 use crate::kafka::consumer::{Commits, ConsumerSettings, Membership, TransactionSettings};
@@ -48,8 +48,8 @@ pub struct PipelineSetup {
     pub max_delay: Duration,
     /// Views to the model's input.
     pub preparation: Preparation,
-    /// The model.
-    pub model: Box<dyn AnomalyModel>,
+    /// The model, once for each device thread; at least one.
+    pub models: Vec<Box<dyn AnomalyModel>>,
     /// Thresholds, regions and maps.
     pub judge: JudgeSettings,
     /// Where results go.
@@ -64,8 +64,10 @@ pub struct PipelineSetup {
 
 /// The model of a pipeline, and what its bundle says of it.
 pub struct ServedModel {
-    /// The model.
-    pub model: Box<dyn AnomalyModel>,
+    /// Its name and version.
+    pub identity: ModelIdentity,
+    /// The model, once for each device thread; at least one.
+    pub models: Vec<Box<dyn AnomalyModel>>,
     /// What it wants of a view.
     pub preparation: Preparation,
     /// Thresholds of the classes that it is calibrated for.
@@ -80,25 +82,55 @@ impl ServedModel {
     pub fn load(settings: &Settings) -> anyhow::Result<Self> {
         let bundle = Bundle::load(&settings.model.path)?;
         let identity = bundle.manifest.identity();
-        let model = CandleModel::with_precision(
-            &bundle,
-            &settings.model.device.to_string(),
-            settings.model.precision,
-            settings.model.max_batch,
-        )?;
+        let models = workers(&bundle, &settings.model)?;
         tracing::info!(
             name = identity.name,
             version = identity.version,
             classes = bundle.manifest.classes.len(),
+            workers = models.len(),
             "model loaded"
         );
         let preprocessor = bundle.manifest.preprocessor();
         Ok(Self {
-            model: Box::new(model),
+            identity,
+            models,
             preparation: Preparation::Pixels(preprocessor.map_err(|error| anyhow!(error))?),
             classes: classes(&bundle),
         })
     }
+}
+
+/// The model on every device, as often as it is to work there, warm.
+fn workers(
+    bundle: &Bundle,
+    settings: &config::ModelSettings,
+) -> anyhow::Result<Vec<Box<dyn AnomalyModel>>> {
+    let mut models: Vec<Box<dyn AnomalyModel>> = Vec::new();
+    for device in &settings.device.0 {
+        let device = device.to_string();
+        for worker in 0..settings.workers_per_device {
+            let mut model = CandleModel::with_precision(
+                bundle,
+                &device,
+                settings.precision,
+                settings.max_batch,
+            )?;
+            let is_on_gpu = model.is_on_gpu();
+            let started = Instant::now();
+            model.warm_up().with_context(|| {
+                format!(
+                    "failed to warm up worker `{worker}` on device `{device}` with batches of up to \
+                     `model.max_batch` images"
+                )
+            })?;
+            tracing::debug!(device, worker, took = ?started.elapsed(), "worker warm");
+            models.push(Box::new(model));
+            if !is_on_gpu {
+                break; // the network has all of the processor's threads already
+            }
+        }
+    }
+    Ok(models)
 }
 
 impl PipelineSetup {
@@ -122,7 +154,7 @@ impl PipelineSetup {
         readiness: Readiness,
         board: StatusBoard,
     ) -> Self {
-        let identity = served.model.identity().clone();
+        let identity = served.identity;
         telemetry::set_model(&identity, None);
         let memory_budget_bytes = settings.reassembly.memory_budget.as_u64();
         let reassembly = reassembly(settings);
@@ -153,7 +185,7 @@ impl PipelineSetup {
             max_batch: settings.model.max_batch,
             max_delay: settings.model.max_delay,
             preparation: served.preparation,
-            model: served.model,
+            models: served.models,
             judge: judge(served.classes, &settings.output),
             output: OutputSettings {
                 results: ResultContext {

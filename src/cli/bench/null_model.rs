@@ -21,14 +21,16 @@ pub(super) struct NullModel {
 impl NullModel {
     /// A pipeline's model that takes so long for an image, be it none at all.
     pub(super) fn served(time_per_image: Duration) -> ServedModel {
+        let identity = ModelIdentity {
+            name: "null".to_owned(),
+            version: "1".to_owned(),
+        };
         ServedModel {
-            model: Box::new(Self {
-                identity: ModelIdentity {
-                    name: "null".to_owned(),
-                    version: "1".to_owned(),
-                },
+            identity: identity.clone(),
+            models: vec![Box::new(Self {
+                identity,
                 time_per_image,
-            }),
+            })],
             preparation: Preparation::Nothing,
             classes: HashMap::new(),
         }

@@ -118,9 +118,11 @@ impl ModelAlone {
         tokio::task::spawn_blocking(move || {
             let bundle = Bundle::load(&settings.model.path)?;
             let max_batch = settings.model.max_batch;
-            let device = settings.model.device.to_string();
+            let device = settings.model.device.0.first();
+            let device = device.context("expected a device, found none")?.to_string();
+            let precision = settings.model.precision;
             Ok(Self {
-                model: CandleModel::new(&bundle, &device, max_batch)?,
+                model: CandleModel::with_precision(&bundle, &device, precision, max_batch)?,
                 images: prepared_images(&bundle)?,
                 batch: max_batch,
             })

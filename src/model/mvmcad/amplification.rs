@@ -11,7 +11,7 @@
 //! grows with the number of views and not with its square. And the strength may follow the tokens
 //! ([`AmplificationStrength::Adaptive`]).
 
-use candle_core::{D, Module, Result, Tensor};
+use candle_core::{D, DType, Module, Result, Tensor};
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
@@ -193,7 +193,9 @@ impl AmplificationLayer {
             }
             _ => linear_attention(&projected, self.heads, mode)?,
         };
-        let features = split_heads(&self.mix.forward(&attended)?, self.heads)?;
+        // Sums over all tokens follow: half precision has not the digits for them.
+        let features = self.mix.forward(&attended)?.to_dtype(DType::F32)?;
+        let features = split_heads(&features, self.heads)?;
         let squares = features.sqr()?;
         let weights = self.token_weights(&squares)?;
 
@@ -205,10 +207,12 @@ impl AmplificationLayer {
             .broadcast_mul(&weights.unsqueeze(D::Minus1)?)?
             .broadcast_mul(&damping)?;
         if let Some(strength) = &self.strength {
-            let share = candle_nn::ops::sigmoid(&strength.forward(tokens)?)?;
+            let share = strength.forward(tokens)?.to_dtype(DType::F32)?;
+            let share = candle_nn::ops::sigmoid(&share)?;
             amplified = amplified.broadcast_mul(&share.transpose(1, 2)?.unsqueeze(D::Minus1)?)?;
         }
-        self.output.forward(&merge_heads(&amplified)?)
+        let amplified = merge_heads(&amplified)?.to_dtype(tokens.dtype())?;
+        self.output.forward(&amplified)
     }
 
     /// How much each token stands out in each head, `[batch, heads, tokens]`; they sum up to one
@@ -216,7 +220,8 @@ impl AmplificationLayer {
     fn token_weights(&self, squares: &Tensor) -> Result<Tensor> {
         let norms = (squares.sum_keepdim(2)? + SQUARED_NORM_GUARD)?;
         let prominence = squares.broadcast_div(&norms)?.sum(D::Minus1)?;
-        let temperature = self.temperature.reshape((1, self.heads, 1))?;
+        let temperature = self.temperature.to_dtype(DType::F32)?;
+        let temperature = temperature.reshape((1, self.heads, 1))?;
         let axis = match self.form.softmax {
             AmplificationSoftmax::Heads => 1,
             AmplificationSoftmax::Tokens => 2,

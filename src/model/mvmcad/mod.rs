@@ -250,14 +250,16 @@ pub struct Mvmcad {
     bottleneck: Option<Bottleneck>,
     amplification: Option<AmplificationLayer>,
     decoder: Decoder,
+    /// What bottleneck, amplification and decoder compute in.
+    precision: DType,
     config: MvmcadConfig,
 }
 
 impl Mvmcad {
     /// Builds the network: the encoder's tensors from `encoder` (names as in
     /// [`VitConfig::tensors`]), all others from `trainable` ([`MvmcadConfig::trainable_tensors`]).
-    /// The encoder computes in the precision of its tensors; its features, and all that is made of
-    /// them, are in f32.
+    /// The encoder computes in the precision of its tensors, and bottleneck, amplification and decoder in
+    /// that of theirs; features, and all that is made of them, are in f32.
     ///
     /// # Errors
     /// When the architecture breaks a rule, or a tensor is missing or misshapen.
@@ -268,6 +270,8 @@ impl Mvmcad {
     ) -> Result<Self> {
         config.validate().map_err(candle_core::Error::msg)?;
         let VitConfig { width, heads, .. } = config.encoder;
+        // Few numbers, and what they are multiplied with is in f32.
+        let exact = trainable.to_dtype(DType::F32);
         let dropout = Dropout::new(config.bottleneck_dropout);
         let bottleneck = match config.amplification {
             Amplification::Replace => None,
@@ -279,8 +283,8 @@ impl Mvmcad {
         };
         Ok(Self {
             encoder: Vit::new(&config.encoder, encoder)?,
-            prior: Prior::new(config.prior, trainable.pp("prior"))?,
-            whitening: Whitening::new(config.whitening, width, trainable.pp("whitening"))?,
+            prior: Prior::new(config.prior, exact.pp("prior"))?,
+            whitening: Whitening::new(config.whitening, width, exact.pp("whitening"))?,
             dropout,
             bottleneck,
             amplification: AmplificationLayer::new(
@@ -290,6 +294,7 @@ impl Mvmcad {
                 trainable.pp("amplification"),
             )?,
             decoder: Decoder::new(config.decoder_depth, width, heads, trainable.pp("decoder"))?,
+            precision: trainable.dtype(),
             config: config.clone(),
         })
     }
@@ -375,6 +380,7 @@ impl Mvmcad {
     ) -> Result<GroupFeatures> {
         // The mean over all target blocks, since the groups have equal sizes.
         let tokens = ((&given.shallow + &given.deep)? * 0.5)?;
+        let tokens = tokens.to_dtype(self.precision)?;
         let mut tokens = match &self.bottleneck {
             Some(bottleneck) => bottleneck.forward(&tokens, mode)?,
             None => self.dropout.forward(&tokens, mode)?,
@@ -440,9 +446,13 @@ impl Mvmcad {
 /// # Errors
 /// When the shapes differ, or the device fails.
 pub fn cosine_distance(left: &Tensor, right: &Tensor) -> Result<Tensor> {
-    let products = (left * right)?.sum(D::Minus1)?;
     // Under the root the square of torch's epsilon: the gradient at zero stays finite.
     let guard = COSINE_EPSILON * COSINE_EPSILON;
+    #[cfg(feature = "cuda")]
+    if let Some(distance) = super::kernels::cuda::cosine_distance(left, right, guard)? {
+        return Ok(distance);
+    }
+    let products = (left * right)?.sum(D::Minus1)?;
     let left = (left.sqr()?.sum(D::Minus1)? + guard)?.sqrt()?;
     let right = (right.sqr()?.sum(D::Minus1)? + guard)?.sqrt()?;
     (products / (left * right)?)?.affine(-1., 1.)
@@ -450,6 +460,10 @@ pub fn cosine_distance(left: &Tensor, right: &Tensor) -> Result<Tensor> {
 
 /// The mean of tensors of one shape, in f32 whatever they are in.
 fn mean(tensors: &[Tensor]) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if let Some(mean) = super::kernels::cuda::mean(tensors)? {
+        return Ok(mean);
+    }
     let mut sum = tensors[0].to_dtype(DType::F32)?;
     for tensor in &tensors[1..] {
         sum = (sum + tensor.to_dtype(DType::F32)?)?;
