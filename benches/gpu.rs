@@ -238,9 +238,9 @@ fn rate_row(
 }
 
 /// Runs `work` for the duration, but for a few first times, and says how often a second.
-fn pace(
+fn pace<T>(
     options: &Options,
-    mut work: impl FnMut() -> Result<()>,
+    mut work: impl FnMut() -> Result<T>,
     mut wait: impl FnMut() -> Result<()>,
 ) -> Result<f64> {
     for _ in 0..UNCOUNTED {
@@ -271,7 +271,7 @@ fn peak(options: &Options) -> Result<serde_json::Value> {
     let (left, right) = (factor()?, factor()?.t()?);
     let rate = pace(
         options,
-        || Ok(left.matmul(&right).map(drop)?),
+        || Ok(left.matmul(&right)?),
         || Ok(device.synchronize()?),
     )?;
     let tera = rate * 2.0 * (side as f64).powi(3) / 1e12;
@@ -327,7 +327,7 @@ fn resident(
     let views = [images.len()];
     let rate = pace(
         &options,
-        || Ok(network.anomalies(&batch, &views).map(drop)?),
+        || Ok(network.anomalies(&batch, &views)?),
         || Ok(network.synchronize()?),
     )?;
     Ok(rate * images.len() as f64)
@@ -355,7 +355,7 @@ fn with_copies(
             .iter_mut()
             .map(|network| {
                 let options = &options;
-                let work = move || Ok(network.run(images, &views, false).map(drop)?);
+                let work = move || Ok(network.run(images, &views, false)?);
                 scope.spawn(move || pace(options, work, || Ok(())))
             })
             .collect();

@@ -1,15 +1,18 @@
 //! Launches `passes.cu`. Each takes what it can and leaves the rest to candle's own operations.
 
+use candle_core::cuda_backend::cudarc::driver::CudaSlice;
 use candle_core::cuda_backend::cudarc::driver::{
     CudaView, DeviceRepr, LaunchConfig, PushKernelArg,
 };
-use candle_core::cuda_backend::{CudaDType, CudaDevice, CudaFunc};
+use candle_core::cuda_backend::{CudaDType, CudaDevice};
 use candle_core::op::BackpropOp;
 use candle_core::{CudaStorage, DType, Error, Layout, Result, Shape, Storage, Tensor, bail};
 use half::bf16;
 
-use super::{Tools, tools};
+use super::tools;
 
+/// What the kernels are called together.
+const MODULE: &str = "panoptes-passes";
 /// Threads of a block; eight warps.
 const THREADS: u32 = 256;
 /// Rows that a block of [`cosine_distance`] has, one a warp.
@@ -28,7 +31,7 @@ pub(crate) fn split_positive(projected: &Tensor, heads: usize) -> Result<Option<
     let (images, tokens, columns) = projected.dims3()?;
     let width = columns / 3 / heads;
     let count = projected.elem_count() / 3;
-    let function = function(&device, &tools, "split_positive")?;
+    let function = device.get_or_load_custom_func("split_positive", MODULE, &tools.passes)?;
     // SAFETY: the kernel writes all of it.
     let parts = unsafe { device.alloc::<bf16>(3 * count)? };
     {
@@ -61,7 +64,7 @@ pub(crate) fn mean(tensors: &[Tensor]) -> Result<Option<Tensor>> {
         return Ok(None);
     };
     let count = first.elem_count();
-    let function = function(&device, &tools, "mean_of_four")?;
+    let function = device.get_or_load_custom_func("mean_of_four", MODULE, &tools.passes)?;
     // SAFETY: the kernel writes all of it.
     let mean = unsafe { device.alloc::<f32>(count)? };
     {
@@ -101,7 +104,7 @@ pub(crate) fn cosine_distance(left: &Tensor, right: &Tensor, guard: f64) -> Resu
     }
     let (images, tokens, width) = left.dims3()?;
     let rows = images * tokens;
-    let function = function(&device, &tools, "cosine_distance")?;
+    let function = device.get_or_load_custom_func("cosine_distance", MODULE, &tools.passes)?;
     // SAFETY: the kernel writes all of it.
     let distance = unsafe { device.alloc::<f32>(rows)? };
     {
@@ -139,10 +142,6 @@ fn rows_of_image(tensor: &Tensor) -> Option<usize> {
     is_fitting.then_some(image / width)
 }
 
-fn function(device: &CudaDevice, tools: &Tools, name: &str) -> Result<CudaFunc> {
-    device.get_or_load_custom_func(name, "panoptes-passes", &tools.passes)
-}
-
 /// A thread for each of `count` values.
 fn a_thread_each(count: usize) -> Result<LaunchConfig> {
     let blocks = count.div_ceil(THREADS as usize);
@@ -166,7 +165,7 @@ fn values<'a, T: CudaDType + DeviceRepr>(
 }
 
 fn tensor<T: CudaDType>(
-    values: candle_core::cuda_backend::cudarc::driver::CudaSlice<T>,
+    values: CudaSlice<T>,
     device: &CudaDevice,
     shape: impl Into<Shape>,
 ) -> Tensor {
