@@ -100,11 +100,7 @@ impl Intake {
                 match self.decoder.decode(Arc::new(record), now) {
                     Ok(view) => {
                         telemetry::view_accepted();
-                        let mut events = self.reassembly.accept(view, now);
-                        if self.reassembly.is_hasty(&self.budget) {
-                            events.extend(self.keep_memory(now));
-                        }
-                        self.with_partitioners(events)
+                        self.with_partitioners(self.reassembly.accept(view, now))
                     }
                     Err(reject) => vec![Event::Rejected(reject)],
                 }
@@ -187,14 +183,6 @@ impl Intake {
     /// Closes what is due and keeps the memory within its budget.
     fn look_at_the_clock(&mut self, now: Timestamp) -> Vec<Event> {
         let mut events = self.reassembly.tick(now);
-        events.extend(self.keep_memory(now));
-        self.report(now);
-        self.tell_mismatch();
-        events
-    }
-
-    /// Pauses, resumes and closes what the memory budget asks for.
-    fn keep_memory(&self, now: Timestamp) -> Vec<Event> {
         let flow = self.reassembly.flow(&self.budget, now);
         if !flow.pause.is_empty() {
             tracing::info!(
@@ -216,7 +204,10 @@ impl Intake {
                 generation: self.generation,
             });
         }
-        flow.events
+        events.extend(flow.events);
+        self.report(now);
+        self.tell_mismatch();
+        events
     }
 
     fn report(&mut self, now: Timestamp) {

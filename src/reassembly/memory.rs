@@ -105,13 +105,6 @@ impl Flow {
         self.last_used = used;
     }
 
-    /// Whether memory fills so fast that the next regular look at it may come too late: what runs ahead
-    /// must be paused before the limit is reached, or parts give way whose views are all there.
-    pub(crate) fn is_hasty(&self, marks: Marks, used: u64) -> bool {
-        let step = (marks.limit - marks.high) / 4;
-        used >= marks.high && used >= self.last_used.max(marks.high - step) + step
-    }
-
     /// Whether open groups of that many bytes must give way.
     pub(crate) fn must_evict(&self, marks: Marks, open_bytes: u64, now: Timestamp) -> bool {
         let is_stalled = self

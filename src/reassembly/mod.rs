@@ -206,12 +206,6 @@ impl ReassemblyBuffer {
         self.timeline().set_back_pressured(is_back_pressured, now);
     }
 
-    /// Whether memory fills so fast that [`Self::flow`] is to be called at once.
-    pub fn is_hasty(&self, budget: &MemoryBudget) -> bool {
-        let marks = Marks::of(budget, self.settings.memory);
-        self.timeline().flow.is_hasty(marks, budget.used_bytes())
-    }
-
     /// Decides what to pause, resume and evict for the memory budget, the one that the records'
     /// leases are from. To be called like [`Self::tick`]; each transition is named once.
     pub fn flow(&self, budget: &MemoryBudget, now: Timestamp) -> FlowDecision {

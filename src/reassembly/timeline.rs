@@ -180,19 +180,17 @@ impl Timeline {
     ) -> FlowDecision {
         let pressure = self.flow.pressure;
         let lowest = self.clock.lowest(now).flatten();
-        // However close together they all are, those that are furthest ahead make room for the others.
-        let highest = self
-            .clock
-            .partitions()
-            .filter_map(|(_, clock)| clock.highest);
-        let spread = highest.max().zip(lowest);
-        let spread = spread.map(|(highest, lowest)| highest.since(lowest));
-        let margin = settings.ahead_margin.min(spread.unwrap_or_default() / 2);
         let mut decision = FlowDecision::default();
         for (partition, clock) in self.clock.partitions() {
             let is_exempt = pressure == Pressure::High && self.clock.is_idle(clock, now);
             let pause = !is_exempt
-                && should_pause(pressure, clock.is_paused, clock.highest, lowest, margin);
+                && should_pause(
+                    pressure,
+                    clock.is_paused,
+                    clock.highest,
+                    lowest,
+                    settings.ahead_margin,
+                );
             match (clock.is_paused, pause) {
                 (false, true) => decision.pause.push(partition.clone()),
                 (true, false) => decision.resume.push(partition.clone()),

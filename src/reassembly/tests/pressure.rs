@@ -56,24 +56,6 @@ fn under_pressure_only_what_runs_ahead_is_paused_and_only_once() {
 }
 
 #[test]
-fn what_is_ahead_by_little_is_paused_where_all_are_close_together() {
-    let (buffer, budget) = (small_buffer(settings()), budget_of(11));
-    assert!(give(&buffer, &budget, shot("l", "right", 0)).is_empty());
-    for (index, part) in PARTS[..6].iter().enumerate() {
-        let millis = index as i64;
-        assert!(give(&buffer, &budget, shot(part, "top", millis).taken_at(millis)).is_empty());
-    }
-    assert!(give(&buffer, &budget, shot("a", "left", 0)).is_empty());
-    assert!(!buffer.is_hasty(&budget), "8 of 11 records");
-    assert!(give(&buffer, &budget, shot("b", "left", 1).taken_at(1)).is_empty());
-    assert!(buffer.is_hasty(&budget), "9 of 11 records");
-    let decision = buffer.flow(&budget, at(18_000));
-    assert_eq!(decision.pause, [partition("top", 0)]);
-    assert!(decision.events.is_empty());
-    assert!(!buffer.is_hasty(&budget), "it was looked at");
-}
-
-#[test]
 fn everything_runs_again_below_the_low_mark() {
     let (buffer, budget) = (small_buffer(settings()), budget_of(11));
     run_ahead(&buffer, &budget, 10);
