@@ -12,25 +12,13 @@ use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
+use crate::cli::demo::{CLASSES, PICTURE_SIDE};
 use crate::cli::synth::encode_jpeg;
 use crate::domain::{ImageEncoding, PixelFormat, RawLayout, RgbImage};
-use crate::synthetic::{CameraView, ClassKind, SyntheticPart, render};
+use crate::synthetic::{CameraView, SyntheticPart, render};
 
 /// Fixes all that is drawn at random.
 pub(super) const SEED: u64 = 5;
-
-/// Side of the rendered pictures, as the demo has them.
-const RENDERED_SIDE: u32 = 192;
-
-/// The classes that the shipped model knows.
-const CLASSES: [ClassKind; 6] = [
-    ClassKind::Bolt,
-    ClassKind::Gear,
-    ClassKind::Bushing,
-    ClassKind::Bracket,
-    ClassKind::Cap,
-    ClassKind::Bearing,
-];
 
 /// How many different parts there are before they repeat.
 const VARIETY: usize = 12;
@@ -60,7 +48,7 @@ impl Images {
                     seed: SEED + number as u64,
                     defect: None,
                 };
-                let views = render(&part, RENDERED_SIDE);
+                let views = render(&part, PICTURE_SIDE);
                 let images: anyhow::Result<Vec<Vec<u8>>> =
                     views.iter().map(|view| encode_jpeg(&view.image)).collect();
                 Ok(PartImages {

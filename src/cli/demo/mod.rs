@@ -20,6 +20,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use self::account::Account;
 use self::line::SimulatedLine;
+pub(in crate::cli) use self::scenario::{CLASSES, PICTURE_SIDE};
 use self::scenario::{DemoPart, VIEWS};
 use crate::admin::Readiness;
 use crate::config::{LogFormat, Settings, Sources, TelemetrySettings};

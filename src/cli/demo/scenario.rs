@@ -157,7 +157,7 @@ fn planned_defect(number: usize) -> Option<DefectKind> {
 }
 
 /// The classes that the demo's model was trained on.
-const CLASSES: [ClassKind; 6] = [
+pub(in crate::cli) const CLASSES: [ClassKind; 6] = [
     ClassKind::Bolt,
     ClassKind::Gear,
     ClassKind::Bushing,
@@ -167,7 +167,7 @@ const CLASSES: [ClassKind; 6] = [
 ];
 
 /// Side of the rendered pictures.
-const PICTURE_SIDE: u32 = 192;
+pub(in crate::cli) const PICTURE_SIDE: u32 = 192;
 
 /// The same view of the part, with the exposure a little up: a camera that fired twice.
 fn another_image(part: &SyntheticPart) -> anyhow::Result<Vec<u8>> {
