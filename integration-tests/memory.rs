@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::kafka::Broker;
 use crate::support::config::Config;
 use crate::support::line::Line;
-use crate::support::process::Panoptes;
+use crate::support::process::{Panoptes, log_folder, panoptes};
 use crate::support::shots::Shot;
 
 const MIB: u64 = 1 << 20;
@@ -156,6 +156,28 @@ fn memory_keeps_to_its_bound_in_all_adversity() {
     // Nothing comes after these, and their other views never do.
     trial.survive("stopped", PARTS, |part| vec![view(&line, "left", part, 0)]);
     trial.end();
+}
+
+/// A backlog that comes faster than one budget a second, of parts of which no view is missing; `bench` ends
+/// with an error where one has no whole result.
+#[test]
+fn no_part_of_a_dense_backlog_gives_way() {
+    let broker = Broker::shared();
+    let words = [
+        "bench",
+        "pipeline",
+        "--brokers",
+        &broker.address(),
+        "--parts",
+        "600",
+        "--rounds",
+        "2",
+        "--set",
+        "reassembly.memory_budget=64MiB",
+    ];
+    let output = panoptes(&log_folder(), &words);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{errors}");
 }
 
 #[test]

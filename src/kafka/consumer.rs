@@ -30,6 +30,7 @@ use tokio::sync::mpsc;
 use super::client::BusSettings;
 use super::closed_parts::{ClosedParts, ClosedPartsError, ClosedPartsTopic};
 use super::commit_metadata::MOST_UNFINISHED;
+use super::fetch_waker::FetchWaker;
 use super::group_context::GroupContext;
 use super::group_protocol::GroupProtocol;
 use super::offsets::OffsetLedger;
@@ -433,9 +434,10 @@ impl CameraConsumer {
         {
             transactions.membership.set_renewed();
         }
-        let consumer = subscribe(&settings, context)?;
+        let consumer = Arc::new(subscribe(&settings, context)?);
         let (commands, received) = std::sync::mpsc::channel();
         let poll_loop = PollLoop {
+            waker: FetchWaker::start(Arc::clone(&consumer))?,
             consumer,
             ledger,
             budget,

@@ -6,6 +6,7 @@ pub mod commit_metadata;
 pub mod consumer;
 pub mod embedded;
 pub mod end_offsets;
+mod fetch_waker;
 mod group_context;
 mod group_offsets;
 pub(crate) mod group_protocol;

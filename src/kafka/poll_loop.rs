@@ -15,6 +15,7 @@ use super::consumer::{
     ConsumerCommand, ConsumerError, ConsumerEvent, JAM_PATIENCE, POLL_INTERVAL, SharedLedger, lock,
     send_within,
 };
+use super::fetch_waker::FetchWaker;
 use super::group_context::GroupContext;
 use super::group_protocol::GroupProtocol;
 use super::offsets::Begun;
@@ -48,7 +49,9 @@ enum Ending {
 
 /// The state of the poll thread between two polls.
 pub(super) struct PollLoop {
-    pub(super) consumer: BaseConsumer<GroupContext>,
+    /// Dropped before the consumer, which then is nobody else's.
+    pub(super) waker: FetchWaker,
+    pub(super) consumer: Arc<BaseConsumer<GroupContext>>,
     pub(super) ledger: SharedLedger,
     pub(super) budget: MemoryBudget,
     pub(super) events: mpsc::Sender<ConsumerEvent>,
@@ -340,6 +343,7 @@ impl PollLoop {
             tracing::warn!(%error, "last commit failed; unfinished work will be read again");
         }
         // Leaves the group. `rdkafka` waits for that without a deadline; the pipeline has one.
+        drop(self.waker);
         drop(self.consumer);
         Ok(())
     }
@@ -411,6 +415,7 @@ impl PollLoop {
         if let Err(error) = self.consumer.resume(&self.still_assigned(partitions)) {
             tracing::warn!(%error, "failed to resume partitions");
         }
+        self.waker.wake(partitions.to_vec());
     }
 
     fn still_assigned(&self, partitions: &[TopicPartition]) -> TopicPartitionList {

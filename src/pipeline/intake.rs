@@ -100,7 +100,11 @@ impl Intake {
                 match self.decoder.decode(Arc::new(record), now) {
                     Ok(view) => {
                         telemetry::view_accepted();
-                        self.with_partitioners(self.reassembly.accept(view, now))
+                        let mut events = self.reassembly.accept(view, now);
+                        if self.reassembly.is_hasty(&self.budget) {
+                            events.extend(self.keep_memory(now));
+                        }
+                        self.with_partitioners(events)
                     }
                     Err(reject) => vec![Event::Rejected(reject)],
                 }
@@ -183,6 +187,14 @@ impl Intake {
     /// Closes what is due and keeps the memory within its budget.
     fn look_at_the_clock(&mut self, now: Timestamp) -> Vec<Event> {
         let mut events = self.reassembly.tick(now);
+        events.extend(self.keep_memory(now));
+        self.report(now);
+        self.tell_mismatch();
+        events
+    }
+
+    /// Pauses, resumes and closes what the memory budget asks for.
+    fn keep_memory(&self, now: Timestamp) -> Vec<Event> {
         let flow = self.reassembly.flow(&self.budget, now);
         if !flow.pause.is_empty() {
             tracing::info!(
@@ -204,10 +216,7 @@ impl Intake {
                 generation: self.generation,
             });
         }
-        events.extend(flow.events);
-        self.report(now);
-        self.tell_mismatch();
-        events
+        flow.events
     }
 
     fn report(&mut self, now: Timestamp) {

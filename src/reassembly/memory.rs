@@ -1,12 +1,15 @@
 //! Memory pressure: which partitions are paused, and when groups must give way.
 //!
-//! Under *high* pressure the partitions that run ahead are paused and the laggard, which holds
-//! the views that complete the groups, runs on. A paused partition that has become the laggard is
-//! resumed at once, so the view that completes a group never waits behind a pause for long. *Over*
-//! the limit everything is paused and open groups are evicted, the oldest first, until those that
-//! remain fit below the low mark; what is on its way to the model frees its memory by itself.
-//! When nothing moves for a while under pressure, groups are evicted likewise. So the intake
-//! always comes to run again.
+//! Under *high* pressure the partitions that run ahead are paused, and the laggard, which holds
+//! the views that complete the groups, runs on. The fuller memory is, the less a partition may be
+//! ahead, until from the *tight* mark on, half-way from high to the limit, the laggard runs alone:
+//! what is left is for the views that complete groups. A paused partition that has become the
+//! laggard is resumed at once, so the view that completes a group never waits behind a pause for
+//! long. *Over* the limit everything is paused, until what is on its way to be published has given
+//! memory back. Where open groups alone take nearly all of it, up to the *full* mark, nothing will:
+//! then they are evicted, the oldest first, down to the high mark. When nothing moves for a while
+//! under pressure, groups are evicted likewise, down to the low mark. So the intake always comes to
+//! run again.
 
 use std::time::Duration;
 
@@ -26,6 +29,8 @@ pub(crate) enum Pressure {
 pub(crate) struct Marks {
     low: u64,
     high: u64,
+    tight: u64,
+    full: u64,
     limit: u64,
 }
 
@@ -33,11 +38,20 @@ impl Marks {
     pub(crate) fn of(budget: &MemoryBudget, marks: MemoryMarks) -> Self {
         let limit = budget.limit_bytes();
         let share = |mark: f64| (limit as f64 * mark) as u64;
+        let tight = marks.high.midpoint(1.0);
         Self {
             low: share(marks.low),
             high: share(marks.high),
+            tight: share(tight),
+            full: share(tight.midpoint(1.0)),
             limit,
         }
+    }
+
+    /// 1 up to the high mark, 0 from the tight one on.
+    fn leeway(self, used: u64) -> f64 {
+        let room = (self.tight - self.high).max(1) as f64;
+        (self.tight.saturating_sub(used) as f64 / room).min(1.0)
     }
 
     /// Pressure with hysteresis: what was entered at one mark is left below the next lower one.
@@ -45,22 +59,11 @@ impl Marks {
         if used >= self.limit {
             return Pressure::Over;
         }
-        if used >= self.high {
-            return before.at_least_high();
-        }
         match before {
-            Pressure::Normal => Pressure::Normal,
+            Pressure::Over if used > self.full => Pressure::Over,
+            Pressure::Normal if used < self.high => Pressure::Normal,
             _ if used < self.low => Pressure::Normal,
             _ => Pressure::High,
-        }
-    }
-}
-
-impl Pressure {
-    fn at_least_high(self) -> Self {
-        match self {
-            Self::Normal => Self::High,
-            other => other,
         }
     }
 }
@@ -69,6 +72,8 @@ impl Pressure {
 #[derive(Debug)]
 pub(crate) struct Flow {
     pub(crate) pressure: Pressure,
+    /// The share of what a partition may be ahead at the high mark that is left of it.
+    pub(crate) leeway: f64,
     stall_after: Duration,
     last_used: u64,
     moved_at: Option<Timestamp>,
@@ -78,6 +83,7 @@ impl Flow {
     pub(crate) fn new(stall_after: Duration) -> Self {
         Self {
             pressure: Pressure::Normal,
+            leeway: 1.0,
             stall_after,
             last_used: 0,
             moved_at: None,
@@ -99,23 +105,39 @@ impl Flow {
         now: Timestamp,
     ) {
         self.pressure = marks.next(self.pressure, used);
+        self.leeway = marks.leeway(used);
         if used < self.last_used || is_back_pressured || self.moved_at.is_none() {
             self.moved_at = Some(now);
         }
         self.last_used = used;
     }
 
-    /// Whether open groups of that many bytes must give way.
-    pub(crate) fn must_evict(&self, marks: Marks, open_bytes: u64, now: Timestamp) -> bool {
+    /// Whether memory fills so fast that the next regular look at it may come too late: what runs ahead
+    /// must be paused before the limit is reached, or parts give way whose views are all there.
+    pub(crate) fn is_hasty(&self, marks: Marks, used: u64) -> bool {
+        let step = (marks.limit - marks.high) / 8;
+        used >= marks.high && used >= self.last_used.max(marks.high - step) + step
+    }
+
+    /// Whether open groups of that many bytes must give way, or more of them where some just have.
+    pub(crate) fn must_evict(
+        &self,
+        marks: Marks,
+        open_bytes: u64,
+        has_evicted: bool,
+        now: Timestamp,
+    ) -> bool {
         let is_stalled = self
             .moved_at
             .is_some_and(|moved_at| now.since(moved_at) >= self.stall_after);
-        let must_shrink = match self.pressure {
-            Pressure::Normal => false,
-            Pressure::High => is_stalled,
-            Pressure::Over => true,
+        let most = match self.pressure {
+            Pressure::Normal => return false,
+            _ if is_stalled => marks.low,
+            Pressure::High => return false,
+            Pressure::Over if has_evicted => marks.high,
+            Pressure::Over => marks.full,
         };
-        must_shrink && open_bytes > marks.low
+        open_bytes > most
     }
 }
 

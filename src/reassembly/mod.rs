@@ -206,6 +206,12 @@ impl ReassemblyBuffer {
         self.timeline().set_back_pressured(is_back_pressured, now);
     }
 
+    /// Whether memory fills so fast that [`Self::flow`] is to be called at once.
+    pub fn is_hasty(&self, budget: &MemoryBudget) -> bool {
+        let marks = Marks::of(budget, self.settings.memory);
+        self.timeline().flow.is_hasty(marks, budget.used_bytes())
+    }
+
     /// Decides what to pause, resume and evict for the memory budget, the one that the records'
     /// leases are from. To be called like [`Self::tick`]; each transition is named once.
     pub fn flow(&self, budget: &MemoryBudget, now: Timestamp) -> FlowDecision {
@@ -213,7 +219,8 @@ impl ReassemblyBuffer {
         self.timeline().update_flow(marks, budget.used_bytes(), now);
         let mut events = Vec::new();
         loop {
-            let evicted = self.timeline().take_evicted(marks, now);
+            let has_evicted = !events.is_empty();
+            let evicted = self.timeline().take_evicted(marks, has_evicted, now);
             let Some(due) = evicted else { break };
             self.close_due(vec![due], &mut events);
         }

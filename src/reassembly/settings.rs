@@ -90,7 +90,8 @@ pub struct ReassemblySettings {
     /// Wall-clock deadline of a group: its timeout and this, counted while nothing is left to
     /// read. `None` turns it off, for a replay.
     pub wall_grace: Option<Duration>,
-    /// How far (event time) a partition may run ahead of the laggard under memory pressure.
+    /// How far (event time) a partition may run ahead of the laggard under memory pressure, at most:
+    /// where all are closer together, half of what the one in front is ahead.
     pub ahead_margin: Duration,
     /// Under memory pressure, groups are evicted when nothing has moved for this long.
     pub stall_after: Duration,

@@ -165,8 +165,14 @@ impl Timeline {
     }
 
     /// Takes out the group to evict next, if memory asks for one.
-    pub(crate) fn take_evicted(&mut self, marks: Marks, now: Timestamp) -> Option<Due> {
-        if !self.flow.must_evict(marks, self.open_bytes, now) {
+    pub(crate) fn take_evicted(
+        &mut self,
+        marks: Marks,
+        has_evicted: bool,
+        now: Timestamp,
+    ) -> Option<Due> {
+        let open_bytes = self.open_bytes;
+        if !self.flow.must_evict(marks, open_bytes, has_evicted, now) {
             return None;
         }
         self.schedule.take_earliest(CloseCause::Evicted)
@@ -180,17 +186,20 @@ impl Timeline {
     ) -> FlowDecision {
         let pressure = self.flow.pressure;
         let lowest = self.clock.lowest(now).flatten();
+        // However close together they all are, those that are furthest ahead make room for the others.
+        let highest = self
+            .clock
+            .partitions()
+            .filter_map(|(_, clock)| clock.highest);
+        let spread = highest.max().zip(lowest);
+        let spread = spread.map(|(highest, lowest)| highest.since(lowest));
+        let margin = settings.ahead_margin.min(spread.unwrap_or_default() / 2);
+        let margin = margin.mul_f64(self.flow.leeway);
         let mut decision = FlowDecision::default();
         for (partition, clock) in self.clock.partitions() {
             let is_exempt = pressure == Pressure::High && self.clock.is_idle(clock, now);
             let pause = !is_exempt
-                && should_pause(
-                    pressure,
-                    clock.is_paused,
-                    clock.highest,
-                    lowest,
-                    settings.ahead_margin,
-                );
+                && should_pause(pressure, clock.is_paused, clock.highest, lowest, margin);
             match (clock.is_paused, pause) {
                 (false, true) => decision.pause.push(partition.clone()),
                 (true, false) => decision.resume.push(partition.clone()),

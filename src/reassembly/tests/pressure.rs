@@ -56,6 +56,45 @@ fn under_pressure_only_what_runs_ahead_is_paused_and_only_once() {
 }
 
 #[test]
+fn what_is_ahead_by_little_is_paused_where_all_are_close_together() {
+    let (buffer, budget) = (small_buffer(settings()), budget_of(11));
+    assert!(give(&buffer, &budget, shot("l", "right", 0)).is_empty());
+    for (index, part) in PARTS[..6].iter().enumerate() {
+        let millis = index as i64;
+        assert!(give(&buffer, &budget, shot(part, "top", millis).taken_at(millis)).is_empty());
+    }
+    assert!(give(&buffer, &budget, shot("a", "left", 0)).is_empty());
+    assert!(!buffer.is_hasty(&budget), "8 of 11 records");
+    assert!(give(&buffer, &budget, shot("b", "left", 1).taken_at(1)).is_empty());
+    assert!(buffer.is_hasty(&budget), "9 of 11 records");
+    let decision = buffer.flow(&budget, at(18_000));
+    assert_eq!(decision.pause, [partition("top", 0)]);
+    assert!(decision.events.is_empty());
+    assert!(!buffer.is_hasty(&budget), "it was looked at");
+}
+
+#[test]
+fn the_fuller_memory_is_the_less_a_partition_may_be_ahead() {
+    let (buffer, budget) = (small_buffer(settings()), budget_of(20));
+    assert!(give(&buffer, &budget, shot("l", "right", 0)).is_empty());
+    for (index, part) in PARTS[..8].iter().enumerate() {
+        let taken = index as i64;
+        assert!(give(&buffer, &budget, shot(part, "top", taken).taken_at(taken)).is_empty());
+    }
+    for (index, part) in PARTS[..4].iter().enumerate() {
+        let taken = index as i64;
+        assert!(give(&buffer, &budget, shot(part, "left", taken).taken_at(taken)).is_empty());
+    }
+    let three = budget.lease(usize::try_from(budget.limit_bytes() * 3 / 20).unwrap());
+    let decision = buffer.flow(&budget, at(18_000));
+    assert_eq!(decision.pause, [partition("top", 0)], "at the high mark");
+    let two = budget.lease(usize::try_from(budget.limit_bytes() / 10).unwrap());
+    let decision = buffer.flow(&budget, at(18_050));
+    assert_eq!(decision.pause, [partition("left", 0)], "at the tight mark");
+    drop((two, three));
+}
+
+#[test]
 fn everything_runs_again_below_the_low_mark() {
     let (buffer, budget) = (small_buffer(settings()), budget_of(11));
     run_ahead(&buffer, &budget, 10);
@@ -106,15 +145,34 @@ fn over_the_limit_the_oldest_groups_give_way_until_the_rest_fits() {
             other => panic!("{other:?}"),
         })
         .collect();
-    let expected = ["b", "c", "d", "e", "f"].map(|part| (part, CloseCause::Evicted));
-    assert_eq!(evicted, expected, "5 of 9 records stay below the low mark");
+    let expected = ["b", "c", "d"].map(|part| (part, CloseCause::Evicted));
+    assert_eq!(evicted, expected, "7 of 9 records stay below the high mark");
     drop(decision);
     let decision = buffer.flow(&budget, at(18_050));
     assert_eq!(
-        decision.resume.len(),
-        3,
+        decision.resume,
+        [partition("left", 0), partition("right", 0)],
         "published groups have given their memory back"
     );
+}
+
+/// What is on its way gives its memory back, and the views that complete the others are then read.
+#[test]
+fn open_groups_that_fit_once_the_work_in_flight_is_done_do_not_give_way() {
+    let (buffer, budget) = (small_buffer(settings()), budget_of(20));
+    let in_flight = budget.lease(usize::try_from(budget.limit_bytes() / 2).unwrap());
+    for (index, part) in PARTS.iter().enumerate() {
+        assert!(give(&buffer, &budget, shot(part, "top", index as i64)).is_empty());
+        if index < 3 {
+            assert!(give(&buffer, &budget, shot(part, "left", index as i64)).is_empty());
+        }
+    }
+    let decision = buffer.flow(&budget, at(18_000));
+    assert_eq!((decision.pause.len(), decision.events.len()), (3, 0));
+    drop(in_flight);
+    let decision = buffer.flow(&budget, at(18_050));
+    assert!(decision.events.is_empty());
+    assert!(!decision.resume.is_empty());
 }
 
 #[test]
