@@ -102,17 +102,6 @@ impl RecordProducer {
             .map_err(|(error, _)| error)
     }
 
-    /// Gives one record to the client without waiting for the brokers: a commit or a flush does.
-    ///
-    /// # Errors
-    /// When the client does not take it.
-    pub(super) fn enqueue(&self, record: &OutboundRecord) -> Result<(), KafkaError> {
-        self.producer
-            .send_result(message_of(record))
-            .map(drop)
-            .map_err(|(error, _)| error)
-    }
-
     /// The client itself, for the calls of transactions.
     pub(super) fn client(&self) -> &FutureProducer {
         &self.producer

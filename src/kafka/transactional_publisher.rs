@@ -252,7 +252,11 @@ impl TransactionalPublisher {
             });
         }
         crash_at("transaction-after-offsets");
-        if let Err(error) = self.enqueue_closures(batch) {
+        let closures: Vec<_> = batch
+            .iter()
+            .filter_map(|one| one.closure.as_ref())
+            .collect();
+        if let Err(error) = self.produce_closures(&closures).await {
             return self.abort(error).await;
         }
         crash_at("transaction-after-closures");
@@ -350,9 +354,11 @@ impl TransactionalPublisher {
         .await
     }
 
-    fn enqueue_closures<Token>(&self, batch: &[Publication<Token>]) -> KafkaResult<()> {
-        let mut closures = batch.iter().filter_map(|one| one.closure.as_ref());
-        closures.try_for_each(|closure| self.producer.enqueue(closure))
+    /// Waits for the acknowledgements: a commit that finds records on their way waits for a tenth of a
+    /// second (`BaseProducer::flush`), however soon they are there.
+    async fn produce_closures(&self, closures: &[&OutboundRecord]) -> KafkaResult<()> {
+        let sent = join_all(closures.iter().map(|closure| self.producer.send(closure))).await;
+        sent.into_iter().collect()
     }
 
     /// Takes leave of the topics that were deleted, so that the others' offsets are committed.
