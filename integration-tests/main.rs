@@ -22,6 +22,7 @@ mod memory;
 mod model_fetch;
 mod operating;
 mod produce_and_tail;
+mod replay;
 mod result_formats;
 #[cfg(feature = "failpoints")]
 mod scale;

@@ -15,6 +15,7 @@ pub mod model;
 pub mod pipeline;
 pub mod process;
 pub mod reassembly;
+pub mod replay;
 pub mod schema;
 pub mod scoring;
 pub mod status;

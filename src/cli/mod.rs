@@ -15,6 +15,7 @@ pub mod model_fetch;
 mod outputs;
 pub mod pretrain;
 pub mod produce;
+pub mod replay;
 pub mod run;
 pub mod status;
 pub mod synth;
@@ -50,6 +51,8 @@ pub enum Command {
     Demo(demo::DemoArguments),
     /// Score the parts of a line's camera topics until told to stop.
     Run(run::RunArguments),
+    /// Score a range of archived camera topics again, into another results topic.
+    Replay(replay::ReplayArguments),
     /// Print what a running instance is doing, and what holds each partition.
     Status(status::StatusArguments),
     /// Publish folders of images as camera topics.
@@ -113,6 +116,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         };
         cause.is::<ConfigError>()
             || cause.is::<RecipeError>()
+            || cause.is::<replay::ReplayFlagError>()
             || matches!(cause.downcast_ref(), Some(TrainingError::Setting(_)))
             || matches!(device, Some(DeviceError::Unknown(_)))
     };
@@ -126,6 +130,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Demo(arguments) => block_on(demo::run(arguments)),
         Command::Run(arguments) => run::run(&arguments),
+        Command::Replay(arguments) => replay::run(&arguments),
         Command::Status(arguments) => {
             print!("{}", status::run(&arguments)?);
             Ok(())

@@ -53,7 +53,11 @@ pub fn run(arguments: &RunArguments) -> anyhow::Result<()> {
                 admin_stopped.await.ok(); // an end of `run` by error stops it too
             }),
         );
-        let outcome = run_until_stopped(settings, readiness, board, stop_signal()?).await;
+        let setup = {
+            let readiness = readiness.clone();
+            move || PipelineSetup::from_settings(&settings, readiness.clone(), board.clone())
+        };
+        let outcome = run_until_stopped(setup, readiness, stop_signal()?).await;
         drop(stop_admin);
         outcome?;
         serving.await.context("admin port panicked")??;
@@ -64,28 +68,22 @@ pub fn run(arguments: &RunArguments) -> anyhow::Result<()> {
 
 /// Runs the pipeline until `stop`, and another one in its place where one has ended in a way that
 /// starting from what the group has committed heals.
-async fn run_until_stopped(
-    settings: Settings,
+pub(super) async fn run_until_stopped(
+    setup: impl Fn() -> anyhow::Result<PipelineSetup> + Send + Sync + 'static,
     readiness: Readiness,
-    board: StatusBoard,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
     let stop = stop.shared();
-    let settings = Arc::new(settings);
+    let setup = Arc::new(setup);
     let mut rebuilds = 0;
     loop {
         let began = Instant::now();
-        let setup = {
-            let settings = Arc::clone(&settings);
-            let (readiness, board) = (readiness.clone(), board.clone());
-            // Loading and warming the model takes seconds of CPU: not on the runtime's threads.
-            tokio::task::spawn_blocking(move || {
-                PipelineSetup::from_settings(&settings, readiness, board)
-            })
+        let made = Arc::clone(&setup);
+        // Loading and warming the model takes seconds of CPU: not on the runtime's threads.
+        let made = tokio::task::spawn_blocking(move || made())
             .await
-            .context("failed to set up")??
-        };
-        let Err(error) = pipeline::run(setup, stop.clone()).await else {
+            .context("failed to set up")??;
+        let Err(error) = pipeline::run(made, stop.clone()).await else {
             return Ok(());
         };
         if began.elapsed() > HEALTHY_AFTER {
@@ -108,7 +106,7 @@ async fn run_until_stopped(
 
 /// Resolves on the first SIGTERM or SIGINT; a second one ends the process at once, with nothing
 /// lost but time: what was not published is not committed.
-fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+pub(super) fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).context("failed to watch for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("failed to watch for SIGINT")?;

@@ -20,7 +20,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
 use rdkafka::error::KafkaError;
@@ -39,7 +39,9 @@ use super::partition_ends::PartitionEnds;
 use super::pauses::Pauses;
 use super::poll_loop::PollLoop;
 use super::poll_report::SharedPollReport;
+use super::read_range::ReadRange;
 use super::static_member::StaticMember;
+use super::throttle::Throttle;
 use crate::domain::{MemoryBudget, PartClosure, Record, Reject, TopicPartition};
 
 /// How long one poll waits: the latency of a pause, a commit or a stop on a silent bus.
@@ -96,6 +98,10 @@ pub struct ConsumerSettings {
     pub crowd_patience: Duration,
     /// Bound of librdkafka's prefetch queue.
     pub prefetch_bytes: u64,
+    /// Where reading ends, for a replay.
+    pub range: Option<Arc<ReadRange>>,
+    /// The most bytes that are read in a second, for a replay.
+    pub most_bytes_per_second: Option<u64>,
 }
 
 impl ConsumerSettings {
@@ -189,6 +195,8 @@ pub enum ConsumerEvent {
     Unreadable(Reject),
     /// Everything that the partition holds was read.
     EndOfPartition(TopicPartition),
+    /// What a replay was to read of the partition is read: nothing follows.
+    EndOfRange(TopicPartition),
     /// More may be written to the partition than can be seen: its leader is away. Told again and again.
     OutOfSight(TopicPartition),
     /// Too much of the partition is unfinished for it to be read on, and nothing of it finishes: its
@@ -425,6 +433,8 @@ impl CameraConsumer {
             taken: AtomicU64::new(0),
             ends: Mutex::new(PartitionEnds::default()),
             ended: Mutex::new(Vec::new()),
+            range: settings.range.clone(),
+            ended_ranges: Mutex::new(Vec::new()),
             out_of_sight: Mutex::new(Vec::new()),
             is_blind: AtomicBool::new(false),
             report: Arc::clone(&report),
@@ -436,6 +446,9 @@ impl CameraConsumer {
         }
         let consumer = Arc::new(subscribe(&settings, context)?);
         let (commands, received) = std::sync::mpsc::channel();
+        let throttle = settings
+            .most_bytes_per_second
+            .map(|rate| Throttle::new(rate, Instant::now()));
         let poll_loop = PollLoop {
             waker: FetchWaker::start(Arc::clone(&consumer))?,
             consumer,
@@ -450,6 +463,7 @@ impl CameraConsumer {
             used_up_at: None,
             is_drained: false,
             is_held: false,
+            throttle,
         };
         let thread = thread::Builder::new()
             .name("kafka-poll".into())

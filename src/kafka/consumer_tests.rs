@@ -64,6 +64,8 @@ impl Bus {
             drain_timeout: Duration::from_millis(200),
             crowd_patience: Duration::from_secs(1),
             prefetch_bytes: 1 << 20,
+            range: None,
+            most_bytes_per_second: None,
         }
     }
 

@@ -29,6 +29,7 @@ use super::partition_counts::{CoPartitioning, Permission, fetch_partition_counts
 use super::partition_ends::{PartitionEnds, Reported};
 use super::pauses::Pauses;
 use super::poll_report::{PartitionReport, SharedPollReport};
+use super::read_range::ReadRange;
 use crate::domain::{PartClosure, Topic, TopicPartition};
 use crate::telemetry;
 
@@ -68,6 +69,9 @@ pub(super) struct GroupContext {
     pub(super) taken: AtomicU64,
     pub(super) ends: Mutex<PartitionEnds>,
     pub(super) ended: Mutex<Vec<TopicPartition>>,
+    /// Where reading ends, for a replay.
+    pub(super) range: Option<Arc<ReadRange>>,
+    pub(super) ended_ranges: Mutex<Vec<TopicPartition>>,
     pub(super) out_of_sight: Mutex<Vec<TopicPartition>>,
     /// Some partition is out of sight, as of the last statistics.
     pub(super) is_blind: AtomicBool,
@@ -101,6 +105,7 @@ impl GroupContext {
         lock(&self.pauses).forget(partitions);
         let afresh: HashSet<&TopicPartition> = partitions.iter().collect();
         lock(&self.ended).retain(|one| !afresh.contains(one));
+        lock(&self.ended_ranges).retain(|one| !afresh.contains(one));
         lock(&self.out_of_sight).retain(|one| !afresh.contains(one));
     }
 
@@ -321,10 +326,12 @@ impl ClientContext for GroupContext {
         let mut ends = lock(&self.ends);
         let taken = self.taken.load(Ordering::Relaxed);
         let mut ended = lock(&self.ended);
+        let mut ended_ranges = lock(&self.ended_ranges);
         let mut out_of_sight = lock(&self.out_of_sight);
         let now = Instant::now();
         let is_held = !self.may_read();
         ended.clear();
+        ended_ranges.clear();
         out_of_sight.clear();
         let mut reports = HashMap::new();
         for (name, topic) in &statistics.topics {
@@ -338,11 +345,16 @@ impl ClientContext for GroupContext {
                     continue;
                 }
                 let position = ledger.next_to_read(&topic_partition);
-                let reported = reported(partition);
+                let mut reported = reported(partition);
+                let range_end = self.range.as_ref().map(|range| range.end(&topic_partition));
+                let has_range_end = range_end.is_some_and(|end| reported.end >= end);
+                reported.end = reported.end.min(range_end.unwrap_or(i64::MAX));
                 let is_at_end = ends.is_read(&topic_partition, reported, position, taken);
                 let is_led = leader_is_up(&statistics, partition.leader);
                 if ends.is_out_of_sight(&topic_partition, is_led, now) || is_held {
                     out_of_sight.push(topic_partition.clone());
+                } else if is_at_end && has_range_end {
+                    ended_ranges.push(topic_partition.clone());
                 } else if is_at_end {
                     ended.push(topic_partition.clone());
                 }

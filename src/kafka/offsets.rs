@@ -125,6 +125,13 @@ impl OffsetLedger {
         }
     }
 
+    /// Notes that a partition is read up to `end`, whatever lies before it.
+    pub fn read_until(&mut self, partition: &TopicPartition, end: i64) {
+        if let Some(ledger) = self.partitions.get_mut(partition) {
+            ledger.advance(end);
+        }
+    }
+
     /// Notes that a record's fate is published. Idempotent; a stale generation, an unknown
     /// partition and a record that was never begun change nothing. Returns whether it counted.
     pub fn finish(&mut self, source: &SourceOffset, generation: u64) -> bool {

@@ -1,5 +1,5 @@
 //! Why a partition is not read: memory, or so much of it unfinished that a commit could soon not tell
-//! what is finished above its position (it is *crowded*).
+//! what is finished above its position (it is *crowded*), or the end of what a replay reads.
 //!
 //! Pure: it pauses nothing itself and asks no clock. The poll loop does what it says, so a test can
 //! drive the very rules. What stops all partitions at once, a jam or the drain, is the loop's own.
@@ -18,6 +18,7 @@ pub(crate) struct Pauses {
     patience: Duration,
     for_memory: HashSet<TopicPartition>,
     crowded: HashMap<TopicPartition, Crowd>,
+    out_of_range: HashSet<TopicPartition>,
 }
 
 /// How much of a crowded partition is unfinished.
@@ -47,6 +48,7 @@ impl Pauses {
             patience,
             for_memory: HashSet::new(),
             crowded: HashMap::new(),
+            out_of_range: HashSet::new(),
         }
     }
 
@@ -91,8 +93,17 @@ impl Pauses {
         true
     }
 
-    /// What holds a partition; both may.
+    /// Notes that a partition was read to the end of its range; whether that is new, and it must be
+    /// paused.
+    pub(crate) fn end_range(&mut self, partition: &TopicPartition) -> bool {
+        self.out_of_range.insert(partition.clone())
+    }
+
+    /// What holds a partition; all may.
     pub(crate) fn of(&self, partition: &TopicPartition) -> Option<Pause> {
+        if self.out_of_range.contains(partition) {
+            return Some(Pause::EndOfRange);
+        }
         if self.is_crowded(partition) {
             return Some(Pause::Unfinished);
         }
@@ -150,11 +161,9 @@ impl Pauses {
         }
     }
 
-    /// Those of the partitions that neither memory nor a crowd holds.
+    /// Those of the partitions that nothing holds.
     pub(crate) fn free_of(&self, partitions: &[TopicPartition]) -> Vec<TopicPartition> {
-        let is_free = |partition: &&TopicPartition| {
-            !self.for_memory.contains(*partition) && !self.crowded.contains_key(*partition)
-        };
+        let is_free = |partition: &&TopicPartition| self.of(partition).is_none();
         partitions.iter().filter(is_free).cloned().collect()
     }
 
@@ -163,13 +172,15 @@ impl Pauses {
         for partition in partitions {
             self.for_memory.remove(partition);
             self.crowded.remove(partition);
+            self.out_of_range.remove(partition);
         }
     }
 
     /// Every partition that is held, whatever by.
     #[cfg(test)]
     pub(crate) fn held(&self) -> HashSet<&TopicPartition> {
-        self.for_memory.iter().chain(self.crowded.keys()).collect()
+        let held = self.for_memory.iter().chain(self.crowded.keys());
+        held.chain(&self.out_of_range).collect()
     }
 }
 

@@ -24,6 +24,7 @@ use super::pauses::Relief;
 use super::poll_report::Reading;
 use super::record_copy::{CopiedRecord, copy_record};
 use super::static_member::StaticMember;
+use super::throttle::Throttle;
 use crate::domain::{MemoryBudget, Record, Reject, RejectReason, TopicPartition};
 use crate::telemetry;
 
@@ -68,6 +69,7 @@ pub(super) struct PollLoop {
     pub(super) is_drained: bool,
     /// Views of one part may not meet, so that nothing is read.
     pub(super) is_held: bool,
+    pub(super) throttle: Option<Throttle>,
 }
 
 impl PollLoop {
@@ -165,7 +167,8 @@ impl PollLoop {
     fn report(&self) {
         let mut report = lock(&self.consumer.context().report);
         report.turned_at = Instant::now();
-        report.reading = match (self.is_drained, self.is_held, self.is_jammed) {
+        let is_jammed = self.is_jammed || self.throttled().is_some();
+        report.reading = match (self.is_drained, self.is_held, is_jammed) {
             (true, _, _) => Reading::Draining,
             (_, true, _) => Reading::Held,
             (_, _, true) => Reading::Jammed,
@@ -173,14 +176,25 @@ impl PollLoop {
         };
     }
 
+    /// For how long nothing is read, lest more is than a replay may.
+    fn throttled(&self) -> Option<Duration> {
+        self.throttle.as_ref()?.wait(Instant::now())
+    }
+
     fn poll_once(&mut self) -> Result<(), ConsumerError> {
+        if let Some(wait) = self.throttled() {
+            std::thread::sleep(wait.min(POLL_INTERVAL));
+            return Ok(());
+        }
         let interval = match lock(&self.consumer.context().pauses).is_any_crowded() {
             true => CROWDED_POLL_INTERVAL,
             false => POLL_INTERVAL,
         };
-        let polled = self.consumer.poll(interval);
+        let consumer = Arc::clone(&self.consumer); // the message borrows from it
+        let polled = consumer.poll(interval);
         let ended = std::mem::take(&mut *lock(&self.consumer.context().ended));
         let ended = lock(&self.consumer.context().pauses).seen_ends(ended);
+        let ended_ranges = std::mem::take(&mut *lock(&self.consumer.context().ended_ranges));
         let out_of_sight = std::mem::take(&mut *lock(&self.consumer.context().out_of_sight));
         // The ends were told before the message was taken, so they go before it.
         if self.waiting.is_empty() && !self.is_drained {
@@ -188,6 +202,9 @@ impl PollLoop {
                 .extend(ended.into_iter().map(ConsumerEvent::EndOfPartition));
             self.waiting
                 .extend(out_of_sight.into_iter().map(ConsumerEvent::OutOfSight));
+            for partition in ended_ranges {
+                self.end_range(partition);
+            }
         }
         match polled {
             Some(Ok(message)) => {
@@ -200,7 +217,14 @@ impl PollLoop {
                 }
                 let CopiedRecord { mut record, fault } = copy_record(&message);
                 telemetry::record_read(&record.source.topic, record.size_bytes());
+                if let Some(throttle) = &mut self.throttle {
+                    throttle.take(record.size_bytes(), Instant::now());
+                }
                 let partition = record.source.topic_partition();
+                if self.is_out_of_range(&partition, record.source.offset) {
+                    self.end_range(partition);
+                    return Ok(());
+                }
                 let mut ledger = lock(&self.ledger);
                 record.generation = ledger.generation(&partition).unwrap_or_default();
                 let begun = ledger.begin(&record.source);
@@ -224,6 +248,22 @@ impl PollLoop {
             }
         }
         Ok(())
+    }
+
+    fn is_out_of_range(&self, partition: &TopicPartition, offset: i64) -> bool {
+        let range = self.consumer.context().range.as_ref();
+        range.is_some_and(|range| offset >= range.end(partition))
+    }
+
+    /// Leaves a partition of which all that a replay was to read is read, and says so once.
+    fn end_range(&mut self, partition: TopicPartition) {
+        let context = self.consumer.context();
+        let Some(range) = &context.range else { return };
+        if lock(&context.pauses).end_range(&partition) {
+            lock(&self.ledger).read_until(&partition, range.end(&partition));
+            self.pause(std::slice::from_ref(&partition));
+            self.waiting.push_back(ConsumerEvent::EndOfRange(partition));
+        }
     }
 
     fn fatal_error(&self) -> Option<ConsumerError> {

@@ -73,4 +73,6 @@ pub enum Pause {
     Memory,
     /// More of it is unfinished than a commit can tell.
     Unfinished,
+    /// What a replay was to read of it is read.
+    EndOfRange,
 }

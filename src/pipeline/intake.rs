@@ -13,6 +13,7 @@ use super::in_flight::InFlight;
 use super::output::Output;
 use super::prepare::PendingGroup;
 use super::receipt::Receipt;
+use super::selection::Selection;
 use super::wall_clock;
 use crate::admin::{Condition, Readiness};
 use crate::decode::EnvelopeDecoder;
@@ -55,6 +56,8 @@ pub(crate) struct Intake {
     pub(crate) keyed: KeyedTopics,
     /// What was told of topics that are keyed in several ways.
     pub(crate) told_mismatch: Option<String>,
+    /// What is taken; all of it in a live run.
+    pub(crate) selection: Selection,
 }
 
 impl Intake {
@@ -130,6 +133,11 @@ impl Intake {
             ConsumerEvent::EndOfPartition(partition) => {
                 self.reassembly.end_of_partition(&partition, now);
                 Vec::new()
+            }
+            ConsumerEvent::EndOfRange(partition) => {
+                let mut events = self.reassembly.end_of_range(&partition, now);
+                events.push(Event::Finished(Vec::new())); // the position is committed with it
+                events
             }
             ConsumerEvent::Stuck {
                 partition,
@@ -251,7 +259,8 @@ impl Intake {
 
     /// Hands on what came of an event; false when nobody takes it.
     async fn hand_on(&self, outcomes: Vec<Event>) -> bool {
-        for outcome in outcomes {
+        for mut outcome in outcomes {
+            self.selection.apply(&mut outcome);
             let is_taken = match outcome {
                 Event::Closed(group, closure) => {
                     let pending = PendingGroup {

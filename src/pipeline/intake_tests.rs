@@ -50,6 +50,7 @@ fn parts(reassembly: ReassemblySettings) -> Parts {
         counted: ReassemblyCounts::default(),
         keyed: KeyedTopics::default(),
         told_mismatch: None,
+        selection: Selection::default(),
     };
     Parts {
         intake,

@@ -19,6 +19,7 @@ mod output;
 mod prepare;
 mod receipt;
 mod score;
+mod selection;
 mod setup;
 mod true_ends;
 mod watch;
@@ -35,6 +36,7 @@ use tokio::task::JoinSet;
 
 pub use self::output::OutputSettings;
 pub use self::prepare::Preparation;
+pub use self::selection::Selection;
 pub use self::setup::{PipelineSetup, ServedModel, bus_settings};
 pub use self::watchdog::Patience;
 
@@ -54,7 +56,7 @@ use crate::kafka::consumer::{
     CameraConsumer, Commits, ConsumerCommand, ConsumerError, ConsumerHandle, ConsumerSettings,
     SharedLedger,
 };
-use crate::kafka::end_offsets::EndOffsets;
+use crate::kafka::log_offsets::LogOffsets;
 use crate::kafka::offsets::OffsetLedger;
 use crate::kafka::partitioners::KeyedTopics;
 use crate::kafka::publisher::{Publication, PublishError, Publisher};
@@ -168,7 +170,7 @@ pub async fn run(setup: PipelineSetup, stop: impl Future<Output = ()>) -> anyhow
 
     let (events, to_take_in) = mpsc::channel(EVENTS);
     let group_id = setup.consumer.group_id.clone();
-    let ends = EndOffsets::connect(&setup.consumer.bus).context("failed to make a client")?;
+    let ends = LogOffsets::connect(&setup.consumer.bus).context("failed to make a client")?;
     let consumer =
         CameraConsumer::start(setup.consumer, Arc::clone(&ledger), budget.clone(), events)?;
     let in_flight = InFlight::default();
@@ -197,6 +199,7 @@ pub async fn run(setup: PipelineSetup, stop: impl Future<Output = ()>) -> anyhow
         counted: ReassemblyCounts::default(),
         keyed: KeyedTopics::default(),
         told_mismatch: None,
+        selection: setup.selection,
     };
     stages.spawn(intake.run(to_take_in));
     readiness.set(Condition::ModelLoaded, true);

@@ -9,6 +9,7 @@ use anyhow::{Context, anyhow};
 
 use super::output::OutputSettings;
 use super::prepare::Preparation;
+use super::selection::Selection;
 use super::watchdog::Patience;
 use crate::admin::Readiness;
 use crate::config::{self, Delivery, Settings};
@@ -52,6 +53,8 @@ pub struct PipelineSetup {
     pub models: Vec<Box<dyn AnomalyModel>>,
     /// Thresholds, regions and maps.
     pub judge: JudgeSettings,
+    /// Which parts are taken.
+    pub selection: Selection,
     /// Where results go.
     pub output: OutputSettings,
     /// Told when the pipeline is ready.
@@ -175,6 +178,8 @@ impl PipelineSetup {
             drain_timeout: settings.bus.drain_timeout,
             crowd_patience: longest_timeout(settings),
             prefetch_bytes: memory_budget_bytes / PREFETCH_SHARE,
+            range: None,
+            most_bytes_per_second: None,
         };
         Self {
             patience: patience(settings, &consumer),
@@ -187,6 +192,7 @@ impl PipelineSetup {
             preparation: served.preparation,
             models: served.models,
             judge: judge(served.classes, &settings.output),
+            selection: Selection::default(),
             output: OutputSettings {
                 results: ResultContext {
                     topic: Topic::new(settings.output.results_topic.as_str()),

@@ -46,7 +46,7 @@ impl ReassemblyBuffer {
         timeline.closed.insert(&closed);
         timeline.count_closed(cause);
         let closure = Arc::clone(&closed.closure);
-        let previous = mem::replace(state, PartState::Closed(closed));
+        let previous = mem::replace(state, PartState::Closed(Box::new(closed)));
         if let PartState::Open(group) = previous {
             self.hand_on(*group, closure, cause, timeline, events);
         }

@@ -61,11 +61,11 @@ pub struct ReassemblyBuffer {
     settings: ReassemblySettings,
 }
 
-/// Open groups are few and large: boxed, they do not make every place of the map as large.
+/// Boxed, since the map has room for all closed parts that may be remembered.
 #[derive(Debug)]
 enum PartState {
     Open(Box<OpenGroup>),
-    Closed(ClosedPart),
+    Closed(Box<ClosedPart>),
 }
 
 impl PartState {
@@ -81,7 +81,8 @@ impl ReassemblyBuffer {
     /// An empty buffer without partitions.
     pub fn new(settings: ReassemblySettings) -> Self {
         Self {
-            parts: DashMap::new(),
+            // A map that doubles in the midst of the stream stops it, and memory is to be known.
+            parts: DashMap::with_capacity(settings.closed.max_parts),
             timeline: Mutex::new(Timeline::new(&settings)),
             settings,
         }
@@ -192,6 +193,41 @@ impl ReassemblyBuffer {
     /// by that closes with the next tick: ends are told by the thousand.
     pub fn end_of_partition(&self, partition: &TopicPartition, now: Timestamp) {
         self.timeline().reach_end(partition, now);
+    }
+
+    /// Notes that nothing of a partition follows, since a replay reads no further. Where that holds of its
+    /// number on every topic, no group of that number waits any longer.
+    pub fn end_of_range(&self, partition: &TopicPartition, now: Timestamp) -> Vec<Event> {
+        let (is_number_over, mut due) = {
+            let mut timeline = self.timeline();
+            let is_number_over = timeline.end_range(partition);
+            (is_number_over, timeline.take_passed(now))
+        };
+        if is_number_over {
+            due.extend(self.open_of(partition.partition));
+        }
+        let mut events = Vec::new();
+        self.close_due(due, &mut events);
+        self.forget_closed();
+        events
+    }
+
+    /// The open groups of a partition number, the oldest first.
+    fn open_of(&self, number: i32) -> Vec<Due> {
+        let mut open: Vec<Due> = self
+            .parts
+            .iter()
+            .filter_map(|entry| match entry.value() {
+                PartState::Open(group) if group.opened_by().partition == number => Some(Due {
+                    part: entry.key().clone(),
+                    sequence: group.sequence,
+                    cause: CloseCause::StreamTime,
+                }),
+                _ => None,
+            })
+            .collect();
+        open.sort_by_key(|due| due.sequence);
+        open
     }
 
     /// Notes that more may be written to a partition than can be seen: it holds stream time back until

@@ -60,7 +60,7 @@ impl ReassemblyBuffer {
         }
         let closed = ClosedPart::learnt(closure, timeline.next_sequence());
         timeline.closed.insert(&closed);
-        entry.insert(PartState::Closed(closed));
+        entry.insert(PartState::Closed(Box::new(closed)));
     }
 
     fn arrival(

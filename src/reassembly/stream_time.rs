@@ -4,7 +4,8 @@
 //! that are not idle. It never runs backwards. A partition without any record holds it back until
 //! it is known to be empty. A partition is idle when it has been at its end, without a record, for
 //! `idle_after`; when all are, stream time is the highest event time seen. A partition that is
-//! paused, back-pressured or out of sight is never idle, since records may wait there.
+//! paused, back-pressured or out of sight is never idle, since records may wait there. One that a
+//! replay has read to the end of its range is *over*: it never counts again.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -38,6 +39,8 @@ pub(crate) struct PartitionClock {
     pub(crate) highest: Option<Timestamp>,
     pub(crate) is_at_end: bool,
     pub(crate) is_paused: bool,
+    /// Nothing follows.
+    pub(crate) is_over: bool,
     /// Wall time of the last record, of reaching the end, or of the end of a pause.
     active_at: Timestamp,
 }
@@ -60,6 +63,7 @@ impl StreamClock {
             highest: None,
             is_at_end: false,
             is_paused: false,
+            is_over: false,
             active_at: now,
         };
         let (number, topic) = (partition.partition, partition.topic.clone());
@@ -121,6 +125,15 @@ impl StreamClock {
         }
     }
 
+    /// Notes that nothing of the partition follows; whether that holds of its number on every topic.
+    pub(crate) fn end_range(&mut self, partition: &TopicPartition) -> bool {
+        if let Some(clock) = self.partitions.get_mut(partition) {
+            clock.is_over = true;
+        }
+        let mut others = self.partitions.iter();
+        others.all(|(one, clock)| one.partition != partition.partition || clock.is_over)
+    }
+
     /// Notes that more may be written than can be seen.
     pub(crate) fn lose_sight(&mut self, partition: &TopicPartition) {
         if let Some(clock) = self.partitions.get_mut(partition) {
@@ -179,7 +192,7 @@ impl StreamClock {
     pub(crate) fn lowest(&self, now: Timestamp) -> Option<Option<Timestamp>> {
         self.partitions
             .values()
-            .filter(|clock| !self.is_idle(clock, now))
+            .filter(|clock| !clock.is_over && !self.is_idle(clock, now))
             .map(|clock| clock.highest)
             .min()
     }

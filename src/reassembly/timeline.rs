@@ -88,6 +88,10 @@ impl Timeline {
         self.refresh_quiet(partition.partition, now);
     }
 
+    pub(crate) fn end_range(&mut self, partition: &TopicPartition) -> bool {
+        self.clock.end_range(partition)
+    }
+
     pub(crate) fn lose_sight(&mut self, partition: &TopicPartition, now: Timestamp) {
         self.clock.lose_sight(partition);
         self.refresh_quiet(partition.partition, now);
@@ -196,7 +200,7 @@ impl Timeline {
         let margin = settings.ahead_margin.min(spread.unwrap_or_default() / 2);
         let margin = margin.mul_f64(self.flow.leeway);
         let mut decision = FlowDecision::default();
-        for (partition, clock) in self.clock.partitions() {
+        for (partition, clock) in self.clock.partitions().filter(|(_, clock)| !clock.is_over) {
             let is_exempt = pressure == Pressure::High && self.clock.is_idle(clock, now);
             let pause = !is_exempt
                 && should_pause(pressure, clock.is_paused, clock.highest, lowest, margin);

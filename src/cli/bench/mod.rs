@@ -9,7 +9,7 @@ mod images;
 mod latency;
 mod line;
 mod maps;
-mod model;
+pub(super) mod model;
 mod null_model;
 mod outcomes;
 mod pipeline;

@@ -14,6 +14,7 @@ use crate::decode::{ImageLimits, decode_image};
 use crate::domain::{ClassName, ImageEncoding, ViewId};
 use crate::model::bundle::Bundle;
 use crate::model::candle_model::CandleModel;
+use crate::model::packed::ComputePrecision;
 use crate::model::{AnomalyModel, InputImage, Subject};
 
 /// Views of a part of the demo's.
@@ -28,6 +29,9 @@ pub struct ModelArguments {
     /// Where it runs: `auto`, `cpu`, `cuda:<number>`
     #[arg(long, default_value = "auto")]
     pub device: String,
+    /// What it computes in: `f32`, or `bf16` on processors with AVX512-BF16
+    #[arg(long, default_value_t)]
+    pub precision: ComputePrecision,
     /// Images in a batch; the views of a part, five, stay together
     #[arg(long, value_delimiter = ',', default_value = "1,5,10,30", value_parser = clap::value_parser!(u16).range(1..))]
     pub batch: Vec<u16>,
@@ -47,12 +51,14 @@ pub(super) fn run(arguments: &ModelArguments) -> anyhow::Result<Report> {
             json!(bundle.manifest.architecture.encoder.input_side),
         ),
         ("device", json!(arguments.device)),
+        ("precision", json!(arguments.precision.to_string())),
         ("seed", json!(SEED)),
     ];
     let mut report = Report::new("model", conditions);
     for &batch in &arguments.batch {
         let batch = usize::from(batch);
-        let mut model = CandleModel::new(&bundle, &arguments.device, batch)?;
+        let (device, precision) = (&arguments.device, arguments.precision);
+        let mut model = CandleModel::with_precision(&bundle, device, precision, batch)?;
         let pace = pace(&mut model, &images, batch, arguments.duration)?;
         report.push(vec![
             ("batch", json!(batch)),
@@ -68,7 +74,7 @@ pub(super) fn run(arguments: &ModelArguments) -> anyhow::Result<Report> {
 }
 
 /// The rendered parts as the model of a bundle wants them, a part's views one after the other.
-pub(super) fn prepared_images(bundle: &Bundle) -> anyhow::Result<Vec<InputImage>> {
+pub(in crate::cli) fn prepared_images(bundle: &Bundle) -> anyhow::Result<Vec<InputImage>> {
     let preprocessor = bundle
         .manifest
         .preprocessor()
@@ -91,15 +97,15 @@ pub(super) fn prepared_images(bundle: &Bundle) -> anyhow::Result<Vec<InputImage>
 }
 
 /// How fast a model is.
-pub(super) struct Pace {
+pub(in crate::cli) struct Pace {
     /// Images a second over the whole time.
-    pub(super) rate: f64,
-    pub(super) median_batch: Duration,
-    pub(super) batches: usize,
+    pub(in crate::cli) rate: f64,
+    pub(in crate::cli) median_batch: Duration,
+    pub(in crate::cli) batches: usize,
 }
 
 /// Runs batch after batch for `duration`, but for a first one.
-pub(super) fn pace(
+pub(in crate::cli) fn pace(
     model: &mut dyn AnomalyModel,
     images: &[InputImage],
     batch: usize,

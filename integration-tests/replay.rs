@@ -1,0 +1,271 @@
+//! `panoptes replay`: the same results as the live line's, from a range, once, whatever interrupts it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::{Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::kafka::Broker;
+use crate::support::config::Config;
+use crate::support::line::{Line, VIEWS, names};
+use crate::support::outcomes::Outcomes;
+use crate::support::process::{Panoptes, binary, write_config};
+use crate::support::shots::Shot;
+
+/// When the line's first part was made: a day before these tests were written.
+const BEGAN: i64 = 1_795_600_000_000;
+/// From one part to the next.
+const TAKT: i64 = 400;
+
+fn config(line: &Line<'_>) -> Config {
+    // The live line must not close parts by the wall clock, which a replay does not know.
+    line.exactly_once_config()
+        .set("output.format", "json")
+        .set("reassembly.timeout", "5s")
+        .set("reassembly.wall_grace", "1m")
+}
+
+fn made_at(number: usize) -> i64 {
+    BEGAN + TAKT * i64::try_from(number).unwrap()
+}
+
+/// Parts of a shift: of ten, one lacks a view, and has another one `again` as another image; one has an
+/// image that is none.
+fn shift(line: &Line<'_>, parts: &[String], again: Option<&str>) -> Vec<Shot> {
+    let mut shots = Vec::new();
+    for (number, part) in parts.iter().enumerate() {
+        let seed = number as u64;
+        let views = match number % 10 {
+            3 => &VIEWS[..4],
+            _ => &VIEWS[..],
+        };
+        let mut of_part = line.part_seen_by(part, seed, views);
+        if let (3, Some(again)) = (number % 10, again) {
+            of_part.extend(line.part_seen_by(part, seed + 1_000, &[again]));
+        }
+        if number % 10 == 7 {
+            of_part[0] = Shot::of(&line.camera("top"), part, "image/jpeg", vec![0; 100]);
+        }
+        shots.extend(of_part.into_iter().map(|shot| shot.at(made_at(number))));
+    }
+    shots
+}
+
+/// Runs the line live until all its parts have a result.
+fn run_live(line: &Line<'_>, config: &Config, parts: usize) -> Outcomes {
+    let mut panoptes = Panoptes::start(config, &line.name);
+    panoptes.wait_until_ready();
+    let outcomes = line.await_outcomes(|found| found.parts().len() == parts);
+    panoptes.stop_in_order();
+    outcomes
+}
+
+/// The topics of a replay, read as those of a line.
+fn target<'a>(line: &Line<'a>, name: &str) -> Line<'a> {
+    Line::of(line.broker, &format!("{}-{name}", line.name), &["none"], 1)
+}
+
+struct Replay {
+    words: Vec<String>,
+}
+
+impl Replay {
+    fn of(line: &Line<'_>, config: &Config, into: &Line<'_>) -> Self {
+        let path = write_config(config, &format!("{}-replay", line.name));
+        let words = ["replay", "--config", path.to_str().unwrap()];
+        let topics = [
+            "--results-topic".to_owned(),
+            into.results_topic(),
+            "--dead-letter-topic".to_owned(),
+            into.dead_letter_topic(),
+        ];
+        let words = words.into_iter().map(str::to_owned).chain(topics);
+        Self {
+            words: words.collect(),
+        }
+    }
+
+    fn with(mut self, words: &[&str]) -> Self {
+        self.words
+            .extend(words.iter().map(|word| (*word).to_owned()));
+        self
+    }
+
+    fn run(&self) -> Output {
+        binary()
+            .args(&self.words)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    }
+
+    /// Runs it to its end and returns what it says then.
+    fn complete(&self) -> Value {
+        let output = self.run();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{errors}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        let summary = text.lines().find(|line| line.starts_with("{\"cut\""));
+        serde_json::from_str(summary.unwrap_or_else(|| panic!("{text}"))).unwrap()
+    }
+
+    /// Starts it, kills it once it has published something, and says how much.
+    fn kill_midway(&self, into: &Line<'_>) -> usize {
+        let mut command = binary();
+        command.args(&self.words).stdin(Stdio::null());
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(120);
+        let published = loop {
+            let published = into.outcomes().results.len();
+            if published > 0 || Instant::now() > deadline {
+                break published;
+            }
+        };
+        child.kill().unwrap();
+        child.wait().unwrap();
+        published
+    }
+}
+
+/// Results by part, without what differs between runs.
+fn comparable(outcomes: &Outcomes) -> BTreeMap<String, Vec<u8>> {
+    let records = outcomes.results.iter().map(|record| {
+        let mut value: Value = serde_json::from_slice(&record.value).unwrap();
+        let result = value.as_object_mut().unwrap();
+        for name in ["timing", "run", "is_simulated", "result_id"] {
+            result.remove(name).unwrap();
+        }
+        (record.key.clone(), serde_json::to_vec(&value).unwrap())
+    });
+    let all: BTreeMap<String, Vec<u8>> = records.collect();
+    assert_eq!(all.len(), outcomes.results.len(), "a part has two results");
+    all
+}
+
+fn letters(outcomes: &Outcomes) -> BTreeSet<(String, (String, i32, i64))> {
+    let letters = outcomes.dead_letters.iter();
+    letters
+        .map(|letter| (letter.reason(), letter.place()))
+        .collect()
+}
+
+fn assert_same(live: &Outcomes, replayed: &Outcomes) {
+    assert!(
+        replayed
+            .results
+            .iter()
+            .all(|record| record.result.is_simulated)
+    );
+    let (live_results, results) = (comparable(live), comparable(replayed));
+    let keys = |results: &BTreeMap<String, Vec<u8>>| results.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(keys(&live_results), keys(&results));
+    for (part, result) in &live_results {
+        let (live, now) = (String::from_utf8_lossy(result), &results[part]);
+        assert_eq!(live, String::from_utf8_lossy(now), "{part}");
+    }
+    assert_eq!(letters(live), letters(replayed));
+}
+
+#[test]
+fn a_replay_gives_the_results_of_the_live_line_and_leaves_its_group_alone() {
+    let line = Line::new(Broker::shared(), "replay-same");
+    let config = config(&line);
+    let parts = names(40);
+    line.send(shift(&line, &parts, Some("top")));
+    let live = run_live(&line, &config, parts.len());
+    let positions = crate::kafka::tools::describe_group(line.broker, &line.name);
+
+    let into = target(&line, "again");
+    let summary = Replay::of(&line, &config, &into).complete();
+    assert_eq!(summary["cut"], Value::Array(Vec::new()));
+    assert_same(&live, &into.outcomes());
+    let after = crate::kafka::tools::describe_group(line.broker, &line.name);
+    assert_eq!(format!("{positions:?}"), format!("{after:?}"));
+
+    let into = target(&line, "thrice");
+    Replay::of(&line, &config, &into)
+        .with(&["--parallel", "3", "--job", "replay-same-thrice"])
+        .complete();
+    assert_same(&live, &into.outcomes());
+    // The job is done: doing it again does nothing.
+    Replay::of(&line, &config, &into)
+        .with(&["--job", "replay-same-thrice"])
+        .complete();
+    assert_same(&live, &into.outcomes());
+}
+
+#[test]
+fn a_replay_that_is_killed_goes_on_with_neither_gaps_nor_doubles() {
+    let line = Line::new(Broker::shared(), "replay-killed");
+    let config = config(&line);
+    let parts = names(60);
+    line.send(shift(&line, &parts, None));
+    let into = target(&line, "again");
+    // So slow that it does not end before it is killed.
+    let slow =
+        Replay::of(&line, &config, &into).with(&["--job", "replay-killed-job", "--rate", "60KB"]);
+    let published = slow.kill_midway(&into);
+    assert!((1..parts.len()).contains(&published), "{published}");
+    // What comes now is behind the range.
+    let late = line
+        .part("later", 1)
+        .into_iter()
+        .map(|shot| shot.at(made_at(1_000)));
+    line.send(late);
+    Replay::of(&line, &config, &into)
+        .with(&["--job", "replay-killed-job"])
+        .complete();
+    let live = run_live(&line, &config, parts.len() + 1);
+    let mut replayed = into.outcomes();
+    assert!(!replayed.parts().contains("later"));
+    let later = live
+        .results
+        .iter()
+        .filter(|record| record.key == "later")
+        .cloned();
+    replayed.results.extend(later.map(|mut record| {
+        record.result.is_simulated = true;
+        record
+    }));
+    assert_same(&live, &replayed);
+}
+
+#[test]
+fn a_range_of_time_takes_the_parts_that_began_in_it_whole() {
+    let line = Line::new(Broker::shared(), "replay-range");
+    let config = config(&line);
+    let parts = names(40);
+    line.send(shift(&line, &parts, None));
+    // The last view of part 19 is written after the range's end.
+    let into = target(&line, "again");
+    let time = |number: usize| {
+        let time = std::time::UNIX_EPOCH + Duration::from_millis(made_at(number) as u64);
+        humantime::format_rfc3339_millis(time).to_string()
+    };
+    let range = ["--from", &time(10), "--to", &time(20), "--lead", "8s"];
+    let replay = Replay::of(&line, &config, &into).with(&range);
+    let estimate = String::from_utf8(replay.with(&["--dry-run"]).run().stdout).unwrap();
+    assert!(estimate.contains("records"), "{estimate}");
+    assert!(into.outcomes().results.is_empty());
+
+    Replay::of(&line, &config, &into).with(&range).complete();
+    let outcomes = into.outcomes();
+    let expected: BTreeSet<&str> = parts[10..20].iter().map(String::as_str).collect();
+    assert_eq!(outcomes.parts(), expected);
+    assert!(
+        letters(&outcomes)
+            .iter()
+            .all(|(_, place)| place.0 == line.camera("top"))
+    );
+
+    let list = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(list.path(), "part-0012\npart-0033\n").unwrap();
+    let into = target(&line, "listed");
+    let list = list.path().to_str().unwrap();
+    Replay::of(&line, &config, &into)
+        .with(&["--parts", list])
+        .complete();
+    assert_eq!(into.outcomes().parts(), ["part-0012", "part-0033"].into());
+}

@@ -1,0 +1,218 @@
+//! A job on the brokers: where each partition ends, and how far the group has come.
+//!
+//! Both are committed offsets, of the groups `<job>` and `<job>-end`. The second is committed last, so a
+//! job whose ends are known has its beginnings, too.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::plan::Plan;
+use crate::domain::{Topic, TopicPartition};
+use crate::kafka::client::BusSettings;
+use crate::kafka::read_range::ReadRange;
+
+/// How long one call may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the brokers may be in the midst of something, an open transaction for instance.
+const LONGEST_WAIT: Duration = Duration::from_secs(90);
+/// The pause before they are asked again.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// A job of partitions that are known.
+pub struct Job {
+    id: String,
+    positions: BaseConsumer,
+    ends: BaseConsumer,
+    partitions: Vec<TopicPartition>,
+}
+
+/// How far a job has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JobProgress {
+    /// Offsets from all beginnings to all ends, as far as the beginnings are known: those that are left
+    /// when it is first asked for.
+    pub left: i64,
+    /// Whether nothing is left.
+    pub is_complete: bool,
+}
+
+/// Why a job cannot be made or looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum JobError {
+    /// The brokers do not take or tell its offsets.
+    #[error("failed to {doing} of job `{id}`: {source}")]
+    Brokers {
+        /// What was being done.
+        doing: &'static str,
+        /// The job.
+        id: String,
+        /// Their reason.
+        source: KafkaError,
+    },
+    /// Somebody made it of other topics.
+    #[error(
+        "job `{id}` was made of other partitions: expected it to know where `{topic}[{partition}]` ends; \
+         give this replay another `--job`",
+        topic = partition.topic, partition = partition.partition
+    )]
+    OtherPartitions {
+        /// The job.
+        id: String,
+        /// A partition that it does not know.
+        partition: TopicPartition,
+    },
+}
+
+impl Job {
+    /// Makes the clients.
+    ///
+    /// # Errors
+    /// When a property is refused.
+    pub fn connect(
+        bus: &BusSettings,
+        id: &str,
+        partitions: Vec<TopicPartition>,
+    ) -> KafkaResult<Self> {
+        let client = |group: &str| -> KafkaResult<BaseConsumer> {
+            let mut config = bus.consumer_config();
+            config.remove("group.instance.id"); // it joins no group
+            config.set("group.id", group).create()
+        };
+        Ok(Self {
+            id: id.to_owned(),
+            positions: client(id)?,
+            ends: client(&format!("{id}-end"))?,
+            partitions,
+        })
+    }
+
+    /// Where the job ends, if it was made before.
+    ///
+    /// # Errors
+    /// When the brokers do not tell, or it was made of other partitions.
+    pub fn find(&self) -> Result<Option<ReadRange>, JobError> {
+        let ends = self.committed(&self.ends, "read the ends")?;
+        if ends.is_empty() {
+            return Ok(None);
+        }
+        match self.partitions.iter().find(|one| !ends.contains_key(one)) {
+            None => Ok(Some(ReadRange::until(ends.into_iter().collect()))),
+            Some(unknown) => Err(JobError::OtherPartitions {
+                id: self.id.clone(),
+                partition: unknown.clone(),
+            }),
+        }
+    }
+
+    /// Makes it.
+    ///
+    /// # Errors
+    /// When the brokers do not take its offsets.
+    pub fn make(&self, plan: &Plan) -> Result<ReadRange, JobError> {
+        let starts = plan
+            .partitions
+            .iter()
+            .map(|one| (&one.partition, one.start));
+        self.commit(&self.positions, starts, "commit the beginnings")?;
+        let ends = plan
+            .partitions
+            .iter()
+            .map(|one| (&one.partition, one.end.max(one.start)));
+        let range = ends
+            .clone()
+            .map(|(partition, end)| (partition.clone(), end));
+        let range = ReadRange::until(range.collect::<HashMap<_, _>>());
+        self.commit(&self.ends, ends, "commit the ends")?;
+        Ok(range)
+    }
+
+    /// How far the group has come.
+    ///
+    /// # Errors
+    /// When the brokers do not tell.
+    pub fn progress(&self, range: &ReadRange) -> Result<JobProgress, JobError> {
+        let positions = self.committed(&self.positions, "read the progress")?;
+        let left = self.partitions.iter().map(|partition| {
+            let end = range.end(partition);
+            (end - positions.get(partition).copied().unwrap_or(0)).max(0)
+        });
+        let left: i64 = left.sum();
+        Ok(JobProgress {
+            left,
+            is_complete: left == 0,
+        })
+    }
+
+    /// What a group has committed; brokers do not tell it while a transaction of it is open.
+    fn committed(
+        &self,
+        client: &BaseConsumer,
+        doing: &'static str,
+    ) -> Result<BTreeMap<TopicPartition, i64>, JobError> {
+        let mut list = TopicPartitionList::new();
+        for partition in &self.partitions {
+            list.add_partition(partition.topic.as_str(), partition.partition);
+        }
+        let deadline = Instant::now() + LONGEST_WAIT;
+        loop {
+            let asked = client.committed_offsets(list.clone(), PATIENCE);
+            let told = asked.and_then(|told| {
+                let mut errors = told.elements().into_iter().map(|one| one.error());
+                errors.find(Result::is_err).unwrap_or(Ok(()))?;
+                Ok(told)
+            });
+            match told {
+                Ok(told) => return Ok(offsets_in(&told)),
+                Err(_) if Instant::now() < deadline => std::thread::sleep(PAUSE),
+                Err(source) => return Err(self.error(doing, source)),
+            }
+        }
+    }
+
+    fn commit<'a>(
+        &self,
+        client: &BaseConsumer,
+        offsets: impl Iterator<Item = (&'a TopicPartition, i64)>,
+        doing: &'static str,
+    ) -> Result<(), JobError> {
+        let commit = || -> KafkaResult<()> {
+            let mut list = TopicPartitionList::new();
+            for (partition, offset) in offsets {
+                list.add_partition_offset(
+                    partition.topic.as_str(),
+                    partition.partition,
+                    Offset::Offset(offset),
+                )?;
+            }
+            client.commit(&list, CommitMode::Sync)
+        };
+        commit().map_err(|source| self.error(doing, source))
+    }
+
+    fn error(&self, doing: &'static str, source: KafkaError) -> JobError {
+        JobError::Brokers {
+            doing,
+            id: self.id.clone(),
+            source,
+        }
+    }
+}
+
+fn offsets_in(list: &TopicPartitionList) -> BTreeMap<TopicPartition, i64> {
+    let elements = list.elements();
+    let offsets = elements.iter().filter_map(|element| {
+        let Offset::Offset(offset) = element.offset() else {
+            return None;
+        };
+        let partition = TopicPartition {
+            topic: Topic::new(element.topic()),
+            partition: element.partition(),
+        };
+        Some((partition, offset))
+    });
+    offsets.collect()
+}
