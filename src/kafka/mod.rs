@@ -9,6 +9,7 @@ mod fetch_waker;
 mod group_context;
 mod group_offsets;
 pub(crate) mod group_protocol;
+pub mod job_offsets;
 pub mod log_offsets;
 pub mod offsets;
 mod partition_counts;

@@ -43,6 +43,18 @@ fn commits_only_past_finished_records() {
 }
 
 #[test]
+fn what_is_read_until_an_end_is_committed_up_to_it_once_all_is_finished() {
+    let mut ledger = ledger_with_begun(10..12);
+    ledger.read_until(&partition(0), 20);
+    assert_eq!(ledger.commit_position(&partition(0)), Some(10));
+    ledger.finish(&at(0, 10), 1);
+    ledger.finish(&at(0, 11), 1);
+    assert_eq!(ledger.commit_position(&partition(0)), Some(20));
+    ledger.read_until(&partition(0), 15);
+    assert_eq!(ledger.commit_position(&partition(0)), Some(20));
+}
+
+#[test]
 fn has_no_position_before_the_first_record() {
     let ledger = ledger_with_begun([]);
     assert_eq!(ledger.commit_position(&partition(0)), None);

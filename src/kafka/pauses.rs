@@ -283,4 +283,18 @@ mod tests {
         assert!(pauses.held().is_empty());
         assert_eq!(pauses.free_of(&[camera()]), [camera()]);
     }
+
+    #[test]
+    fn at_the_end_of_its_range_nothing_resumes_a_partition_but_a_new_assignment() {
+        let (ledger, now) = (OffsetLedger::default(), Instant::now());
+        let mut pauses = Pauses::new(MOST, PATIENCE);
+        assert!(pauses.end_range(&camera()));
+        assert!(!pauses.end_range(&camera()), "it is paused already");
+        pauses.pause_for_memory(&[camera()]);
+        assert!(pauses.resume_for_memory(&[camera()]).is_empty());
+        assert!(pauses.relieve(&ledger, false, now).resumed.is_empty());
+        assert_eq!(pauses.of(&camera()), Some(Pause::EndOfRange));
+        pauses.forget(&[camera()]);
+        assert_eq!(pauses.free_of(&[camera()]), [camera()]);
+    }
 }

@@ -93,3 +93,133 @@ impl Selection {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{
+        CloseCause, Group, PartClosure, PartKey, Reject, RejectReason, Reuse, ScoringOrder,
+        SourceOffset,
+    };
+
+    fn record(part: &str, written: i64) -> Record {
+        Record {
+            source: SourceOffset {
+                topic: "cam".into(),
+                partition: 0,
+                offset: written,
+            },
+            generation: 1,
+            key: Some(part.as_bytes().to_vec()),
+            value: None,
+            headers: Vec::new(),
+            timestamp: Some(Timestamp(written)),
+            lease: None,
+        }
+    }
+
+    /// A part with records written then.
+    fn closed(part: &str, class: Option<&str>, written: &[i64]) -> Event {
+        let key = PartKey {
+            line: "line1".into(),
+            part: part.into(),
+        };
+        let records: Vec<_> = written
+            .iter()
+            .map(|written| Arc::new(record(part, *written)))
+            .collect();
+        let closure = PartClosure {
+            part: key.clone(),
+            opened_by: records[0].source.clone(),
+            reuse: Reuse {
+                taken_after: Timestamp(0),
+                written_after: Timestamp(0),
+            },
+            views: Vec::new(),
+            records: Vec::new(),
+        };
+        let group = Group {
+            part: key,
+            class: class.map(ClassName::from),
+            views: Vec::new(),
+            missing: Vec::new(),
+            absorbed: records,
+            duplicates: Vec::new(),
+            cause: CloseCause::Complete,
+            scoring: ScoringOrder::Score,
+            first_view_at: Timestamp(0),
+            last_view_at: Timestamp(0),
+        };
+        Event::Closed(group, Arc::new(closure))
+    }
+
+    fn is_left_out(selection: &Selection, mut event: Event) -> bool {
+        selection.apply(&mut event);
+        match event {
+            Event::Closed(..) => false,
+            Event::Expired { rejects, .. } => rejects.is_empty(),
+            Event::Rejected(_) => false,
+            Event::Finished(records) => records.len() == 1,
+        }
+    }
+
+    #[test]
+    fn a_part_is_of_the_range_in_which_its_first_record_was_written() {
+        let selection = Selection {
+            written: Some(Timestamp(100)..Timestamp(200)),
+            ..Selection::default()
+        };
+        let is_left_out = |written: &[i64]| is_left_out(&selection, closed("p", None, written));
+        assert!(is_left_out(&[150, 99]), "it began before");
+        assert!(!is_left_out(&[250, 199]), "it reaches over the end");
+        assert!(is_left_out(&[200, 210]));
+        assert!(!is_left_out(&[100]));
+    }
+
+    #[test]
+    fn classes_and_lists_leave_out_all_else_and_remember_that_it_is_closed() {
+        let selection = Selection {
+            classes: Some(["gear".into()].into()),
+            parts: Some(["p".into()].into()),
+            ..Selection::default()
+        };
+        assert!(!is_left_out(&selection, closed("p", Some("gear"), &[1])));
+        for (part, class) in [("q", Some("gear")), ("p", Some("bolt")), ("p", None)] {
+            let mut event = closed(part, class, &[1]);
+            selection.apply(&mut event);
+            match event {
+                Event::Expired {
+                    rejects,
+                    absorbed,
+                    closure,
+                } => {
+                    assert_eq!((rejects.len(), absorbed.len()), (0, 1));
+                    assert_eq!(closure.part.part.as_str(), part);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn bad_records_of_other_parts_are_no_dead_letters_and_those_of_none_are() {
+        let selection = Selection {
+            parts: Some(["p".into()].into()),
+            ..Selection::default()
+        };
+        let rejected = |record: Record| {
+            Event::Rejected(Reject {
+                record: Arc::new(record),
+                reason: RejectReason::Decode,
+                error: String::new(),
+            })
+        };
+        assert!(is_left_out(&selection, rejected(record("q", 1))));
+        assert!(!is_left_out(&selection, rejected(record("p", 1))));
+        let unkeyed = Record {
+            key: None,
+            ..record("q", 1)
+        };
+        assert!(!is_left_out(&selection, rejected(unkeyed)));
+    }
+}

@@ -5,8 +5,6 @@
 //! anything is read, so that any number of instances, started at any time, do the same range and each part
 //! of it once; and both are there for Kafka's own tools to look at.
 
-mod job;
 mod plan;
 
-pub use self::job::{Job, JobError, JobProgress};
 pub use self::plan::{Bound, Plan, PlanError, PlannedPartition, RangeSpec};

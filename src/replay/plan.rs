@@ -1,10 +1,9 @@
 //! From a range as a person names it to offsets of every partition.
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::ops::Range;
 use std::time::Duration;
-
-use rdkafka::error::KafkaError;
 
 use crate::domain::{Timestamp, Topic, TopicPartition};
 use crate::kafka::log_offsets::{LogOffsets, LogPlace};
@@ -87,7 +86,7 @@ pub enum PlanError {
     Untold(TopicPartition),
     /// The brokers do not answer.
     #[error("the brokers tell no offsets of the camera topics: {0}")]
-    Brokers(#[from] KafkaError),
+    Brokers(Box<dyn Error + Send + Sync>),
     /// The expression is none.
     #[error(transparent)]
     Expression(#[from] regex::Error),
@@ -112,13 +111,17 @@ impl Plan {
                 return Err(PlanError::UnknownPartition(unknown.clone()));
             }
         }
-        let earliest = offsets.at(&partitions, LogPlace::Beginning, PATIENCE)?;
-        let latest = offsets.at(&partitions, LogPlace::End, PATIENCE)?;
+        let at = |place| {
+            let told = offsets.at(&partitions, place, PATIENCE);
+            told.map_err(|error| PlanError::Brokers(error.into()))
+        };
+        let earliest = at(LogPlace::Beginning)?;
+        let latest = at(LogPlace::End)?;
         let lead = range.lead;
         let at_time = |bound: &Bound, shifted: fn(Timestamp, Duration) -> Timestamp| match bound {
             Bound::Time(time) => {
                 let place = LogPlace::Written(shifted(*time, lead));
-                offsets.at(&partitions, place, PATIENCE).map(Some)
+                at(place).map(Some)
             }
             Bound::Open | Bound::Offsets(_) => Ok(None),
         };
@@ -158,6 +161,15 @@ impl Plan {
         })
     }
 
+    /// Where each partition begins and ends.
+    pub fn ranges(&self) -> HashMap<TopicPartition, Range<i64>> {
+        let partitions = self.partitions.iter();
+        let range = |one: &PlannedPartition| one.start..one.end.max(one.start);
+        partitions
+            .map(|one| (one.partition.clone(), range(one)))
+            .collect()
+    }
+
     /// Offsets between beginnings and ends: at least as many as there are records.
     pub fn offsets(&self) -> i64 {
         let partitions = self.partitions.iter();
@@ -191,7 +203,8 @@ fn written(range: &RangeSpec) -> Result<Option<Range<Timestamp>>, PlanError> {
 }
 
 fn partitions(offsets: &LogOffsets, topics: &[String]) -> Result<Vec<TopicPartition>, PlanError> {
-    let there = offsets.topics(PATIENCE)?;
+    let there = offsets.topics(PATIENCE);
+    let there = there.map_err(|error| PlanError::Brokers(error.into()))?;
     let mut found: Vec<(&Topic, usize)> = Vec::new();
     for name in topics {
         if name.starts_with('^') {

@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn the_live_topics_and_group_are_refused_unless_they_are_meant() {
-        let live = parse("--results-topic panoptes.results --set input.topics=[\"a\"]");
+        let live = parse("--results-topic panoptes.results --set input.topics=a");
         assert!(
             live.settings()
                 .unwrap_err()
@@ -237,7 +237,7 @@ mod tests {
                 .contains("`panoptes.results`")
         );
         let letters = "--results-topic x --dead-letter-topic panoptes.dead-letters";
-        let letters = parse(&format!("{letters} --set input.topics=[\"a\"]"));
+        let letters = parse(&format!("{letters} --set input.topics=a"));
         assert!(
             letters
                 .settings()
@@ -245,7 +245,7 @@ mod tests {
                 .to_string()
                 .contains("dead letters")
         );
-        let group = parse("--results-topic x --job panoptes --set input.topics=[\"a\"]");
+        let group = parse("--results-topic x --job panoptes --set input.topics=a");
         assert!(
             group
                 .settings()
@@ -254,7 +254,7 @@ mod tests {
                 .contains("group of its own")
         );
         let meant = "--results-topic panoptes.results --into-live-topics";
-        parse(&format!("{meant} --set input.topics=[\"a\"]"))
+        parse(&format!("{meant} --set input.topics=a"))
             .settings()
             .unwrap();
     }

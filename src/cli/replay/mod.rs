@@ -24,11 +24,12 @@ use super::run::{run_until_stopped, stop_signal};
 use crate::admin::Readiness;
 use crate::config::Settings;
 use crate::kafka::consumer::Commits;
+use crate::kafka::job_offsets::{Job, JobProgress};
 use crate::kafka::log_offsets::LogOffsets;
 use crate::kafka::read_range::ReadRange;
 use crate::model::bundle::Bundle;
 use crate::pipeline::{PipelineSetup, Selection, bus_settings};
-use crate::replay::{Job, JobProgress, Plan};
+use crate::replay::Plan;
 use crate::schema::result::RunKind;
 use crate::status::StatusBoard;
 use crate::telemetry;
@@ -67,7 +68,7 @@ pub fn run(arguments: &ReplayArguments) -> anyhow::Result<()> {
             tracing::info!(job = settings.bus.group_id, "going on with the job");
             range
         }
-        None => job.make(&plan)?,
+        None => job.make(&plan.ranges())?,
     };
     let work = Work {
         settings,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use crate::replay::JobProgress;
+use crate::kafka::job_offsets::JobProgress;
 use crate::status::StatusBoard;
 
 /// Where it is shown.

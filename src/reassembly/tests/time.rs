@@ -28,6 +28,34 @@ fn a_group_closes_when_every_partition_is_past_its_deadline() {
 }
 
 #[test]
+fn at_the_end_of_a_range_no_group_of_its_number_waits_and_the_others_go_on() {
+    let buffer = buffer(settings());
+    let of_other_number = |shot: Shot| Shot {
+        partition: 1,
+        ..shot
+    };
+    assert!(accept(&buffer, shot("p", "top", 0)).is_empty());
+    assert!(accept(&buffer, of_other_number(shot("q", "top", 0))).is_empty());
+    for topic in ["top", "left"] {
+        assert!(buffer.end_of_range(&partition(topic, 0), at(0)).is_empty());
+    }
+    let events = buffer.end_of_range(&partition("right", 0), at(0));
+    let group = closed(&events);
+    let told = (group.part.part.as_str(), group.cause);
+    assert_eq!(told, ("p", CloseCause::StreamTime));
+    // What is over counts for no time any more.
+    for topic in ["left", "right"] {
+        let later = shot("r", topic, 1).taken_at(90_000);
+        assert!(accept(&buffer, of_other_number(later)).is_empty());
+    }
+    let events = accept(
+        &buffer,
+        of_other_number(shot("s", "top", 1).taken_at(90_000)),
+    );
+    assert_eq!(closed(&events).part.part.as_str(), "q");
+}
+
+#[test]
 fn the_deadline_counts_from_the_earliest_view_whatever_the_order() {
     for order in [["top", "left"], ["left", "top"]] {
         let buffer = small_buffer(settings());

@@ -1,19 +1,19 @@
-//! A job on the brokers: where each partition ends, and how far the group has come.
+//! A replay's job on the brokers: where each partition ends, and how far the group has come.
 //!
 //! Both are committed offsets, of the groups `<job>` and `<job>-end`. The second is committed last, so a
 //! job whose ends are known has its beginnings, too.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::plan::Plan;
+use super::client::BusSettings;
+use super::read_range::ReadRange;
 use crate::domain::{Topic, TopicPartition};
-use crate::kafka::client::BusSettings;
-use crate::kafka::read_range::ReadRange;
 
 /// How long one call may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -108,26 +108,20 @@ impl Job {
         }
     }
 
-    /// Makes it.
+    /// Makes it, of where each of its partitions begins and ends.
     ///
     /// # Errors
     /// When the brokers do not take its offsets.
-    pub fn make(&self, plan: &Plan) -> Result<ReadRange, JobError> {
-        let starts = plan
-            .partitions
-            .iter()
-            .map(|one| (&one.partition, one.start));
+    pub fn make(
+        &self,
+        offsets: &HashMap<TopicPartition, Range<i64>>,
+    ) -> Result<ReadRange, JobError> {
+        let starts = offsets.iter().map(|(one, range)| (one, range.start));
         self.commit(&self.positions, starts, "commit the beginnings")?;
-        let ends = plan
-            .partitions
-            .iter()
-            .map(|one| (&one.partition, one.end.max(one.start)));
-        let range = ends
-            .clone()
-            .map(|(partition, end)| (partition.clone(), end));
-        let range = ReadRange::until(range.collect::<HashMap<_, _>>());
-        self.commit(&self.ends, ends, "commit the ends")?;
-        Ok(range)
+        let ends = offsets.iter().map(|(one, range)| (one, range.end));
+        self.commit(&self.ends, ends.clone(), "commit the ends")?;
+        let ends = ends.map(|(partition, end)| (partition.clone(), end));
+        Ok(ReadRange::until(ends.collect()))
     }
 
     /// How far the group has come.
