@@ -8,6 +8,7 @@ use tokio::runtime::Handle;
 
 use super::error::ArchiveError;
 use super::export::SharedExport;
+use super::layout::folder;
 use super::reader::{PartitionArchive, add_to};
 use super::segment_reader::SegmentReader;
 use super::segment_writer::SegmentWriter;
@@ -58,6 +59,10 @@ impl PartitionExport {
 
     /// Goes through the segments of earlier runs, up to where they end.
     fn find_segments(&mut self) -> Result<(), ArchiveError> {
+        let folder = folder(self.archive.topic_partition());
+        if let Err(error) = self.shared.store.remove_unfinished(&folder) {
+            tracing::warn!(folder, %error, "unfinished files are left behind");
+        }
         let segments = self.runtime.block_on(self.archive.segments())?;
         let mut last = None;
         for name in segments {

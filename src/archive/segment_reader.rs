@@ -65,22 +65,47 @@ pub(super) async fn read_index(
         object: object.clone(),
         source,
     })?;
-    let records = entries.len() as u64;
-    expect_same(&object, "its records", &manifest.records, &records)?;
-    let object = store.full_name(&name.manifest());
-    let of = |entry: Option<&IndexEntry>| entry.map(|entry| entry.offset);
-    let (first, last) = (of(entries.first()), of(entries.last()));
-    expect_same(&object, "its first offset", &first, &manifest.first_offset)?;
-    expect_same(&object, "its last offset", &last, &manifest.last_offset)?;
-    let times = || entries.iter().filter_map(|entry| entry.timestamp);
-    let (earliest, latest) = (times().min(), times().max());
-    let told = (&manifest.first_timestamp, &manifest.last_timestamp);
-    expect_same(&object, "its first timestamp", &earliest, told.0)?;
-    expect_same(&object, "its last timestamp", &latest, told.1)?;
-    let faults = entries.iter().filter(|entry| entry.fault.is_some());
-    let faults = faults.count() as u64;
-    expect_same(&object, "its faults", &faults, &manifest.faults)?;
+    check_index(store, name, manifest, &entries)?;
     Ok(entries)
+}
+
+/// Holds a manifest against the index that it tells of.
+fn check_index(
+    store: &ArchiveStore,
+    name: &SegmentName,
+    manifest: &SegmentManifest,
+    entries: &[IndexEntry],
+) -> Result<(), ArchiveError> {
+    let object = store.full_name(&name.manifest());
+    let offset = |entry: Option<&IndexEntry>| entry.map(|entry| entry.offset);
+    let times = || entries.iter().filter_map(|entry| entry.timestamp);
+    let faults = entries.iter().filter(|entry| entry.fault.is_some());
+    let count = |count: usize| i64::try_from(count).ok();
+    let told = |count: u64| i64::try_from(count).ok();
+    for (what, expected, found) in [
+        ("its records", count(entries.len()), told(manifest.records)),
+        (
+            "its first offset",
+            offset(entries.first()),
+            manifest.first_offset,
+        ),
+        (
+            "its last offset",
+            offset(entries.last()),
+            manifest.last_offset,
+        ),
+        (
+            "its first timestamp",
+            times().min(),
+            manifest.first_timestamp,
+        ),
+        ("its last timestamp", times().max(), manifest.last_timestamp),
+        ("its faults", count(faults.count()), told(manifest.faults)),
+    ] {
+        let text = |number: Option<i64>| number.map_or("none".to_owned(), |it| it.to_string());
+        expect_same(&object, what, &text(expected), &text(found))?;
+    }
+    Ok(())
 }
 
 /// A segment that is being read.

@@ -3,7 +3,9 @@
 //! Each object is written whole or not at all: a file is renamed to its name once its bytes are on the
 //! disk, an object of S3 appears once its last part is there.
 
-use std::path::Path as FilePath;
+use std::fs;
+use std::io;
+use std::path::{Path as FilePath, PathBuf};
 use std::sync::{Arc, Once};
 
 use bytes::Bytes;
@@ -47,7 +49,7 @@ pub enum LocationError {
         /// The location.
         location: String,
         /// The system's words.
-        source: std::io::Error,
+        source: io::Error,
     },
 }
 
@@ -56,6 +58,8 @@ pub enum LocationError {
 pub struct ArchiveStore {
     store: Arc<dyn ObjectStore>,
     location: String,
+    /// Where the files are, if they are files.
+    folder: Option<PathBuf>,
 }
 
 impl ArchiveStore {
@@ -79,12 +83,15 @@ impl ArchiveStore {
 
     /// A store that is there already; `location` names it in messages.
     pub fn new(store: Arc<dyn ObjectStore>, location: &str) -> Self {
-        let location = location.to_owned();
-        Self { store, location }
+        Self {
+            store,
+            location: location.to_owned(),
+            folder: None,
+        }
     }
 
     fn folder(path: &FilePath, location: &str) -> Result<Self, LocationError> {
-        let made = std::fs::create_dir_all(path);
+        let made = fs::create_dir_all(path);
         made.map_err(|source| LocationError::Folder {
             location: location.to_owned(),
             source,
@@ -94,7 +101,10 @@ impl ArchiveStore {
             location: location.to_owned(),
             source,
         })?;
-        Ok(Self::new(Arc::new(store.with_fsync(true)), location))
+        Ok(Self {
+            folder: Some(path.to_owned()),
+            ..Self::new(Arc::new(store.with_fsync(true)), location)
+        })
     }
 
     fn s3(url: &Url, options: &[(String, String)]) -> Result<Self, LocationError> {
@@ -198,6 +208,27 @@ impl ArchiveStore {
         Ok(names)
     }
 
+    /// Removes what kills have left of files that were not whole: `<name>#<number>`. Stores of objects
+    /// show none.
+    pub(super) fn remove_unfinished(&self, folder: &str) -> io::Result<()> {
+        let Some(root) = &self.folder else {
+            return Ok(());
+        };
+        let entries = match fs::read_dir(root.join(folder)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            let name = entry.file_name();
+            let number = name.to_str().and_then(|name| name.rsplit_once('#'));
+            if number.is_some_and(|(_, number)| number.parse::<u32>().is_ok()) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
     /// Any object that is there.
     pub(super) async fn any_object(&self) -> Result<Option<String>, ArchiveError> {
         let first = self.store.list(None).next().await.transpose();
@@ -267,5 +298,22 @@ mod tests {
         let url = format!("file://{}", location.display());
         let again = ArchiveStore::at(&url, &[]).unwrap();
         assert_eq!(again.read("cam/00001/c.json").await.unwrap(), "{}");
+    }
+
+    #[test]
+    fn only_files_that_were_not_whole_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = ArchiveStore::at(folder.path().to_str().unwrap(), &[]).unwrap();
+        store.remove_unfinished("cam/00000").unwrap();
+        let partition = folder.path().join("cam/00000");
+        fs::create_dir_all(&partition).unwrap();
+        for name in ["a.tar", "a.tar#1", "b.json#12", "c#d"] {
+            fs::write(partition.join(name), "").unwrap();
+        }
+        store.remove_unfinished("cam/00000").unwrap();
+        let left = fs::read_dir(&partition).unwrap();
+        let mut left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["a.tar", "c#d"]);
     }
 }
