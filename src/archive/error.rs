@@ -111,10 +111,10 @@ pub enum ArchiveError {
     NoSuchTopic(String),
     /// The brokers do not tell what is there.
     #[error(transparent)]
-    Survey(#[from] SurveyError),
+    Survey(Box<SurveyError>),
     /// A partition cannot be read.
     #[error(transparent)]
-    Read(#[from] PartitionReaderError),
+    Read(Box<PartitionReaderError>),
     /// The end of a range was not reached, and nothing comes.
     #[error(
         "partition `{partition}` of `{topic}` gave nothing for `{waited:?}` at offset `{position}`, before \
@@ -138,6 +138,18 @@ pub enum ArchiveError {
     /// A thread has panicked.
     #[error("a thread of the export panicked: {0}")]
     Panicked(String),
+}
+
+impl From<SurveyError> for ArchiveError {
+    fn from(error: SurveyError) -> Self {
+        Self::Survey(Box::new(error))
+    }
+}
+
+impl From<PartitionReaderError> for ArchiveError {
+    fn from(error: PartitionReaderError) -> Self {
+        Self::Read(Box::new(error))
+    }
 }
 
 impl ArchiveError {
