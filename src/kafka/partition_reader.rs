@@ -16,8 +16,10 @@ use super::topic_reader::{CONNECT_TIMEOUT, ReaderConsumer, TopicReaderError, cli
 use crate::domain::{RecordCopy, TopicPartition};
 
 /// Behind the user's own: several partitions are read at once, each by a client of its own, so that
-/// none may hold 64 MiB of fetched records as is usual; and records are images.
-const DEFAULTS: [(&str, &str); 2] = [
+/// none may hold 64 MiB of fetched records as is usual; and records are images. A client whose queue is
+/// full looks again after a second otherwise, by when so small a one has long been empty.
+const DEFAULTS: [(&str, &str); 3] = [
+    ("fetch.queue.backoff.ms", "10"),
     ("queued.max.messages.kbytes", "16384"),
     ("fetch.message.max.bytes", "4194304"),
 ];
