@@ -18,6 +18,7 @@ test-setup:
 	@scripts/setup test
 	@scripts/kafka-fetch
 	@scripts/python-fetch
+	@scripts/s3-fetch
 
 parity-setup:
 	@scripts/setup parity

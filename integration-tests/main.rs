@@ -3,6 +3,7 @@
 //! `README.md` in this folder says how the broker is set up and how to start one by hand.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap here is a failed test")]
 
+mod archives;
 mod bad_records;
 mod bench;
 mod broker_restart;

@@ -2,6 +2,7 @@
 
 pub mod activity;
 pub mod admin;
+pub mod archive;
 pub mod batcher;
 pub mod cli;
 pub mod config;

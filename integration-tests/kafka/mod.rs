@@ -16,7 +16,6 @@ use std::process::{Child, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientConfig;
 use rdkafka::admin::{
     AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier,
     TopicReplication,
@@ -24,6 +23,7 @@ use rdkafka::admin::{
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tempfile::TempDir;
 
 /// Long enough to fetch Kafka first.
@@ -195,14 +195,29 @@ impl Broker {
 
     /// Sets the largest record that a topic takes.
     pub(crate) fn limit_messages(&self, topic: &str, bytes: usize) {
+        self.configure(topic, "max.message.bytes", &bytes.to_string());
+    }
+
+    /// Sets one property of a topic, and all others to their defaults.
+    pub(crate) fn configure(&self, topic: &str, name: &str, value: &str) {
         let admin: AdminClient<DefaultClientContext> = self.client().create().unwrap();
-        let bytes = bytes.to_string();
-        let limit =
-            AlterConfig::new(ResourceSpecifier::Topic(topic)).set("max.message.bytes", &bytes);
-        let altered = admin.alter_configs([&limit], &AdminOptions::new());
+        let property = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(name, value);
+        let altered = admin.alter_configs([&property], &AdminOptions::new());
         futures::executor::block_on(altered).unwrap()[0]
             .as_ref()
             .unwrap();
+    }
+
+    /// Deletes what a partition holds before an offset, as retention does.
+    pub(crate) fn delete_before(&self, topic: &str, partition: i32, offset: i64) {
+        let admin: AdminClient<DefaultClientContext> = self.client().create().unwrap();
+        let mut before = TopicPartitionList::new();
+        let offset = Offset::Offset(offset);
+        let added = before.add_partition_offset(topic, partition, offset);
+        added.unwrap();
+        let deleted = admin.delete_records(&before, &AdminOptions::new());
+        let deleted = futures::executor::block_on(deleted).unwrap();
+        deleted.elements()[0].error().unwrap();
     }
 
     fn answers(&self, probe: &BaseConsumer) -> bool {

@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand, each from flags to a call into the library to what a
 //! person reads.
 
+pub mod archive;
 pub mod bench;
 pub mod calibrate;
 mod checkpoints;
@@ -8,6 +9,7 @@ pub mod config;
 pub mod data;
 pub mod demo;
 pub mod eval;
+pub mod export;
 mod heat;
 mod interrupts;
 pub mod model;
@@ -29,6 +31,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 
+use crate::archive::LocationError;
 use crate::config::ConfigError;
 use crate::model::candle_model::PlacementError;
 use crate::model::device::DeviceError;
@@ -57,6 +60,11 @@ pub enum Command {
     Status(status::StatusArguments),
     /// Publish folders of images as camera topics.
     Produce(produce::ProduceArguments),
+    /// Write a range of camera topics to files, on disk or in an S3-compatible store.
+    Export(export::ExportArguments),
+    /// Look into archives that `export` has written.
+    #[command(subcommand)]
+    Archive(archive::ArchiveCommand),
     /// Print results readably.
     Tail(tail::TailArguments),
     /// Render a synthetic multi-view data set.
@@ -115,6 +123,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             _ => cause.downcast_ref(),
         };
         cause.is::<ConfigError>()
+            || cause.is::<LocationError>()
             || cause.is::<RecipeError>()
             || cause.is::<replay::ReplayFlagError>()
             || matches!(cause.downcast_ref(), Some(TrainingError::Setting(_)))
@@ -136,6 +145,8 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Produce(arguments) => produce::run(&arguments),
+        Command::Export(arguments) => export::run(&arguments),
+        Command::Archive(command) => archive::run(&command),
         Command::Tail(arguments) => Ok(tail::run(&arguments)?),
         Command::Synth(arguments) => synth::run(&arguments),
         Command::Pretrain(arguments) => pretrain::run(&arguments),
@@ -192,6 +203,9 @@ mod tests {
             &format!("{train} --recipe absent.toml"),
             &format!("{train} --device gpu"),
             "pretrain --output absent/encoder --batch 0",
+            "export absent/archive",
+            "export gopher://archive --topic line1.cam.top",
+            "archive check gopher://archive",
         ] {
             assert_eq!(code(line), USAGE, "{line}");
         }

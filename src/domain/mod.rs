@@ -22,7 +22,8 @@ pub use image::{
 };
 pub use names::{ClassName, LineId, PartId, PartKey, Timestamp, Topic, ViewId};
 pub use record::{
-    Header, MemoryBudget, MemoryLease, OutboundRecord, Record, SourceOffset, TopicPartition,
+    Header, MemoryBudget, MemoryLease, OutboundRecord, Record, RecordCopy, SourceOffset,
+    TimestampKind, TopicPartition,
 };
 pub use verdict::{
     Decision, EncodedMap, MapCodec, ModelIdentity, PartVerdict, Region, ViewStatus, ViewVerdict,

@@ -56,6 +56,15 @@ pub struct Header {
     pub value: Option<Vec<u8>>,
 }
 
+/// What a record's timestamp is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimestampKind {
+    /// When its producer says that it was made.
+    Create,
+    /// When the broker took it.
+    LogAppend,
+}
+
 /// A Kafka message as it was read, kept whole until its fate is published.
 #[derive(Debug)]
 pub struct Record {
@@ -96,6 +105,24 @@ impl Record {
             .rev()
             .find(|header| header.name == name)
             .and_then(|header| header.value.as_deref())
+    }
+}
+
+/// A record with all that Kafka told of it, for those who write it down elsewhere.
+#[derive(Debug)]
+pub struct RecordCopy {
+    /// The record.
+    pub record: Record,
+    /// What its timestamp is, if it has one.
+    pub timestamp_kind: Option<TimestampKind>,
+    /// Why its headers were left out, if they were.
+    pub fault: Option<String>,
+}
+
+impl RecordCopy {
+    /// The bytes of its key, value and headers.
+    pub fn payload_bytes(&self) -> usize {
+        self.record.size_bytes() - size_of::<Record>()
     }
 }
 

@@ -21,7 +21,7 @@ use tokio::runtime::Handle;
 
 use super::client::BusSettings;
 use super::consumer::POLL_INTERVAL;
-use super::log_offsets::LogOffsets;
+use super::end_offsets::EndOffsets;
 use super::topic_admin::{TopicAdminError, create_topics};
 use super::topic_reader::{TopicReader, TopicReaderError};
 use crate::domain::{OutboundRecord, PartClosure, SourceOffset, Topic, TopicPartition};
@@ -136,9 +136,9 @@ pub(super) struct ClosedParts {
     bus: BusSettings,
     max_parts: usize,
     /// Tells how much is written.
-    written: LogOffsets,
+    written: EndOffsets,
     /// Tells how much of it is decided.
-    decided: LogOffsets,
+    decided: EndOffsets,
     /// Up to where each partition has been read.
     read_to: HashMap<i32, i64>,
 }
@@ -163,8 +163,8 @@ impl ClosedParts {
             bus
         };
         Ok(Self {
-            written: LogOffsets::connect(&with("read_uncommitted"))?,
-            decided: LogOffsets::connect(&with("read_committed"))?,
+            written: EndOffsets::connect(&with("read_uncommitted"))?,
+            decided: EndOffsets::connect(&with("read_committed"))?,
             bus: with("read_committed"),
             topic,
             max_parts,
@@ -290,7 +290,7 @@ impl ClosedParts {
 
     fn ends(
         &self,
-        client: &LogOffsets,
+        client: &EndOffsets,
         partitions: &BTreeSet<i32>,
     ) -> Result<BTreeMap<i32, i64>, ClosedPartsError> {
         let asked: Vec<TopicPartition> = partitions

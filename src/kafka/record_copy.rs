@@ -6,9 +6,9 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::message::{BorrowedMessage, Headers, Message, Timestamp as KafkaTimestamp};
 
-use crate::domain::{Header, Record, SourceOffset, Timestamp, Topic};
+use crate::domain::{Header, Record, SourceOffset, Timestamp, TimestampKind, Topic};
 
 #[cfg(not(panic = "unwind"))]
 compile_error!("a header that is no UTF-8 would end the process: build with `panic = \"unwind\"`");
@@ -42,6 +42,15 @@ pub(super) fn copy_record(message: &BorrowedMessage<'_>) -> CopiedRecord {
         lease: None,
     };
     CopiedRecord { record, fault }
+}
+
+/// What the message's timestamp is.
+pub(super) fn timestamp_kind(message: &BorrowedMessage<'_>) -> Option<TimestampKind> {
+    match message.timestamp() {
+        KafkaTimestamp::NotAvailable => None,
+        KafkaTimestamp::CreateTime(_) => Some(TimestampKind::Create),
+        KafkaTimestamp::LogAppendTime(_) => Some(TimestampKind::LogAppend),
+    }
 }
 
 fn copy_headers(headers: &impl Headers) -> Result<Vec<Header>, String> {

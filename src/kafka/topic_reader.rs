@@ -114,10 +114,10 @@ pub enum TopicReaderError {
     },
 }
 
-type ReaderConsumer = BaseConsumer<ReaderContext>;
+pub(super) type ReaderConsumer = BaseConsumer<ReaderContext>;
 
 /// Passes the client's words on to the log.
-struct ReaderContext;
+pub(super) struct ReaderContext;
 
 impl ClientContext for ReaderContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -149,7 +149,7 @@ impl TopicReader {
     /// # Errors
     /// When the broker cannot be reached or does not know the topic.
     pub fn open(settings: &TopicReaderSettings) -> Result<Self, TopicReaderError> {
-        let consumer = client(&settings.bus)?;
+        let consumer = client(&settings.bus, &[])?;
         let partitions = partitions(&consumer, settings)?;
         let unread = match settings.until {
             ReadUntil::EndOfTopic => Some(unread_ends(&consumer, settings, &partitions)?),
@@ -180,7 +180,7 @@ impl TopicReader {
         let ends = ranges
             .iter()
             .map(|(partition, range)| (*partition, range.end));
-        Self::begin(client(bus)?, topic, starts, Some(ends.collect()))
+        Self::begin(client(bus, &[])?, topic, starts, Some(ends.collect()))
     }
 
     fn begin(
@@ -285,21 +285,26 @@ impl TopicReader {
     }
 }
 
-fn client(bus: &BusSettings) -> Result<ReaderConsumer, TopicReaderError> {
+/// A client that reads from outside any group; `defaults` stand behind the user's own properties.
+pub(super) fn client(
+    bus: &BusSettings,
+    defaults: &[(&str, &str)],
+) -> Result<ReaderConsumer, TopicReaderError> {
     let mut config = bus.consumer_config();
-    for (name, value) in [
+    let usual = [
         ("group.id", GROUP_NEVER_JOINED),
         ("isolation.level", "read_committed"),
-    ] {
+        ("auto.offset.reset", "earliest"),
+    ];
+    for (name, value) in defaults.iter().chain(&usual) {
         if config.get(name).is_none() {
-            config.set(name, value);
+            config.set(*name, *value);
         }
     }
     config
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         .set("enable.partition.eof", "true")
-        .set("auto.offset.reset", "earliest")
         .create_with_context(ReaderContext)
         .map_err(|source| TopicReaderError::Client {
             brokers: bus.brokers.clone(),
@@ -357,7 +362,7 @@ fn metadata_error(settings: &TopicReaderSettings, source: KafkaError) -> TopicRe
 }
 
 /// Whether the client gets over the error by itself.
-fn passes(error: &KafkaError) -> bool {
+pub(super) fn passes(error: &KafkaError) -> bool {
     matches!(
         error.rdkafka_error_code(),
         Some(

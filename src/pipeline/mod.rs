@@ -56,7 +56,7 @@ use crate::kafka::consumer::{
     CameraConsumer, Commits, ConsumerCommand, ConsumerError, ConsumerHandle, ConsumerSettings,
     SharedLedger,
 };
-use crate::kafka::log_offsets::LogOffsets;
+use crate::kafka::end_offsets::EndOffsets;
 use crate::kafka::offsets::OffsetLedger;
 use crate::kafka::partitioners::KeyedTopics;
 use crate::kafka::publisher::{Publication, PublishError, Publisher};
@@ -170,7 +170,7 @@ pub async fn run(setup: PipelineSetup, stop: impl Future<Output = ()>) -> anyhow
 
     let (events, to_take_in) = mpsc::channel(EVENTS);
     let group_id = setup.consumer.group_id.clone();
-    let ends = LogOffsets::connect(&setup.consumer.bus).context("failed to make a client")?;
+    let ends = EndOffsets::connect(&setup.consumer.bus).context("failed to make a client")?;
     let consumer =
         CameraConsumer::start(setup.consumer, Arc::clone(&ledger), budget.clone(), events)?;
     let in_flight = InFlight::default();

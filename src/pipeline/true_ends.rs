@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::domain::TopicPartition;
 use crate::kafka::consumer::lock;
-use crate::kafka::log_offsets::LogOffsets;
+use crate::kafka::end_offsets::EndOffsets;
 use crate::kafka::poll_report::SharedPollReport;
 use crate::status::PipelineStatus;
 
@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What was asked last, and what came of it.
 pub(crate) struct TrueEnds {
-    ends: LogOffsets,
+    ends: EndOffsets,
     poll: SharedPollReport,
     interval: Duration,
     asked_at: Instant,
@@ -28,7 +28,7 @@ pub(crate) struct TrueEnds {
 
 impl TrueEnds {
     /// Asks at most once in an `interval`, for partitions of which nothing was read in it.
-    pub(crate) fn new(ends: LogOffsets, poll: SharedPollReport, interval: Duration) -> Self {
+    pub(crate) fn new(ends: EndOffsets, poll: SharedPollReport, interval: Duration) -> Self {
         Self {
             ends,
             poll,

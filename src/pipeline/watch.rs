@@ -16,7 +16,7 @@ use super::observer::Observer;
 use super::true_ends::TrueEnds;
 use super::watchdog::{Patience, Stall, Watchdog};
 use crate::admin::{Condition, Readiness};
-use crate::kafka::log_offsets::LogOffsets;
+use crate::kafka::end_offsets::EndOffsets;
 use crate::status::PartitionStatus;
 use crate::telemetry;
 
@@ -69,7 +69,7 @@ impl Watch {
     /// Starts the thread. The receiver is told of the first stall, and closed when the thread ends.
     pub(crate) fn start(
         observer: Observer,
-        ends: LogOffsets,
+        ends: EndOffsets,
         patience: Patience,
         readiness: Readiness,
     ) -> std::io::Result<(Self, oneshot::Receiver<Stalled>)> {

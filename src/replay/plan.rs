@@ -1,15 +1,11 @@
 //! From a range as a person names it to offsets of every partition.
 
 use std::collections::HashMap;
-use std::error::Error;
 use std::ops::Range;
 use std::time::Duration;
 
 use crate::domain::{Timestamp, Topic, TopicPartition};
-use crate::kafka::log_offsets::{LogOffsets, LogPlace};
-
-/// How long the brokers may take for one answer.
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::kafka::offset_survey::{OffsetAt, OffsetSurvey, SurveyError};
 
 /// One end of a range.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -81,15 +77,9 @@ pub enum PlanError {
     /// A partition that no camera topic has.
     #[error("expected offsets of partitions of the camera topics, found `{topic}[{partition}]`", topic = .0.topic, partition = .0.partition)]
     UnknownPartition(TopicPartition),
-    /// A partition whose leader does not answer.
-    #[error("the brokers tell no offsets of `{topic}[{partition}]`", topic = .0.topic, partition = .0.partition)]
-    Untold(TopicPartition),
     /// The brokers do not answer.
-    #[error("the brokers tell no offsets of the camera topics: {0}")]
-    Brokers(Box<dyn Error + Send + Sync>),
-    /// The expression is none.
     #[error(transparent)]
-    Expression(#[from] regex::Error),
+    Survey(#[from] SurveyError),
 }
 
 impl Plan {
@@ -98,11 +88,11 @@ impl Plan {
     /// # Errors
     /// When a topic is missing, the range is empty, or the brokers do not tell.
     pub fn resolve(
-        offsets: &LogOffsets,
+        survey: &OffsetSurvey,
         topics: &[String],
         range: &RangeSpec,
     ) -> Result<Self, PlanError> {
-        let partitions = partitions(offsets, topics)?;
+        let partitions = partitions(survey, topics)?;
         let written = written(range)?;
         for named in [&range.from, &range.to] {
             if let Bound::Offsets(named) = named
@@ -111,52 +101,37 @@ impl Plan {
                 return Err(PlanError::UnknownPartition(unknown.clone()));
             }
         }
-        let at = |place| {
-            let told = offsets.at(&partitions, place, PATIENCE);
-            told.map_err(|error| PlanError::Brokers(error.into()))
-        };
-        let earliest = at(LogPlace::Beginning)?;
-        let latest = at(LogPlace::End)?;
-        let lead = range.lead;
-        let at_time = |bound: &Bound, shifted: fn(Timestamp, Duration) -> Timestamp| match bound {
-            Bound::Time(time) => {
-                let place = LogPlace::Written(shifted(*time, lead));
-                at(place).map(Some)
+        let earliest = survey.offsets(&partitions, OffsetAt::LogStart)?;
+        let latest = survey.offsets(&partitions, OffsetAt::End)?;
+        let wanted = |bound: &Bound, open: &HashMap<TopicPartition, i64>, lead: fn(_, _) -> _| {
+            let mut offsets = open.clone();
+            match bound {
+                Bound::Open => {}
+                Bound::Offsets(named) => offsets.extend(named.clone()),
+                Bound::Time(time) => {
+                    let at = OffsetAt::Time(lead(*time, range.lead));
+                    offsets = survey.offsets(&partitions, at)?;
+                }
             }
-            Bound::Open | Bound::Offsets(_) => Ok(None),
+            Ok::<_, SurveyError>(offsets)
         };
-        let starts = at_time(&range.from, before)?;
-        let ends = at_time(&range.to, Timestamp::after)?;
-        let planned = partitions.iter().map(|partition| {
-            let told = |map: &HashMap<TopicPartition, i64>| map.get(partition).copied();
-            let untold = || PlanError::Untold(partition.clone());
-            let earliest = told(&earliest).ok_or_else(untold)?;
-            let latest = told(&latest).ok_or_else(untold)?;
-            // A time behind the last record is told for no partition.
-            let wanted_start = match (&range.from, &starts) {
-                (Bound::Offsets(named), _) => told(named).unwrap_or(earliest),
-                (_, Some(starts)) => told(starts).unwrap_or(latest),
-                _ => earliest,
-            };
-            let wanted_end = match (&range.to, &ends) {
-                (Bound::Offsets(named), _) => told(named).unwrap_or(latest),
-                (_, Some(ends)) => told(ends).unwrap_or(latest),
-                _ => latest,
-            };
-            let is_bounded = range.from != Bound::Open;
-            Ok(PlannedPartition {
-                partition: partition.clone(),
-                start: wanted_start.clamp(earliest, latest),
-                end: wanted_end.clamp(earliest, latest),
+        let starts = wanted(&range.from, &earliest, before)?;
+        let ends = wanted(&range.to, &latest, Timestamp::after)?;
+        let planned = partitions.into_iter().map(|partition| {
+            let (earliest, latest) = (earliest[&partition], latest[&partition]);
+            let (start, end) = (starts[&partition], ends[&partition]);
+            PlannedPartition {
+                start: start.clamp(earliest, latest),
+                end: end.clamp(earliest, latest),
                 earliest,
                 deleted: matches!(range.from, Bound::Offsets(_))
-                    .then_some((earliest - wanted_start).max(0)),
-                is_cut: is_bounded && earliest > 0 && wanted_start <= earliest,
-            })
+                    .then_some((earliest - start).max(0)),
+                is_cut: range.from != Bound::Open && earliest > 0 && start <= earliest,
+                partition,
+            }
         });
-        let partitions = planned.collect::<Result<_, PlanError>>()?;
         Ok(Self {
-            partitions,
+            partitions: planned.collect(),
             written,
         })
     }
@@ -202,37 +177,21 @@ fn written(range: &RangeSpec) -> Result<Option<Range<Timestamp>>, PlanError> {
     Ok(Some(from..to))
 }
 
-fn partitions(offsets: &LogOffsets, topics: &[String]) -> Result<Vec<TopicPartition>, PlanError> {
-    let there = offsets.topics(PATIENCE);
-    let there = there.map_err(|error| PlanError::Brokers(error.into()))?;
-    let mut found: Vec<(&Topic, usize)> = Vec::new();
-    for name in topics {
-        if name.starts_with('^') {
-            let expression = regex::Regex::new(name)?;
-            let matching = there
-                .iter()
-                .filter(|(topic, _)| expression.is_match(topic.as_str()));
-            found.extend(matching.map(|(topic, count)| (topic, *count)));
-        } else {
-            let topic = there.get_key_value(&Topic::new(name.as_str()));
-            let (topic, count) = topic.ok_or_else(|| PlanError::NoTopic(name.clone()))?;
-            found.push((topic, *count));
-        }
+fn partitions(survey: &OffsetSurvey, topics: &[String]) -> Result<Vec<TopicPartition>, PlanError> {
+    let found = survey.topics(topics)?;
+    let is_missing =
+        |name: &&String| !name.starts_with('^') && !found.contains_key(&Topic::new(name.as_str()));
+    if let Some(missing) = topics.iter().find(is_missing) {
+        return Err(PlanError::NoTopic(missing.clone()));
     }
     if found.is_empty() {
         return Err(PlanError::NoTopics(topics.join(", ")));
     }
-    let mut partitions: Vec<TopicPartition> = found
-        .into_iter()
-        .flat_map(|(topic, count)| {
-            let numbers = 0..i32::try_from(count).unwrap_or(i32::MAX);
-            numbers.map(|partition| TopicPartition {
-                topic: topic.clone(),
-                partition,
-            })
+    let partitions = found.into_iter().flat_map(|(topic, count)| {
+        (0..count).map(move |partition| TopicPartition {
+            topic: topic.clone(),
+            partition,
         })
-        .collect();
-    partitions.sort();
-    partitions.dedup();
-    Ok(partitions)
+    });
+    Ok(partitions.collect())
 }

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
+use super::archive::{ArchiveManifest, IndexEntry, SegmentManifest};
 use super::closed_part::ClosedPartRecord;
 use super::result::{PartResult, ResultFormat};
 use super::view::MsgpackView;
@@ -35,6 +36,29 @@ pub fn closed_part_schema() -> Value {
     let title = "Panoptes closed part, version 1";
     let id = "urn:panoptes:schema:closed-part:v1:msgpack";
     root_schema::<ClosedPartRecord>(settings, id, title)
+}
+
+/// The JSON Schema (draft 2020-12) of an archive's manifest.
+pub fn archive_manifest_schema() -> Value {
+    let settings = SchemaSettings::draft2020_12().for_serialize();
+    let title = "Panoptes archive manifest, version 1";
+    root_schema::<ArchiveManifest>(settings, "urn:panoptes:schema:archive:v1:json", title)
+}
+
+/// The JSON Schema (draft 2020-12) of the manifest of an archive's segment.
+pub fn segment_manifest_schema() -> Value {
+    let settings = SchemaSettings::draft2020_12().for_serialize();
+    let title = "Panoptes archive segment manifest, version 1";
+    let id = "urn:panoptes:schema:archive-segment:v1:json";
+    root_schema::<SegmentManifest>(settings, id, title)
+}
+
+/// The JSON Schema (draft 2020-12) of one line of a segment's index.
+pub fn segment_index_schema() -> Value {
+    let settings = SchemaSettings::draft2020_12().for_serialize();
+    let title = "Panoptes archive segment index, one line, version 1";
+    let id = "urn:panoptes:schema:archive-index:v1:json";
+    root_schema::<IndexEntry>(settings, id, title)
 }
 
 fn root_schema<T: JsonSchema>(settings: SchemaSettings, id: &str, title: &str) -> Value {
@@ -87,6 +111,20 @@ mod tests {
     #[test]
     fn committed_closed_part_schema_equals_the_type() {
         assert_committed("closed-part.v1.msgpack.schema.json", &closed_part_schema());
+    }
+
+    #[test]
+    fn committed_archive_schemas_equal_the_types() {
+        for (name, schema) in [
+            ("archive.v1.json.schema.json", archive_manifest_schema()),
+            (
+                "archive-segment.v1.json.schema.json",
+                segment_manifest_schema(),
+            ),
+            ("archive-index.v1.json.schema.json", segment_index_schema()),
+        ] {
+            assert_committed(name, &schema);
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! A published version only grows. The JSON Schemas in `schemas/` are generated from these types; a
 //! test fails when they differ.
 
+pub mod archive;
 pub mod closed_part;
 #[cfg(test)]
 pub(crate) mod committed;

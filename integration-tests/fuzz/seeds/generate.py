@@ -4,6 +4,7 @@ The layout of both is told in `../src/lib.rs`. The seeds of the image targets ar
 `../../fixtures/images`.
 """
 
+import json
 import struct
 from pathlib import Path
 
@@ -47,3 +48,27 @@ closed = {"schema_version": 1, "group_id": "panoptes", "line": "line1", "part_id
           "views": [{"view": "top", "hash": 2**63 + 5, "length": 1024}], "records": [place]}
 (HERE / "closed_part" / "one").write_bytes(msgpack.packb(closed))
 (HERE / "closed_part" / "later").write_bytes(msgpack.packb(closed | {"schema_version": 2}))
+
+entry = {"offset": 17, "timestamp": 1772366400250, "timestamp_type": "create_time", "key": "part-1",
+         "headers": [{"name": "view", "value": "top"}, {"name": "null", "value": None},
+                     {"name": "odd", "value": {"base64": "/wA="}}],
+         "value": {"entry": "00000000000000000017.jpg", "at": 512, "length": 8, "sha256": "ab" * 32}}
+bare = {"offset": 19, "timestamp": None, "timestamp_type": None, "key": {"base64": "wyg="},
+        "headers": [], "value": None, "fault": "expected header names in UTF-8"}
+segment = {"schema_version": 1, "topic": "line1.cam.top", "partition": 3, "start": 12, "end": 25,
+           "records": 2, "first_offset": 17, "last_offset": 19, "first_timestamp": 1772366400250,
+           "last_timestamp": 1772366400250, "missing": 6, "deleted": [{"start": 12, "end": 17}],
+           "faults": 1, "bytes": 4096, "sha256": "cd" * 32, "index_at": 1536, "index_bytes": 300,
+           "index_sha256": "ef" * 32}
+totals = {"segments": 1, "records": 2, "bytes": 4096, "first_offset": 17, "last_offset": 19,
+          "missing": 6, "deleted": 5, "faults": 1}
+partition = {"partition": 3, "log_start": 5, "start": 12, "end": 25, "deleted_at_start": 0,
+             "totals": totals}
+archive = {"schema_version": 1, "created_by": "panoptes 0.1.0", "cluster_id": "abc", "created_at": 1,
+           "completed_at": None, "subscription": ["^line1"],
+           "range": {"from_timestamp": 1, "to_timestamp": None, "from_offset": None, "to_offset": None},
+           "topics": [{"topic": "line1.cam.top", "partitions": [partition]}]}
+(HERE / "archive").mkdir(exist_ok=True)
+(HERE / "archive" / "index").write_text(json.dumps(entry) + "\n" + json.dumps(bare) + "\n")
+(HERE / "archive" / "segment").write_text(json.dumps(segment))
+(HERE / "archive" / "manifest").write_text(json.dumps(archive))

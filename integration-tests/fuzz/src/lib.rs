@@ -1,5 +1,5 @@
-//! Fuzz targets for all that reads bytes from outside: the envelope, each image encoding, and closed
-//! parts.
+//! Fuzz targets for all that reads bytes from outside: the envelope, each image encoding, closed parts,
+//! and the manifests and indexes of archives.
 //!
 //! `scripts/fuzz SECONDS` builds and runs them, on stable Rust. The product's modules are compiled
 //! here from their own source files, without the rest of the crate: that leaves some sixty small
@@ -24,6 +24,7 @@ use domain::{
     DecodedImage, Header, ImageEncoding, LineId, PixelFormat, RawLayout, Record, SourceOffset,
     Timestamp, Topic,
 };
+use schema::archive::{AnyBytes, ArchiveManifest, IndexEntry, SegmentManifest};
 use schema::closed_part::{ClosedPartRecord, SharedNames};
 
 /// Small, so that an allocation beyond them is found by `-malloc_limit_mb`.
@@ -91,6 +92,28 @@ pub fn fuzz_closed_part(input: &[u8]) {
     let written = ClosedPartRecord::of(&closure, &group).to_bytes();
     let again = ClosedPartRecord::from_bytes(&written).expect("it was just written");
     assert_eq!(again.into_closure(&mut names), closure);
+}
+
+/// Reads `input` as each of an archive's files; what was read is written and read again as the same.
+pub fn fuzz_archive(input: &[u8]) {
+    if let Ok(read) = ArchiveManifest::from_bytes(input) {
+        let again = ArchiveManifest::from_bytes(&read.to_bytes()).expect("it was just written");
+        assert_eq!(again, read);
+    }
+    if let Ok(read) = SegmentManifest::from_bytes(input) {
+        let again = SegmentManifest::from_bytes(&read.to_bytes()).expect("it was just written");
+        assert_eq!(again, read);
+        assert_eq!(again.deleted_offsets(), read.deleted_offsets());
+    }
+    if let Ok(read) = IndexEntry::all_from_bytes(input) {
+        let lines: Vec<u8> = read.iter().flat_map(IndexEntry::to_line).collect();
+        let again = IndexEntry::all_from_bytes(&lines).expect("it was just written");
+        assert_eq!(again, read);
+        let keys = read.into_iter().filter_map(|entry| entry.key);
+        for key in keys.map(Vec::from) {
+            assert_eq!(Vec::from(AnyBytes::from(key.clone())), key);
+        }
+    }
 }
 
 /// Reads `input` as a record, its envelope, and the image within.

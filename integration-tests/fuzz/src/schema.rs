@@ -1,5 +1,8 @@
 //! Where the product has it.
 
+#[path = "../../../src/schema/archive.rs"]
+pub mod archive;
+
 #[path = "../../../src/schema/view.rs"]
 pub mod view;
 

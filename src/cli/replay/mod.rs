@@ -25,7 +25,7 @@ use crate::admin::Readiness;
 use crate::config::Settings;
 use crate::kafka::consumer::Commits;
 use crate::kafka::job_offsets::{Job, JobProgress};
-use crate::kafka::log_offsets::LogOffsets;
+use crate::kafka::offset_survey::OffsetSurvey;
 use crate::kafka::read_range::ReadRange;
 use crate::model::bundle::Bundle;
 use crate::pipeline::{PipelineSetup, Selection, bus_settings};
@@ -37,6 +37,9 @@ use crate::telemetry;
 /// How often it is looked how far the job is.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
+/// How long the brokers may take to say where partitions begin and end.
+const SURVEY_PATIENCE: Duration = Duration::from_secs(20);
+
 /// Makes the job, or goes on with it, until it is complete.
 ///
 /// # Errors
@@ -46,12 +49,12 @@ pub fn run(arguments: &ReplayArguments) -> anyhow::Result<()> {
     telemetry::init_logs(&settings.telemetry)?;
     let selection_of = |plan: &Plan| arguments.selection(plan.written.clone());
     let bus = bus_settings(&settings.bus);
-    let offsets = LogOffsets::connect(&bus).context("failed to make a client")?;
+    let survey = OffsetSurvey::connect(&bus, SURVEY_PATIENCE)?;
     let topics = match &settings.input.topic_regex {
         Some(regex) => vec![regex.clone()],
         None => settings.input.topics.clone(),
     };
-    let plan = Plan::resolve(&offsets, &topics, &arguments.range())?;
+    let plan = Plan::resolve(&survey, &topics, &arguments.range())?;
     let selection = selection_of(&plan)?;
     if arguments.dry_run {
         print!("{}", estimate::estimate(&settings, arguments, &plan)?);

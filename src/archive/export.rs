@@ -1,0 +1,207 @@
+//! Writes a range of camera topics to an archive, and goes on where an export that was killed ended.
+//!
+//! The range is taken when the archive is begun and kept in its manifest: running the same command again
+//! reads the same offsets, whatever was produced meanwhile. One export may write to an archive at a time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures::{StreamExt as _, stream};
+use tokio::task::spawn_blocking;
+
+use super::error::ArchiveError;
+use super::layout::MANIFEST;
+use super::partition_export::PartitionExport;
+use super::plan::plan;
+use super::progress::ExportProgress;
+use super::reader::{PartitionArchive, find_manifest};
+use super::store::ArchiveStore;
+use crate::domain::{Timestamp, Topic, TopicPartition};
+use crate::kafka::client::BusSettings;
+use crate::kafka::offset_survey::OffsetSurvey;
+use crate::kafka::topic_reader::CONNECT_TIMEOUT;
+use crate::schema::archive::{ArchiveManifest, RequestedRange};
+
+/// What to read and how to cut it.
+#[derive(Clone, Debug)]
+pub struct ExportSettings {
+    /// How to reach the brokers.
+    pub bus: BusSettings,
+    /// Topics by name, or one regular expression that begins with `^`.
+    pub subscription: Vec<String>,
+    /// What of them.
+    pub range: RequestedRange,
+    /// A segment ends before it has more bytes than this, unless one record alone has more.
+    pub segment_bytes: u64,
+    /// Partitions that are read at the same time.
+    pub parallel: usize,
+}
+
+/// How an export ended.
+#[derive(Clone, Debug)]
+pub struct Exported {
+    /// What the archive holds.
+    pub manifest: ArchiveManifest,
+    /// Whether it was complete before.
+    pub was_complete: bool,
+}
+
+/// What would be read. Blocking.
+///
+/// # Errors
+/// When the brokers do not tell, or a topic does not exist.
+pub fn survey(settings: &ExportSettings, now: Timestamp) -> Result<ArchiveManifest, ArchiveError> {
+    let survey = OffsetSurvey::connect(&settings.bus, CONNECT_TIMEOUT)?;
+    plan(&survey, settings, now)
+}
+
+/// Reads the range into the archive.
+///
+/// # Errors
+/// When the archive is another one's, or something cannot be read or written. What is whole by then
+/// stays, and the same export goes on behind it.
+pub async fn export(
+    store: &ArchiveStore,
+    settings: &ExportSettings,
+    now: impl Fn() -> Timestamp,
+    progress: &Arc<ExportProgress>,
+) -> Result<Exported, ArchiveError> {
+    let begun = begin(store, settings, now()).await?;
+    let mut manifest = begun;
+    progress.plan(&manifest);
+    if manifest.completed_at.is_some() {
+        return Ok(Exported {
+            manifest,
+            was_complete: true,
+        });
+    }
+    let shared = Arc::new(SharedExport {
+        store: store.clone(),
+        settings: settings.clone(),
+        progress: Arc::clone(progress),
+        stop: AtomicBool::new(false),
+    });
+    read_partitions(&shared, &mut manifest).await?;
+    manifest.completed_at = Some(now().0);
+    store.write(MANIFEST, manifest.to_bytes()).await?;
+    Ok(Exported {
+        manifest,
+        was_complete: false,
+    })
+}
+
+/// What the exports of all partitions share.
+pub(super) struct SharedExport {
+    pub(super) store: ArchiveStore,
+    pub(super) settings: ExportSettings,
+    pub(super) progress: Arc<ExportProgress>,
+    pub(super) stop: AtomicBool,
+}
+
+/// The manifest of the archive that is there, if this export began it; else of a new one, once that is
+/// written.
+async fn begin(
+    store: &ArchiveStore,
+    settings: &ExportSettings,
+    now: Timestamp,
+) -> Result<ArchiveManifest, ArchiveError> {
+    let found = find_manifest(store).await?;
+    if found.is_none()
+        && let Some(found) = store.any_object().await?
+    {
+        let location = store.location().to_owned();
+        return Err(ArchiveError::Occupied { location, found });
+    }
+    let asked = settings.clone();
+    let planned = spawn_blocking(move || survey(&asked, now)).await;
+    let planned = planned.map_err(|error| ArchiveError::Panicked(error.to_string()))??;
+    match found {
+        Some(found) => {
+            expect_same_export(store, &planned, &found)?;
+            Ok(found)
+        }
+        None => {
+            store.write(MANIFEST, planned.to_bytes()).await?;
+            Ok(planned)
+        }
+    }
+}
+
+fn expect_same_export(
+    store: &ArchiveStore,
+    planned: &ArchiveManifest,
+    found: &ArchiveManifest,
+) -> Result<(), ArchiveError> {
+    let other = |what, expected: String, found: String| ArchiveError::OtherExport {
+        location: store.location().to_owned(),
+        what,
+        expected,
+        found,
+    };
+    let texts = |manifest: &ArchiveManifest| {
+        [
+            ("cluster", manifest.cluster_id.clone()),
+            ("topics", manifest.subscription.join(", ")),
+            ("range", range_text(&manifest.range)),
+        ]
+    };
+    for ((what, expected), (_, found)) in texts(planned).into_iter().zip(texts(found)) {
+        if expected != found {
+            return Err(other(what, expected, found));
+        }
+    }
+    for topic in &found.topics {
+        let mut topics = planned.topics.iter();
+        let Some(now) = topics.find(|now| now.topic == topic.topic) else {
+            return Err(ArchiveError::NoSuchTopic(topic.topic.clone()));
+        };
+        // More partitions hold later records only.
+        let (now, then) = (now.partitions.len(), topic.partitions.len());
+        if now < then {
+            return Err(other("partitions", now.to_string(), then.to_string()));
+        }
+    }
+    Ok(())
+}
+
+fn range_text(range: &RequestedRange) -> String {
+    let text = |bound: Option<i64>| bound.map_or_else(|| "none".to_owned(), |it| it.to_string());
+    let [from, to] = [range.from_timestamp, range.to_timestamp].map(text);
+    let [first, end] = [range.from_offset, range.to_offset].map(text);
+    format!("times {from} to {to}, offsets {first} to {end}")
+}
+
+/// Reads all partitions, some at a time. When one fails the others end, too.
+async fn read_partitions(
+    shared: &Arc<SharedExport>,
+    manifest: &mut ArchiveManifest,
+) -> Result<(), ArchiveError> {
+    let partitions = manifest.topics.iter_mut().flat_map(|topic| {
+        let name = Topic::from(topic.topic.as_str());
+        let partitions = topic.partitions.iter_mut();
+        partitions.map(move |range| (name.clone(), range))
+    });
+    let runs = partitions.map(|(topic, range)| {
+        let partition = TopicPartition {
+            topic,
+            partition: range.partition,
+        };
+        let archive = PartitionArchive::new(&shared.store, &partition, *range);
+        let export = PartitionExport::new(Arc::clone(shared), archive);
+        async move {
+            let outcome = spawn_blocking(move || export.run()).await;
+            let outcome = outcome.map_err(|error| ArchiveError::Panicked(error.to_string()));
+            outcome.flatten().map(|totals| range.totals = Some(totals))
+        }
+    });
+    let parallel = shared.settings.parallel.max(1);
+    let mut runs = stream::iter(runs).buffer_unordered(parallel);
+    let mut first_error = None;
+    while let Some(outcome) = runs.next().await {
+        if let Err(error) = outcome {
+            shared.stop.store(true, Ordering::Relaxed);
+            first_error.get_or_insert(error);
+        }
+    }
+    first_error.map_or(Ok(()), Err)
+}

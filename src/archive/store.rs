@@ -1,0 +1,319 @@
+//! Where an archive is: a folder, or a prefix in an S3-compatible store.
+//!
+//! Each object is written whole or not at all: a file is renamed to its name once its bytes are on the
+//! disk, an object of S3 appears once its last part is there.
+
+use std::fs;
+use std::io;
+use std::path::{Path as FilePath, PathBuf};
+use std::sync::{Arc, Once};
+
+use bytes::Bytes;
+use futures::{StreamExt as _, TryStreamExt as _};
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::buffered::BufWriter;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt as _};
+use url::Url;
+
+use super::error::ArchiveError;
+
+/// What an upload keeps in memory before it sends it: S3 takes at most 10,000 parts, none but the last
+/// smaller than 5 MiB.
+const PART_BYTES: usize = 8 * 1024 * 1024;
+/// Parts that may be on their way at once, of one upload.
+const PARTS_IN_FLIGHT: usize = 2;
+
+/// Why a location is none.
+#[derive(Debug, thiserror::Error)]
+pub enum LocationError {
+    /// It is no URL of a kind that is known.
+    #[error("expected a folder, `file://` or `s3://bucket/prefix`, found `{0}`")]
+    Unknown(String),
+    /// An option of the store is unknown.
+    #[error("expected an option of an S3 store, such as `aws_endpoint`, found `{0}`")]
+    UnknownOption(String),
+    /// The store cannot be made of its options.
+    #[error("store `{location}` cannot be used: {source}")]
+    Options {
+        /// The location.
+        location: String,
+        /// The store's own words.
+        source: object_store::Error,
+    },
+    /// The folder cannot be made or opened.
+    #[error("folder `{location}` cannot be used: {source}")]
+    Folder {
+        /// The location.
+        location: String,
+        /// The system's words.
+        source: io::Error,
+    },
+}
+
+/// The place of an archive.
+#[derive(Clone, Debug)]
+pub struct ArchiveStore {
+    store: Arc<dyn ObjectStore>,
+    location: String,
+    /// Where the files are, if they are files.
+    folder: Option<PathBuf>,
+}
+
+impl ArchiveStore {
+    /// The folder or `s3://bucket/prefix` at `location`; a folder that is missing is made. `options` are
+    /// those of an S3 store, over the environment's `AWS_...`.
+    ///
+    /// # Errors
+    /// When the location is of no known kind, or an option is refused.
+    pub fn at(location: &str, options: &[(String, String)]) -> Result<Self, LocationError> {
+        let Some((scheme, _)) = location.split_once("://") else {
+            return Self::folder(FilePath::new(location), location);
+        };
+        let unknown = || LocationError::Unknown(location.to_owned());
+        let url = Url::parse(location).map_err(|_| unknown())?;
+        match scheme {
+            "file" => Self::folder(&url.to_file_path().map_err(|()| unknown())?, location),
+            "s3" => Self::s3(&url, options),
+            _ => Err(unknown()),
+        }
+    }
+
+    /// A store that is there already; `location` names it in messages.
+    pub fn new(store: Arc<dyn ObjectStore>, location: &str) -> Self {
+        Self {
+            store,
+            location: location.to_owned(),
+            folder: None,
+        }
+    }
+
+    fn folder(path: &FilePath, location: &str) -> Result<Self, LocationError> {
+        let made = fs::create_dir_all(path);
+        made.map_err(|source| LocationError::Folder {
+            location: location.to_owned(),
+            source,
+        })?;
+        let store = LocalFileSystem::new_with_prefix(path);
+        let store = store.map_err(|source| LocationError::Options {
+            location: location.to_owned(),
+            source,
+        })?;
+        Ok(Self {
+            folder: Some(path.to_owned()),
+            ..Self::new(Arc::new(store.with_fsync(true)), location)
+        })
+    }
+
+    fn s3(url: &Url, options: &[(String, String)]) -> Result<Self, LocationError> {
+        use_ring();
+        let refused = |source| LocationError::Options {
+            location: url.to_string(),
+            source,
+        };
+        let mut builder = AmazonS3Builder::from_env().with_url(url.as_str());
+        for (name, value) in options {
+            let key: AmazonS3ConfigKey = name
+                .to_ascii_lowercase()
+                .parse()
+                .map_err(|_| LocationError::UnknownOption(name.clone()))?;
+            builder = builder.with_config(key, value);
+        }
+        let store = builder.build().map_err(refused)?;
+        let prefix = Path::from_url_path(url.path()).map_err(|error| refused(error.into()))?;
+        let store = PrefixStore::new(store, prefix);
+        Ok(Self::new(Arc::new(store), url.as_str()))
+    }
+
+    /// The location as it was given.
+    pub fn location(&self) -> &str {
+        &self.location
+    }
+
+    /// How messages name an object.
+    pub(super) fn full_name(&self, object: &str) -> String {
+        format!("{}/{object}", self.location.trim_end_matches('/'))
+    }
+
+    /// The object, if it is there.
+    pub(super) async fn find(&self, object: &str) -> Result<Option<Bytes>, ArchiveError> {
+        match self.store.get(&Path::from(object)).await {
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(self.failed("read", object)(error)),
+            Ok(found) => {
+                let bytes = found.bytes().await;
+                bytes.map(Some).map_err(self.failed("read", object))
+            }
+        }
+    }
+
+    /// The object, which must be there.
+    pub(super) async fn read(&self, object: &str) -> Result<Bytes, ArchiveError> {
+        let found = self.store.get(&Path::from(object)).await;
+        let found = found.map_err(self.failed("read", object))?;
+        found.bytes().await.map_err(self.failed("read", object))
+    }
+
+    /// Some of an object's bytes.
+    pub(super) async fn read_range(
+        &self,
+        object: &str,
+        range: std::ops::Range<u64>,
+    ) -> Result<Bytes, ArchiveError> {
+        if range.is_empty() {
+            return Ok(Bytes::new()); // stores refuse to read nothing
+        }
+        let read = self.store.get_range(&Path::from(object), range).await;
+        read.map_err(self.failed("read", object))
+    }
+
+    /// An object's bytes from `start` on, piece by piece.
+    pub(super) async fn stream(
+        &self,
+        object: &str,
+        start: u64,
+    ) -> Result<ByteStream, ArchiveError> {
+        let options = GetOptions {
+            range: (start > 0).then_some(GetRange::Offset(start)),
+            ..GetOptions::default()
+        };
+        let found = self.store.get_opts(&Path::from(object), options).await;
+        let pieces = found.map_err(self.failed("read", object))?.into_stream();
+        Ok(pieces.map_err(self.failed("read", object)).boxed())
+    }
+
+    /// Writes a small object.
+    pub(super) async fn write(&self, object: &str, bytes: Vec<u8>) -> Result<(), ArchiveError> {
+        let written = self.store.put(&Path::from(object), bytes.into()).await;
+        written.map(drop).map_err(self.failed("write", object))
+    }
+
+    /// Begins to write a large one, which appears when it is shut down.
+    pub(super) fn upload(&self, object: &str) -> BufWriter {
+        BufWriter::with_capacity(Arc::clone(&self.store), Path::from(object), PART_BYTES)
+            .with_max_concurrency(PARTS_IN_FLIGHT)
+    }
+
+    /// The names of all objects in a folder, in order.
+    pub(super) async fn list(&self, folder: &str) -> Result<Vec<String>, ArchiveError> {
+        let listed = self.store.list(Some(&Path::from(folder)));
+        let names = listed.map_ok(|object| object.location.to_string());
+        let mut names: Vec<String> = names
+            .try_collect()
+            .await
+            .map_err(self.failed("list", folder))?;
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Removes what kills have left of files that were not whole: `<name>#<number>`. Stores of objects
+    /// show none.
+    pub(super) fn remove_unfinished(&self, folder: &str) -> io::Result<()> {
+        let Some(root) = &self.folder else {
+            return Ok(());
+        };
+        let entries = match fs::read_dir(root.join(folder)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            let name = entry.file_name();
+            let number = name.to_str().and_then(|name| name.rsplit_once('#'));
+            if number.is_some_and(|(_, number)| number.parse::<u32>().is_ok()) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Any object that is there.
+    pub(super) async fn any_object(&self) -> Result<Option<String>, ArchiveError> {
+        let first = self.store.list(None).next().await.transpose();
+        let first = first.map_err(self.failed("list", ""))?;
+        Ok(first.map(|object| object.location.to_string()))
+    }
+
+    pub(super) fn failed(
+        &self,
+        what: &'static str,
+        object: &str,
+    ) -> impl Fn(object_store::Error) -> ArchiveError + Send + 'static {
+        let object = self.full_name(object);
+        move |source| ArchiveError::Store {
+            what,
+            object: object.clone(),
+            source,
+        }
+    }
+}
+
+/// Bytes as they come.
+pub(super) type ByteStream = futures::stream::BoxStream<'static, Result<Bytes, ArchiveError>>;
+
+/// The S3 client takes whatever provider of cryptography the process has, and fails without one.
+fn use_ring() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // Fails where there is one already, which then is as good.
+        rustls::crypto::ring::default_provider()
+            .install_default()
+            .ok();
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error_at(location: &str, options: &[(String, String)]) -> String {
+        ArchiveStore::at(location, options).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_is_no_place_for_an_archive_is_named() {
+        let error = error_at("gopher://bucket/plant", &[]);
+        assert!(error.ends_with("found `gopher://bucket/plant`"), "{error}");
+        let options = [("aws_endpiont".to_owned(), "x".to_owned())];
+        let error = error_at("s3://bucket/plant", &options);
+        assert!(error.ends_with("found `aws_endpiont`"), "{error}");
+        let error = error_at("/proc/none/here", &[]);
+        assert!(error.starts_with("folder `/proc/none/here`"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_folder_is_made_and_its_objects_are_listed_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let location = folder.path().join("new/archive");
+        let store = ArchiveStore::at(location.to_str().unwrap(), &[]).unwrap();
+        assert_eq!(store.any_object().await.unwrap(), None);
+        for name in ["cam/00000/b.json", "cam/00000/a.json", "cam/00001/c.json"] {
+            store.write(name, b"{}".to_vec()).await.unwrap();
+        }
+        let listed = store.list("cam/00000").await.unwrap();
+        assert_eq!(listed, ["cam/00000/a.json", "cam/00000/b.json"]);
+        assert_eq!(store.find("cam/00000/d.json").await.unwrap(), None);
+        let url = format!("file://{}", location.display());
+        let again = ArchiveStore::at(&url, &[]).unwrap();
+        assert_eq!(again.read("cam/00001/c.json").await.unwrap(), "{}");
+    }
+
+    #[test]
+    fn only_files_that_were_not_whole_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = ArchiveStore::at(folder.path().to_str().unwrap(), &[]).unwrap();
+        store.remove_unfinished("cam/00000").unwrap();
+        let partition = folder.path().join("cam/00000");
+        fs::create_dir_all(&partition).unwrap();
+        for name in ["a.tar", "a.tar#1", "b.json#12", "c#d"] {
+            fs::write(partition.join(name), "").unwrap();
+        }
+        store.remove_unfinished("cam/00000").unwrap();
+        let left = fs::read_dir(&partition).unwrap();
+        let mut left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["a.tar", "c#d"]);
+    }
+}
