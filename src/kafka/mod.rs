@@ -19,6 +19,7 @@ mod poll_loop;
 pub mod poll_report;
 pub mod publisher;
 mod record_copy;
+pub mod record_lookup;
 pub mod record_producer;
 mod static_member;
 pub mod topic_admin;

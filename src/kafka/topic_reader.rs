@@ -8,12 +8,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, ClientContext};
 
 use super::client::{BusSettings, log_client_message};
 use super::record_copy::{CopiedRecord, copy_record};
@@ -114,10 +114,10 @@ pub enum TopicReaderError {
     },
 }
 
-type ReaderConsumer = BaseConsumer<ReaderContext>;
+pub(super) type ReaderConsumer = BaseConsumer<ReaderContext>;
 
 /// Passes the client's words on to the log.
-struct ReaderContext;
+pub(super) struct ReaderContext;
 
 impl ClientContext for ReaderContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -286,7 +286,14 @@ impl TopicReader {
 }
 
 fn client(bus: &BusSettings) -> Result<ReaderConsumer, TopicReaderError> {
-    let mut config = bus.consumer_config();
+    create_client(bus, bus.consumer_config())
+}
+
+/// A client of this configuration that joins no group, commits nothing and reads what is committed.
+pub(super) fn create_client(
+    bus: &BusSettings,
+    mut config: ClientConfig,
+) -> Result<ReaderConsumer, TopicReaderError> {
     for (name, value) in [
         ("group.id", GROUP_NEVER_JOINED),
         ("isolation.level", "read_committed"),
@@ -357,7 +364,7 @@ fn metadata_error(settings: &TopicReaderSettings, source: KafkaError) -> TopicRe
 }
 
 /// Whether the client gets over the error by itself.
-fn passes(error: &KafkaError) -> bool {
+pub(super) fn passes(error: &KafkaError) -> bool {
     matches!(
         error.rdkafka_error_code(),
         Some(
@@ -375,7 +382,7 @@ fn passes(error: &KafkaError) -> bool {
 }
 
 /// The message, copied out of the client's fetch buffer.
-fn record(message: &BorrowedMessage<'_>) -> Record {
+pub(super) fn record(message: &BorrowedMessage<'_>) -> Record {
     let CopiedRecord { record, fault } = copy_record(message);
     if let Some(error) = fault {
         tracing::warn!(
@@ -390,10 +397,9 @@ fn record(message: &BorrowedMessage<'_>) -> Record {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
-    use rdkafka::ClientConfig;
     use rdkafka::message::{Header as KafkaHeader, OwnedHeaders};
     use rdkafka::mocking::MockCluster;
     use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
@@ -402,13 +408,13 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
-    struct Bus {
+    pub(in crate::kafka) struct Bus {
         cluster: MockCluster<'static, DefaultProducerContext>,
         producer: ThreadedProducer<DefaultProducerContext>,
     }
 
     impl Bus {
-        fn start() -> Self {
+        pub(in crate::kafka) fn start() -> Self {
             let cluster = MockCluster::new(1).unwrap();
             cluster.create_topic("results", 3, 1).unwrap();
             let producer = ClientConfig::new()
@@ -418,7 +424,7 @@ mod tests {
             Self { cluster, producer }
         }
 
-        fn produce(&self, keys: std::ops::Range<i32>) {
+        pub(in crate::kafka) fn produce(&self, keys: std::ops::Range<i32>) {
             for key in keys {
                 let name = format!("p-{key}");
                 let header = KafkaHeader {
@@ -438,12 +444,16 @@ mod tests {
             self.producer.flush(PATIENCE).unwrap();
         }
 
+        pub(in crate::kafka) fn settings_of_bus(&self) -> BusSettings {
+            BusSettings {
+                brokers: self.cluster.bootstrap_servers(),
+                properties: BTreeMap::new(),
+            }
+        }
+
         fn settings(&self, from: ReadFrom, until: ReadUntil) -> TopicReaderSettings {
             TopicReaderSettings {
-                bus: BusSettings {
-                    brokers: self.cluster.bootstrap_servers(),
-                    properties: BTreeMap::new(),
-                },
+                bus: self.settings_of_bus(),
                 topic: "results".into(),
                 from,
                 until,
