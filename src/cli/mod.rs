@@ -13,6 +13,7 @@ mod interrupts;
 pub mod model;
 pub mod model_fetch;
 mod outputs;
+mod page;
 pub mod pretrain;
 pub mod produce;
 pub mod run;
