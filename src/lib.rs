@@ -4,6 +4,7 @@ pub mod activity;
 pub mod admin;
 pub mod batcher;
 pub mod cli;
+pub mod comparison;
 pub mod config;
 pub mod decode;
 pub mod domain;

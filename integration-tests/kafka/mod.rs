@@ -16,7 +16,6 @@ use std::process::{Child, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientConfig;
 use rdkafka::admin::{
     AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier,
     TopicReplication,
@@ -24,6 +23,7 @@ use rdkafka::admin::{
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tempfile::TempDir;
 
 /// Long enough to fetch Kafka first.
@@ -180,6 +180,25 @@ impl Broker {
         let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
         let deleted = futures::executor::block_on(admin.delete_topics(&[topic], &options)).unwrap();
         deleted[0].as_ref().unwrap();
+    }
+
+    /// Deletes all that a topic holds, as retention does.
+    pub(crate) fn delete_records(&self, topic: &str) {
+        let client = self.client();
+        let probe: BaseConsumer = client.create().unwrap();
+        let timeout = Duration::from_secs(30);
+        let metadata = probe.fetch_metadata(Some(topic), timeout).unwrap();
+        let mut ends = TopicPartitionList::new();
+        for partition in metadata.topics()[0].partitions() {
+            ends.add_partition_offset(topic, partition.id(), Offset::End)
+                .unwrap();
+        }
+        let admin: AdminClient<DefaultClientContext> = client.create().unwrap();
+        let options = AdminOptions::new().operation_timeout(Some(timeout));
+        let deleted = futures::executor::block_on(admin.delete_records(&ends, &options)).unwrap();
+        for partition in deleted.elements() {
+            partition.error().unwrap();
+        }
     }
 
     /// Gives a topic so many partitions in all; what it holds stays where it is.

@@ -4,6 +4,7 @@
 pub mod bench;
 pub mod calibrate;
 mod checkpoints;
+pub mod compare;
 pub mod config;
 pub mod data;
 pub mod demo;
@@ -29,6 +30,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 
+use self::compare::CompareError;
 use crate::config::ConfigError;
 use crate::model::candle_model::PlacementError;
 use crate::model::device::DeviceError;
@@ -57,6 +59,8 @@ pub enum Command {
     Produce(produce::ProduceArguments),
     /// Print results readably.
     Tail(tail::TailArguments),
+    /// Tell what two results topics say of the same parts, and where they differ.
+    Compare(compare::CompareArguments),
     /// Render a synthetic multi-view data set.
     Synth(synth::SynthArguments),
     /// Train the small encoder on formula-driven images.
@@ -113,6 +117,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             _ => cause.downcast_ref(),
         };
         cause.is::<ConfigError>()
+            || matches!(cause.downcast_ref(), Some(CompareError::SameTopic(_)))
             || cause.is::<RecipeError>()
             || matches!(cause.downcast_ref(), Some(TrainingError::Setting(_)))
             || matches!(device, Some(DeviceError::Unknown(_)))
@@ -133,6 +138,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         }
         Command::Produce(arguments) => produce::run(&arguments),
         Command::Tail(arguments) => Ok(tail::run(&arguments)?),
+        Command::Compare(arguments) => compare::run(&arguments),
         Command::Synth(arguments) => synth::run(&arguments),
         Command::Pretrain(arguments) => pretrain::run(&arguments),
         Command::Train(arguments) => train::run(&arguments),
@@ -188,6 +194,7 @@ mod tests {
             &format!("{train} --recipe absent.toml"),
             &format!("{train} --device gpu"),
             "pretrain --output absent/encoder --batch 0",
+            "compare results results",
         ] {
             assert_eq!(code(line), USAGE, "{line}");
         }

@@ -65,7 +65,7 @@ impl RecordLookup {
         // What is fetched ahead is thrown away, and the next place must not wait for it.
         config
             .set("queued.min.messages", "1")
-            .set("fetch.queue.backoff.ms", "10")
+            .set("fetch.queue.backoff.ms", "0")
             .set("fetch.wait.max.ms", "10");
         Ok(Self {
             consumer: create_client(bus, config)?,

@@ -23,6 +23,7 @@ use crate::schema::published::Published;
 use crate::schema::result::Decision;
 
 use line::Colours;
+pub(super) use line::printable;
 pub use saved_maps::SaveError;
 
 /// How long one look at the topic waits: long enough to cost nothing, short enough to flush.
