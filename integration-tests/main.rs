@@ -8,6 +8,7 @@ mod bad_records;
 mod bench;
 mod broker_restart;
 mod chaos;
+mod compare;
 mod config_errors;
 mod consumer_protocol;
 mod demo;

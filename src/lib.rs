@@ -5,6 +5,7 @@ pub mod admin;
 pub mod archive;
 pub mod batcher;
 pub mod cli;
+pub mod comparison;
 pub mod config;
 pub mod decode;
 pub mod domain;

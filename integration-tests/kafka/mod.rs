@@ -182,6 +182,25 @@ impl Broker {
         deleted[0].as_ref().unwrap();
     }
 
+    /// Deletes all that a topic holds, as retention does.
+    pub(crate) fn delete_records(&self, topic: &str) {
+        let client = self.client();
+        let probe: BaseConsumer = client.create().unwrap();
+        let timeout = Duration::from_secs(30);
+        let metadata = probe.fetch_metadata(Some(topic), timeout).unwrap();
+        let mut ends = TopicPartitionList::new();
+        for partition in metadata.topics()[0].partitions() {
+            ends.add_partition_offset(topic, partition.id(), Offset::End)
+                .unwrap();
+        }
+        let admin: AdminClient<DefaultClientContext> = client.create().unwrap();
+        let options = AdminOptions::new().operation_timeout(Some(timeout));
+        let deleted = futures::executor::block_on(admin.delete_records(&ends, &options)).unwrap();
+        for partition in deleted.elements() {
+            partition.error().unwrap();
+        }
+    }
+
     /// Gives a topic so many partitions in all; what it holds stays where it is.
     pub(crate) fn repartition(&self, topic: &str, partitions: usize) {
         let admin: AdminClient<DefaultClientContext> = self.client().create().unwrap();

@@ -1,5 +1,12 @@
 //! Colours of anomaly maps, the same wherever one is drawn.
 
+use std::io::Cursor;
+
+use image::{ExtendedColorType, ImageFormat};
+
+use crate::domain::EncodedMap;
+use crate::scoring::maps::decode_levels;
+
 /// Where the heat begins and where it is full, as shares of the threshold: below half of it
 /// nothing is worth a look, and one and a half times is beyond doubt.
 const HEAT_FROM: f32 = 0.5;
@@ -13,6 +20,31 @@ pub(super) fn overlay(score: f32, threshold: f32) -> [u8; 4] {
     let heat = (score / threshold - HEAT_FROM) / (HEAT_FULL - HEAT_FROM);
     let heat = heat.clamp(0.0, 1.0);
     [255, byte(0.9 * (1.0 - heat)), 0, byte(heat * HEAT_COVER)]
+}
+
+/// The map as a see-through PNG to lie over its picture; none where it cannot be decoded or nothing is
+/// hot.
+pub(super) fn overlay_picture(map: &EncodedMap, threshold: f32) -> Option<Vec<u8>> {
+    if threshold <= 0.0 {
+        return None;
+    }
+    let levels = decode_levels(map).ok()?;
+    let mut is_hot = false;
+    let mut pixels = Vec::with_capacity(levels.len() * 4);
+    for level in levels {
+        let pixel = overlay(map.offset + map.scale * f32::from(level), threshold);
+        is_hot |= pixel[3] > 0;
+        pixels.extend(pixel);
+    }
+    if !is_hot {
+        return None;
+    }
+    let mut png = Cursor::new(Vec::new());
+    let (width, height) = (map.width, map.height);
+    let colour = ExtendedColorType::Rgba8;
+    image::write_buffer_with_format(&mut png, &pixels, width, height, colour, ImageFormat::Png)
+        .ok()?;
+    Some(png.into_inner())
 }
 
 fn byte(share: f32) -> u8 {

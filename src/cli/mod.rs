@@ -5,6 +5,7 @@ pub mod archive;
 pub mod bench;
 pub mod calibrate;
 mod checkpoints;
+pub mod compare;
 pub mod config;
 pub mod data;
 pub mod demo;
@@ -15,6 +16,7 @@ mod interrupts;
 pub mod model;
 pub mod model_fetch;
 mod outputs;
+mod page;
 pub mod pretrain;
 pub mod produce;
 pub mod replay;
@@ -31,6 +33,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 
+use self::compare::CompareError;
 use crate::archive::LocationError;
 use crate::config::ConfigError;
 use crate::model::candle_model::PlacementError;
@@ -67,6 +70,8 @@ pub enum Command {
     Archive(archive::ArchiveCommand),
     /// Print results readably.
     Tail(tail::TailArguments),
+    /// Tell what two results topics say of the same parts, and where they differ.
+    Compare(compare::CompareArguments),
     /// Render a synthetic multi-view data set.
     Synth(synth::SynthArguments),
     /// Train the small encoder on formula-driven images.
@@ -124,6 +129,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         };
         cause.is::<ConfigError>()
             || cause.is::<LocationError>()
+            || matches!(cause.downcast_ref(), Some(CompareError::SameTopic(_)))
             || cause.is::<RecipeError>()
             || cause.is::<replay::ReplayFlagError>()
             || matches!(cause.downcast_ref(), Some(TrainingError::Setting(_)))
@@ -148,6 +154,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Export(arguments) => export::run(&arguments),
         Command::Archive(command) => archive::run(&command),
         Command::Tail(arguments) => Ok(tail::run(&arguments)?),
+        Command::Compare(arguments) => compare::run(&arguments),
         Command::Synth(arguments) => synth::run(&arguments),
         Command::Pretrain(arguments) => pretrain::run(&arguments),
         Command::Train(arguments) => train::run(&arguments),
@@ -206,6 +213,7 @@ mod tests {
             "export absent/archive",
             "export gopher://archive --topic line1.cam.top",
             "archive check gopher://archive",
+            "compare results results",
         ] {
             assert_eq!(code(line), USAGE, "{line}");
         }

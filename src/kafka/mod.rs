@@ -23,6 +23,7 @@ pub mod poll_report;
 pub mod publisher;
 pub mod read_range;
 mod record_copy;
+pub mod record_lookup;
 pub mod record_producer;
 mod static_member;
 mod throttle;

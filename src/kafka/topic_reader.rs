@@ -8,12 +8,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, ClientContext};
 
 use super::client::{BusSettings, log_client_message};
 use super::record_copy::{CopiedRecord, copy_record};
@@ -291,16 +291,23 @@ pub(super) fn client(
     defaults: &[(&str, &str)],
 ) -> Result<ReaderConsumer, TopicReaderError> {
     let mut config = bus.consumer_config();
-    let usual = [
-        ("group.id", GROUP_NEVER_JOINED),
-        ("isolation.level", "read_committed"),
-        ("auto.offset.reset", "earliest"),
-    ];
-    for (name, value) in defaults.iter().chain(&usual) {
-        if config.get(name).is_none() {
-            config.set(*name, *value);
-        }
-    }
+    set_unset(&mut config, defaults);
+    create_client(bus, config)
+}
+
+/// A client of this configuration that joins no group, commits nothing and reads what is committed.
+pub(super) fn create_client(
+    bus: &BusSettings,
+    mut config: ClientConfig,
+) -> Result<ReaderConsumer, TopicReaderError> {
+    set_unset(
+        &mut config,
+        &[
+            ("group.id", GROUP_NEVER_JOINED),
+            ("isolation.level", "read_committed"),
+            ("auto.offset.reset", "earliest"),
+        ],
+    );
     config
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
@@ -310,6 +317,14 @@ pub(super) fn client(
             brokers: bus.brokers.clone(),
             source,
         })
+}
+
+fn set_unset(config: &mut ClientConfig, values: &[(&str, &str)]) {
+    for (name, value) in values {
+        if config.get(name).is_none() {
+            config.set(*name, *value);
+        }
+    }
 }
 
 fn partitions(
@@ -380,7 +395,7 @@ pub(super) fn passes(error: &KafkaError) -> bool {
 }
 
 /// The message, copied out of the client's fetch buffer.
-fn record(message: &BorrowedMessage<'_>) -> Record {
+pub(super) fn record(message: &BorrowedMessage<'_>) -> Record {
     let CopiedRecord { record, fault } = copy_record(message);
     if let Some(error) = fault {
         tracing::warn!(
@@ -395,10 +410,9 @@ fn record(message: &BorrowedMessage<'_>) -> Record {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
-    use rdkafka::ClientConfig;
     use rdkafka::message::{Header as KafkaHeader, OwnedHeaders};
     use rdkafka::mocking::MockCluster;
     use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
@@ -407,13 +421,13 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
-    struct Bus {
+    pub(in crate::kafka) struct Bus {
         cluster: MockCluster<'static, DefaultProducerContext>,
         producer: ThreadedProducer<DefaultProducerContext>,
     }
 
     impl Bus {
-        fn start() -> Self {
+        pub(in crate::kafka) fn start() -> Self {
             let cluster = MockCluster::new(1).unwrap();
             cluster.create_topic("results", 3, 1).unwrap();
             let producer = ClientConfig::new()
@@ -423,7 +437,7 @@ mod tests {
             Self { cluster, producer }
         }
 
-        fn produce(&self, keys: std::ops::Range<i32>) {
+        pub(in crate::kafka) fn produce(&self, keys: std::ops::Range<i32>) {
             for key in keys {
                 let name = format!("p-{key}");
                 let header = KafkaHeader {
@@ -443,12 +457,16 @@ mod tests {
             self.producer.flush(PATIENCE).unwrap();
         }
 
+        pub(in crate::kafka) fn settings_of_bus(&self) -> BusSettings {
+            BusSettings {
+                brokers: self.cluster.bootstrap_servers(),
+                properties: BTreeMap::new(),
+            }
+        }
+
         fn settings(&self, from: ReadFrom, until: ReadUntil) -> TopicReaderSettings {
             TopicReaderSettings {
-                bus: BusSettings {
-                    brokers: self.cluster.bootstrap_servers(),
-                    properties: BTreeMap::new(),
-                },
+                bus: self.settings_of_bus(),
                 topic: "results".into(),
                 from,
                 until,

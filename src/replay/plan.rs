@@ -79,7 +79,13 @@ pub enum PlanError {
     UnknownPartition(TopicPartition),
     /// The brokers do not answer.
     #[error(transparent)]
-    Survey(#[from] SurveyError),
+    Survey(Box<SurveyError>),
+}
+
+impl From<SurveyError> for PlanError {
+    fn from(error: SurveyError) -> Self {
+        Self::Survey(Box::new(error))
+    }
 }
 
 impl Plan {

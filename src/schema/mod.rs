@@ -9,5 +9,6 @@ pub mod closed_part;
 pub(crate) mod committed;
 pub mod dead_letter;
 pub mod json_schema;
+pub mod published;
 pub mod result;
 pub mod view;

@@ -1,52 +1,35 @@
 //! The demo's report: one HTML file with everything inside, to be opened in any browser.
 
-use std::io::Cursor;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use image::{ExtendedColorType, ImageFormat};
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, html};
 
 use super::account::Account;
 use super::scenario::{DemoPart, DemoView};
 use super::table::{Tally, fate, truth};
-use crate::cli::heat::overlay;
+use crate::cli::heat::overlay_picture;
+use crate::cli::page::{self, badge, data_uri, number};
 use crate::domain::{Decision, EncodedMap};
-use crate::schema::result::{Map, PartResult, View, ViewStatus};
-use crate::scoring::maps::decode_levels;
-
-const STYLE: &str = include_str!("report.css");
+use crate::schema::result::{PartResult, View, ViewStatus};
 
 /// The page.
 pub(super) fn page(parts: &[DemoPart], account: &Account, took: Duration) -> String {
     let tally = Tally::of(parts, account);
-    html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                title { "Panoptes demo report" }
-                style { (PreEscaped(STYLE)) }
-            }
-            body {
-                header {
-                    h1 { "Panoptes demo" }
-                    p { "A simulated line: " (parts.len()) " parts with five cameras each, read from Kafka topics, put together by part ID, scored and published, in " (took.as_secs()) " s." }
-                }
-                (summary(parts, &tally))
-                (explanation(parts, account))
-                (overview(parts, account))
-                (faults(parts, account))
-                section {
-                    h2 { "Part by part" }
-                    @for part in parts { (card(part, account)) }
-                }
-            }
+    let body = html! {
+        header {
+            h1 { "Panoptes demo" }
+            p { "A simulated line: " (parts.len()) " parts with five cameras each, read from Kafka topics, put together by part ID, scored and published, in " (took.as_secs()) " s." }
         }
-    }
-    .into_string()
+        (summary(parts, &tally))
+        (explanation(parts, account))
+        (overview(parts, account))
+        (faults(parts, account))
+        section {
+            h2 { "Part by part" }
+            @for part in parts { (card(part, account)) }
+        }
+    };
+    page::document("Panoptes demo report", "", &body)
 }
 
 fn summary(parts: &[DemoPart], tally: &Tally) -> Markup {
@@ -68,13 +51,7 @@ fn summary(parts: &[DemoPart], tally: &Tally) -> Markup {
             "parts for a person to look at (review)".to_owned(),
         ),
     ];
-    html! {
-        section class="figures" {
-            @for (figure, meaning) in figures {
-                div class="figure" { strong { (figure) } span { (meaning) } }
-            }
-        }
-    }
+    page::figures(figures)
 }
 
 fn explanation(parts: &[DemoPart], account: &Account) -> Markup {
@@ -185,7 +162,7 @@ fn figure(view: &DemoView, judged: Option<&View>, result: Option<&PartResult>) -
             // Nothing is void in SVG: an `image` left open would swallow what lies over it.
             svg viewBox=(format!("0 0 {} {}", view.width, view.height)) role="img" aria-label=(format!("view {}", view.name)) {
                 image href=(data_uri("image/jpeg", &view.jpeg)) width=(view.width) height=(view.height) {}
-                @if let Some(heat) = judged.and_then(|judged| judged.map.as_ref()).and_then(|map| heat(map, threshold)) {
+                @if let Some(heat) = judged.and_then(|judged| overlay_picture(&EncodedMap::from(judged.map.as_ref()?), threshold?)) {
                     image href=(data_uri("image/png", &heat)) width=(view.width) height=(view.height) preserveAspectRatio="none" {}
                 }
                 @for region in judged.map_or(&[][..], |judged| &judged.regions) {
@@ -204,40 +181,6 @@ fn figure(view: &DemoView, judged: Option<&View>, result: Option<&PartResult>) -
             }
         }
     }
-}
-
-fn badge(decision: Decision) -> Markup {
-    html! { span class=(format!("badge {}", decision.as_str())) { (decision.as_str()) } }
-}
-
-fn number(value: Option<f32>) -> String {
-    value.map_or_else(|| "–".to_owned(), |value| format!("{value:.4}"))
-}
-
-fn data_uri(media_type: &str, bytes: &[u8]) -> String {
-    format!("data:{media_type};base64,{}", STANDARD.encode(bytes))
-}
-
-/// The map as a see-through picture; none where it cannot be decoded or nothing is hot.
-fn heat(map: &Map, threshold: Option<f32>) -> Option<Vec<u8>> {
-    let threshold = threshold.filter(|threshold| *threshold > 0.0)?;
-    let levels = decode_levels(&EncodedMap::from(map)).ok()?;
-    let mut is_hot = false;
-    let mut pixels = Vec::with_capacity(levels.len() * 4);
-    for level in levels {
-        let pixel = overlay(map.offset + map.scale * f32::from(level), threshold);
-        is_hot |= pixel[3] > 0;
-        pixels.extend(pixel);
-    }
-    if !is_hot {
-        return None;
-    }
-    let mut png = Cursor::new(Vec::new());
-    let (width, height) = (map.width, map.height);
-    let colour = ExtendedColorType::Rgba8;
-    image::write_buffer_with_format(&mut png, &pixels, width, height, colour, ImageFormat::Png)
-        .ok()?;
-    Some(png.into_inner())
 }
 
 #[cfg(test)]

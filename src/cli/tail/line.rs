@@ -140,7 +140,7 @@ fn key(record: &Record) -> String {
 }
 
 /// The text without control characters: a part ID must not move the cursor.
-fn printable(text: &str) -> String {
+pub(in crate::cli) fn printable(text: &str) -> String {
     text.chars()
         .map(|character| {
             if character.is_control() {

@@ -19,10 +19,11 @@ use crate::kafka::topic_reader::{
     CONNECT_TIMEOUT, ReadFrom, ReadUntil, Reading, TopicReader, TopicReaderError,
     TopicReaderSettings,
 };
-use crate::schema::dead_letter::{self, DeadLetterNote};
-use crate::schema::result::{Decision, PartResult, ResultError};
+use crate::schema::published::Published;
+use crate::schema::result::Decision;
 
 use line::Colours;
+pub(super) use line::printable;
 pub use saved_maps::SaveError;
 
 /// How long one look at the topic waits: long enough to cost nothing, short enough to flush.
@@ -176,32 +177,12 @@ fn reader_settings(arguments: &TailArguments) -> TopicReaderSettings {
     }
 }
 
-/// What a record on the topic turns out to be.
-#[derive(Debug)]
-enum Content {
-    Result(Box<PartResult>),
-    DeadLetter(DeadLetterNote),
-    Unreadable(ResultError),
-}
-
-impl Content {
-    fn read(record: &Record) -> Self {
-        if let Ok(note) = dead_letter::read_note(&record.headers) {
-            return Self::DeadLetter(note);
-        }
-        match PartResult::from_bytes(record.value.as_deref().unwrap_or_default()) {
-            Ok(result) => Self::Result(Box::new(result)),
-            Err(error) => Self::Unreadable(error),
-        }
-    }
-
-    /// Whether the chosen decisions leave the letter in; without a choice all stay.
-    fn is_wanted(&self, decisions: &[Decision]) -> bool {
-        match self {
-            Self::Result(result) => decisions.is_empty() || decisions.contains(&result.decision),
-            Self::DeadLetter(_) => decisions.is_empty(),
-            Self::Unreadable(_) => true,
-        }
+/// Whether the chosen decisions leave the record in; without a choice all stay.
+fn is_wanted(content: &Published, decisions: &[Decision]) -> bool {
+    match content {
+        Published::Result(result) => decisions.is_empty() || decisions.contains(&result.decision),
+        Published::DeadLetter(_) => decisions.is_empty(),
+        Published::Unreadable(_) => true,
     }
 }
 
@@ -211,30 +192,30 @@ fn print_record(
     output: &mut impl Write,
     colours: Colours,
 ) -> Result<(), TailError> {
-    let content = Content::read(record);
-    if !content.is_wanted(&arguments.decision) {
+    let content = Published::read(record);
+    if !is_wanted(&content, &arguments.decision) {
         return Ok(());
     }
     if arguments.json {
         writeln!(output, "{}", json_line(&content, record))?;
     } else {
         let text = match &content {
-            Content::Result(result) => line::result_line(result, colours),
-            Content::DeadLetter(note) => line::dead_letter_line(note, record, colours),
-            Content::Unreadable(error) => line::unreadable_line(error, record, colours),
+            Published::Result(result) => line::result_line(result, colours),
+            Published::DeadLetter(note) => line::dead_letter_line(note, record, colours),
+            Published::Unreadable(error) => line::unreadable_line(error, record, colours),
         };
         writeln!(output, "{text}")?;
     }
-    if let (Some(directory), Content::Result(result)) = (&arguments.save_maps, &content) {
+    if let (Some(directory), Published::Result(result)) = (&arguments.save_maps, &content) {
         saved_maps::save(result, directory, arguments.map_colours)?;
     }
     Ok(())
 }
 
-fn json_line(content: &Content, record: &Record) -> serde_json::Value {
+fn json_line(content: &Published, record: &Record) -> serde_json::Value {
     match content {
-        Content::Result(result) => json!(result),
-        Content::DeadLetter(note) => json!({ "dead_letter": {
+        Published::Result(result) => json!(result),
+        Published::DeadLetter(note) => json!({ "dead_letter": {
             "key": record.key.as_deref().map(String::from_utf8_lossy),
             "reason": note.reason,
             "error": note.error,
@@ -243,7 +224,7 @@ fn json_line(content: &Content, record: &Record) -> serde_json::Value {
             "offset": note.source.offset,
             "timestamp": note.timestamp.map(|time| time.0),
         }}),
-        Content::Unreadable(error) => json!({ "unreadable": {
+        Published::Unreadable(error) => json!({ "unreadable": {
             "key": record.key.as_deref().map(String::from_utf8_lossy),
             "source": record.source.to_string(),
             "error": error.to_string(),

@@ -2,7 +2,10 @@ use clap::Parser;
 
 use super::*;
 use crate::domain::{AnomalyMap, Header, MapCodec, Reject, RejectReason, SourceOffset, Timestamp};
-use crate::schema::result::{Map, Model, Region, Run, RunKind, Source, Timing, View, ViewStatus};
+use crate::schema::dead_letter;
+use crate::schema::result::{
+    Map, Model, PartResult, Region, Run, RunKind, Source, Timing, View, ViewStatus,
+};
 use crate::scoring::{MapSettings, encode_map};
 
 #[derive(Parser)]

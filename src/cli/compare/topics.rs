@@ -1,0 +1,86 @@
+//! Reads two results topics side by side.
+
+use std::panic::resume_unwind;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::comparison::{Comparison, Side};
+use crate::domain::Topic;
+use crate::kafka::client::BusSettings;
+use crate::kafka::topic_reader::{
+    CONNECT_TIMEOUT, ReadFrom, ReadUntil, TopicReader, TopicReaderSettings,
+};
+
+/// How long nothing may come before the end of a topic.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The two topics, and what of them is compared.
+#[derive(Clone, Debug)]
+pub(crate) struct ComparedTopics {
+    /// How to reach the brokers.
+    pub(crate) bus: BusSettings,
+    /// The topic with what was decided then.
+    pub(crate) a: Topic,
+    /// The topic with what would be decided now.
+    pub(crate) b: Topic,
+    /// The lines whose parts are compared; all if none is named.
+    pub(crate) lines: Vec<String>,
+    /// The classes whose parts are compared; all if none is named.
+    pub(crate) classes: Vec<String>,
+}
+
+impl ComparedTopics {
+    /// Reads both topics to the ends that they have now, and compares.
+    ///
+    /// # Errors
+    /// When a topic is not there or cannot be read.
+    pub(crate) fn compare(&self) -> anyhow::Result<Comparison> {
+        let [a, b] = [&self.a, &self.b].map(|topic| self.open(topic));
+        let (a, b) = (a?, b?);
+        let bar = progress();
+        let (a, b) = thread::scope(|scope| {
+            let a = scope.spawn(|| self.read(&self.a, a, &bar));
+            let b = self.read(&self.b, b, &bar);
+            (a.join().unwrap_or_else(|panic| resume_unwind(panic)), b)
+        });
+        bar.finish_and_clear();
+        let [a, b] = [(&self.a, a?), (&self.b, b?)].map(|(topic, side)| (topic.to_string(), side));
+        Ok(Comparison::new(a, b, &self.classes))
+    }
+
+    fn open(&self, topic: &Topic) -> anyhow::Result<TopicReader> {
+        let reader = TopicReader::open(&TopicReaderSettings {
+            bus: self.bus.clone(),
+            topic: topic.clone(),
+            from: ReadFrom::Beginning,
+            until: ReadUntil::EndOfTopic,
+            connect_timeout: CONNECT_TIMEOUT,
+        });
+        reader.with_context(|| format!("cannot compare results of `{topic}`"))
+    }
+
+    fn read(
+        &self,
+        topic: &Topic,
+        mut reader: TopicReader,
+        bar: &ProgressBar,
+    ) -> anyhow::Result<Side> {
+        let mut side = Side::of_lines(&self.lines);
+        let read = reader.read_to_end(PATIENCE, |record| {
+            side.add(&record);
+            bar.inc(1);
+        });
+        read.with_context(|| format!("cannot compare results of `{topic}`"))?;
+        Ok(side)
+    }
+}
+
+/// How many records were read; silent unless standard error is a terminal.
+fn progress() -> ProgressBar {
+    let style = ProgressStyle::with_template("{spinner} {human_pos} results read, {per_sec}")
+        .unwrap_or_else(|_| ProgressStyle::default_spinner());
+    ProgressBar::new_spinner().with_style(style)
+}
