@@ -1,6 +1,7 @@
 //! Creates topics, for the tools that publish on an empty broker, and deletes those of a bench.
 
-use std::time::Duration;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -11,6 +12,9 @@ use crate::domain::Topic;
 
 /// How long the brokers may take to answer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The pause before they are asked again for what was just created.
+const VISIBILITY_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Leaves the number of copies to the broker's `default.replication.factor`.
 const BROKER_DEFAULT_REPLICATION: i32 = -1;
@@ -78,21 +82,17 @@ pub async fn create_topics_with(
         })
         .collect();
     let options = options();
-    let mut existing = Vec::new();
     for answer in admin.create_topics(&new_topics, &options).await? {
         match answer {
-            Ok(_) => {}
-            Err((topic, RDKafkaErrorCode::TopicAlreadyExists)) => existing.push(topic),
+            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
             Err((topic, code)) => {
                 let what = "create";
                 return Err(TopicAdminError::Refused { what, topic, code });
             }
         }
     }
-    if existing.is_empty() {
-        return Ok(());
-    }
-    tokio::task::spawn_blocking(move || check_partitions(&admin, &existing, partitions))
+    let topics = topics.to_vec();
+    tokio::task::spawn_blocking(move || await_topics(&admin, &topics, partitions))
         .await
         .map_err(|_| KafkaError::Canceled)?
 }
@@ -134,22 +134,45 @@ fn options() -> AdminOptions {
         .operation_timeout(Some(REQUEST_TIMEOUT))
 }
 
-fn check_partitions(
+/// Waits until a broker tells of all topics, which may be a moment after they were created, and checks how
+/// many partitions they have.
+fn await_topics(
     admin: &AdminClient<DefaultClientContext>,
-    topics: &[String],
+    topics: &[Topic],
     partitions: u16,
 ) -> Result<(), TopicAdminError> {
-    // All topics are asked for: naming one that is gone by now would create it on some brokers.
-    let metadata = admin.inner().fetch_metadata(None, REQUEST_TIMEOUT)?;
-    for topic in metadata.topics() {
-        let found = topic.partitions().len();
-        if topics.iter().any(|name| name == topic.name()) && found != usize::from(partitions) {
-            return Err(TopicAdminError::PartitionCount {
-                topic: Topic::from(topic.name()),
-                expected: usize::from(partitions),
-                found,
-            });
+    let deadline = Instant::now() + REQUEST_TIMEOUT;
+    loop {
+        // All topics are asked for: naming one that is gone by now would create it on some brokers.
+        let metadata = admin.inner().fetch_metadata(None, REQUEST_TIMEOUT)?;
+        let told = metadata.topics().iter();
+        let told: HashMap<&str, usize> = told
+            .map(|topic| (topic.name(), topic.partitions().len()))
+            .collect();
+        let mut untold = None;
+        for topic in topics {
+            match told.get(topic.as_str()) {
+                Some(&found) if found == usize::from(partitions) => {}
+                Some(&found) => {
+                    return Err(TopicAdminError::PartitionCount {
+                        topic: topic.clone(),
+                        expected: usize::from(partitions),
+                        found,
+                    });
+                }
+                None => untold = Some(topic),
+            }
+        }
+        match untold {
+            None => return Ok(()),
+            Some(topic) if Instant::now() >= deadline => {
+                return Err(TopicAdminError::Refused {
+                    what: "see",
+                    topic: topic.to_string(),
+                    code: RDKafkaErrorCode::UnknownTopicOrPartition,
+                });
+            }
+            Some(_) => std::thread::sleep(VISIBILITY_INTERVAL),
         }
     }
-    Ok(())
 }

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use futures::FutureExt as _;
+use serde_json::json;
 use tokio::sync::watch;
 
 pub use self::flags::{ReplayArguments, ReplayFlagError};
@@ -47,7 +48,6 @@ const SURVEY_PATIENCE: Duration = Duration::from_secs(20);
 pub fn run(arguments: &ReplayArguments) -> anyhow::Result<()> {
     let mut settings = arguments.settings()?;
     telemetry::init_logs(&settings.telemetry)?;
-    let selection_of = |plan: &Plan| arguments.selection(plan.written.clone());
     let bus = bus_settings(&settings.bus);
     let survey = OffsetSurvey::connect(&bus, SURVEY_PATIENCE)?;
     let topics = match &settings.input.topic_regex {
@@ -55,7 +55,7 @@ pub fn run(arguments: &ReplayArguments) -> anyhow::Result<()> {
         None => settings.input.topics.clone(),
     };
     let plan = Plan::resolve(&survey, &topics, &arguments.range())?;
-    let selection = selection_of(&plan)?;
+    let selection = arguments.selection(plan.written.clone())?;
     if arguments.dry_run {
         print!("{}", estimate::estimate(&settings, arguments, &plan)?);
         return Ok(());
@@ -158,21 +158,30 @@ impl Work {
                 progress.left
             );
         }
-        let summary = serde_json::json!({
-            "job": work.settings.bus.group_id,
-            "results_topic": work.settings.output.results_topic,
-            "dead_letter_topic": work.settings.output.dead_letter_topic,
-            "offsets": work.plan.offsets(),
-            "seconds": began.elapsed().as_secs_f64(),
-            "cut": work.plan.partitions.iter().filter(|one| one.is_cut).map(|one| serde_json::json!({
+        let summary = work.summary(began.elapsed());
+        println!("{summary}");
+        Ok(())
+    }
+
+    /// What was done, and what could not be.
+    fn summary(&self, took: Duration) -> serde_json::Value {
+        let cut = self.plan.partitions.iter().filter(|one| one.is_cut);
+        let cut = cut.map(|one| {
+            json!({
                 "topic": one.partition.topic.as_str(),
                 "partition": one.partition.partition,
                 "first_offset": one.earliest,
                 "deleted_offsets": one.deleted,
-            })).collect::<Vec<_>>(),
+            })
         });
-        println!("{summary}");
-        Ok(())
+        json!({
+            "job": self.settings.bus.group_id,
+            "results_topic": self.settings.output.results_topic,
+            "dead_letter_topic": self.settings.output.dead_letter_topic,
+            "offsets": self.plan.offsets(),
+            "seconds": took.as_secs_f64(),
+            "cut": cut.collect::<Vec<_>>(),
+        })
     }
 
     fn setup(
