@@ -1,8 +1,7 @@
 //! `panoptes compare`: what two results topics say of the same parts, and where they differ.
 //!
 //! The topics are read from outside any consumer group, to the ends that they had at the start. What
-//! is found is printed, and written as JSON and as one HTML file with pictures if asked for. The end
-//! of a replay does the same through `ComparedTopics` and `ReportArguments`.
+//! is found is printed, and written as JSON and as one HTML file with pictures if asked for.
 
 mod chart;
 mod details;
