@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::kafka::{Broker, Cluster};
 use crate::support::config::Config;
 use crate::support::line::{Line, names};
-use crate::support::outcomes::DeadLetter;
+use crate::support::outcomes::{DeadLetter, OutcomeReader};
 use crate::support::process::{Metrics, Panoptes};
 use crate::support::seed::seed;
 use crate::support::shots::Shot;
@@ -251,6 +251,27 @@ fn a_camera_far_ahead_waits_before_commits_cannot_tell_what_is_finished() {
     line.await_parts(PARTS);
     panoptes.stop_in_order();
     line.outcomes().assert_one_whole_result_each(&parts);
+}
+
+#[test]
+fn results_are_on_their_way_before_their_transaction_is_over() {
+    let line = Line::new(Broker::shared(), "underway");
+    let config = line
+        .exactly_once_config()
+        .set("output.transactions.interval", "20s")
+        .set("output.transactions.timeout", "60s")
+        .set("bus.drain_timeout", "30s");
+    let panoptes = Panoptes::run(&config, "underway");
+    let parts = names(2);
+    // The first transaction is committed at once; from then on there is one in 20 s.
+    line.send(line.part(&parts[0], 3));
+    line.await_parts(1);
+    line.send(line.part(&parts[1], 3));
+    let mut uncommitted = OutcomeReader::with_isolation(&line, "read_uncommitted");
+    uncommitted.read_until(Duration::from_secs(15), |found| found.parts().len() == 2);
+    assert_eq!(line.outcomes().parts().len(), 1, "committed by then");
+    panoptes.stop_in_order();
+    line.assert_one_whole_result_each(&parts);
 }
 
 /// Ends a process at one step of its third transaction; another one finishes. Whatever is published by

@@ -347,9 +347,14 @@ pub(crate) struct OutcomeReader {
 
 impl OutcomeReader {
     pub(crate) fn new(line: &Line<'_>) -> Self {
+        Self::with_isolation(line, "read_committed")
+    }
+
+    /// `isolation` as of `isolation.level`.
+    pub(crate) fn with_isolation(line: &Line<'_>, isolation: &str) -> Self {
         let mut client = line.broker.client();
         client.set("group.id", "test-reader");
-        client.set("isolation.level", "read_committed");
+        client.set("isolation.level", isolation);
         client.set("enable.partition.eof", "true");
         client.set("enable.auto.commit", "false");
         client.set("fetch.wait.max.ms", "20");

@@ -29,4 +29,6 @@ mod static_member;
 mod throttle;
 pub mod topic_admin;
 pub mod topic_reader;
+mod transaction_batch;
+pub(crate) mod transaction_errors;
 pub mod transactional_publisher;

@@ -43,7 +43,7 @@ pub struct Outgoing {
     pub record: OutboundRecord,
     /// Makes the next smaller form of a record that the broker found too large; `None` when there
     /// is none, which ends the run.
-    pub smaller: Box<dyn FnMut(OutboundRecord) -> Option<OutboundRecord> + Send>,
+    pub smaller: Box<dyn FnMut(OutboundRecord) -> Option<OutboundRecord> + Send + Sync>,
 }
 
 impl fmt::Debug for Outgoing {
@@ -283,7 +283,7 @@ mod tests {
 
     fn outgoing(
         value_bytes: usize,
-        smaller: impl FnMut(OutboundRecord) -> Option<OutboundRecord> + Send + 'static,
+        smaller: impl FnMut(OutboundRecord) -> Option<OutboundRecord> + Send + Sync + 'static,
     ) -> Outgoing {
         Outgoing {
             record: OutboundRecord {

@@ -4,16 +4,17 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header as KafkaHeader, OwnedHeaders};
-use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
-use rdkafka::util::Timeout;
+use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer};
 
 use super::client::BusSettings;
 use crate::domain::{OutboundRecord, Topic};
 
 /// How long a record waits for others to share its batch.
 const LINGER: &str = "linger.ms";
+/// After which a record is offered to a full queue again.
+const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(100);
 
 /// Produces records and waits for the broker's acknowledgement; clones share the connection.
 #[derive(Clone)]
@@ -95,11 +96,26 @@ impl RecordProducer {
     /// # Errors
     /// When the broker refuses the record or is out of reach for too long.
     pub async fn send(&self, record: &OutboundRecord) -> Result<(), KafkaError> {
-        self.producer
-            .send(message_of(record), Timeout::Never)
-            .await
-            .map(|_| ())
-            .map_err(|(error, _)| error)
+        self.hand_over(record).await?.wait().await
+    }
+
+    /// Gives one record to the client, which sends it in the background; a full queue is waited for.
+    ///
+    /// # Errors
+    /// When the client refuses the record.
+    pub(super) async fn hand_over(
+        &self,
+        record: &OutboundRecord,
+    ) -> Result<Acknowledgement, KafkaError> {
+        loop {
+            match self.producer.send_result(message_of(record)) {
+                Ok(delivery) => return Ok(Acknowledgement { delivery }),
+                Err((error, _)) if is_of_full_queue(&error) => {
+                    tokio::time::sleep(FULL_QUEUE_PAUSE).await;
+                }
+                Err((error, _)) => return Err(error),
+            }
+        }
     }
 
     /// The client itself, for the calls of transactions.
@@ -114,6 +130,29 @@ impl RecordProducer {
     pub fn flush(&self, patience: Duration) -> Result<(), KafkaError> {
         self.producer.flush(patience)
     }
+}
+
+/// What the brokers will say of a record that is on its way.
+pub(super) struct Acknowledgement {
+    delivery: DeliveryFuture,
+}
+
+impl Acknowledgement {
+    /// Waits for it.
+    ///
+    /// # Errors
+    /// When the broker refuses the record or is out of reach for too long.
+    pub(super) async fn wait(self) -> Result<(), KafkaError> {
+        match self.delivery.await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err((error, _))) => Err(error),
+            Err(_) => Err(KafkaError::Canceled),
+        }
+    }
+}
+
+fn is_of_full_queue(error: &KafkaError) -> bool {
+    error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull)
 }
 
 fn message_of(record: &OutboundRecord) -> FutureRecord<'_, Vec<u8>, Vec<u8>> {

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use rdkafka::consumer::ConsumerGroupMetadata;
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::producer::{FutureProducer, Producer};
 use rdkafka::util::Timeout;
 use tokio::sync::mpsc;
@@ -31,13 +31,13 @@ use super::consumer::{METADATA_TIMEOUT, SharedLedger, TransactionSettings, lock}
 use super::group_offsets::offsets_of;
 use super::offsets::CommitPosition;
 use super::publisher::{Outgoing, Publication, PublishError, is_size};
-use super::record_producer::RecordProducer;
+use super::record_producer::{Acknowledgement, RecordProducer};
+use super::transaction_batch::TransactionBatch;
+use super::transaction_errors::{disowns, is_of_topics, is_retriable, requires_abort};
 use crate::activity::Activity;
 use crate::domain::{OutboundRecord, Topic};
 use crate::telemetry;
 
-/// A transaction is closed when it holds so much: it must reach the brokers within its time.
-const MOST_BYTES: usize = 8 << 20;
 /// How many aborted transactions in a row are made again.
 const MOST_ATTEMPTS: u32 = 20;
 /// The pause after the first abort in a row; it doubles with each, up to [`LONGEST_PAUSE`].
@@ -119,16 +119,19 @@ impl TransactionalPublisher {
     /// When a record cannot be made small enough, or the producer is beyond repair.
     pub async fn run<Token: Send>(
         self,
-        mut publications: mpsc::Receiver<Publication<Token>>,
+        publications: mpsc::Receiver<Publication<Token>>,
         close: impl Fn(Token),
     ) -> Result<(), PublishError> {
         self.initialise().await?;
-        let mut earliest_end = Instant::now();
-        while let Some(first) = publications.recv().await {
-            let mut batch = self.gather(first, &mut publications, earliest_end).await;
-            earliest_end = Instant::now() + self.settings.interval;
+        let TransactionSettings {
+            interval,
+            max_records,
+            ..
+        } = self.settings;
+        let mut batch = TransactionBatch::new(publications, interval, max_records);
+        while batch.begin().await {
             self.publish(&mut batch).await?;
-            for publication in batch {
+            for publication in batch.take() {
                 close(publication.token);
             }
         }
@@ -159,43 +162,17 @@ impl TransactionalPublisher {
         }
     }
 
-    /// What goes out in the next transaction.
-    async fn gather<Token>(
-        &self,
-        first: Publication<Token>,
-        publications: &mut mpsc::Receiver<Publication<Token>>,
-        end: Instant,
-    ) -> Vec<Publication<Token>> {
-        let size = |publication: &Publication<Token>| -> usize {
-            let records = publication.records.iter();
-            let closure = publication.closure.iter().map(OutboundRecord::size_bytes);
-            let records = records.map(|outgoing| outgoing.record.size_bytes());
-            records.chain(closure).sum()
-        };
-        let (mut records, mut bytes) = (first.records.len(), size(&first));
-        let mut batch = vec![first];
-        while records < self.settings.max_records && bytes < MOST_BYTES {
-            let Ok(Some(next)) = tokio::time::timeout_at(end, publications.recv()).await else {
-                break;
-            };
-            records += next.records.len();
-            bytes += size(&next);
-            batch.push(next);
-        }
-        batch
-    }
-
     /// Attempts the transaction until it is committed. What is stale leaves the batch.
     async fn publish<Token>(
         &self,
-        batch: &mut Vec<Publication<Token>>,
+        batch: &mut TransactionBatch<Token>,
     ) -> Result<(), PublishError> {
         let started = Instant::now();
         let _underway = self.activity.begin();
         let mut pause = FIRST_PAUSE;
         for _ in 0..MOST_ATTEMPTS {
-            batch.retain(|publication| publication.is_current(&lock(&self.ledger)));
-            if batch.is_empty() {
+            batch.retain_current(&lock(&self.ledger));
+            if batch.publications().is_empty() {
                 return Ok(());
             }
             match self.attempt(batch).await? {
@@ -207,7 +184,7 @@ impl TransactionalPublisher {
                     tracing::warn!(
                         "not a member of the group any more: its transaction is dropped"
                     );
-                    batch.clear();
+                    batch.take();
                     return Ok(());
                 }
                 Attempt::Aborted(error) => {
@@ -223,7 +200,7 @@ impl TransactionalPublisher {
 
     async fn attempt<Token>(
         &self,
-        batch: &mut [Publication<Token>],
+        batch: &mut TransactionBatch<Token>,
     ) -> Result<Attempt, PublishError> {
         self.call(FutureProducer::begin_transaction)
             .await
@@ -235,7 +212,8 @@ impl TransactionalPublisher {
         // Membership before positions: were it the other way round, a rebalance in between would
         // let a new membership vouch for the positions of an old one.
         let membership = self.settings.membership.get();
-        let (Some(membership), Some(positions)) = (membership, self.finish(batch)) else {
+        let (Some(membership), Some(positions)) = (membership, self.finish(batch.publications()))
+        else {
             return self.abort(KafkaError::Canceled).await;
         };
         crash_at("transaction-before-offsets");
@@ -253,6 +231,7 @@ impl TransactionalPublisher {
         }
         crash_at("transaction-after-offsets");
         let closures: Vec<_> = batch
+            .publications()
             .iter()
             .filter_map(|one| one.closure.as_ref())
             .collect();
@@ -272,40 +251,77 @@ impl TransactionalPublisher {
         }
     }
 
-    /// Produces all records; what brokers find too large is made smaller for the next attempt.
+    /// Produces the batch's records, and those of what joins it meanwhile; what brokers find too large is
+    /// made smaller for the next attempt.
     async fn produce<Token>(
         &self,
-        batch: &mut [Publication<Token>],
+        batch: &mut TransactionBatch<Token>,
     ) -> Result<KafkaResult<()>, PublishError> {
-        let (mut together, mut alone) = (Vec::new(), Vec::new());
-        for publication in batch {
-            for outgoing in &mut publication.records {
-                match lock(&self.refused).get(&outgoing.record.topic).copied() {
-                    None => together.push(&outgoing.record),
-                    Some(largest) => {
-                        shrink(outgoing, largest)?;
-                        alone.push(&outgoing.record);
-                    }
+        let mut underway = Vec::new();
+        let mut handed_over = 0;
+        loop {
+            for publication in &batch.publications()[handed_over..] {
+                if let Err(error) = self.hand_over(publication, &mut underway).await {
+                    return Ok(Err(error));
                 }
             }
+            handed_over = batch.publications().len();
+            if !batch.grow().await {
+                break;
+            }
         }
-        let sent = join_all(together.iter().map(|record| self.producer.send(record))).await;
         let mut failure = None;
-        for (record, sent) in together.into_iter().zip(sent) {
-            if let Err(error) = sent {
-                if is_size(&error) {
-                    self.note_refused(record, self.max_message_bytes);
-                }
+        for (topic, acknowledgement) in underway {
+            if let Err(error) = acknowledgement.wait().await {
+                self.heed(&error, &topic);
                 failure.get_or_insert(error);
             }
         }
-        if let Some(error) = failure {
-            return Ok(Err(error));
+        match failure {
+            Some(error) => Ok(Err(error)),
+            None => self.produce_one_by_one(batch.publications_mut()).await,
         }
-        for record in alone {
+    }
+
+    /// Hands the publication's records to the client, but for those that must go out by themselves.
+    async fn hand_over<Token>(
+        &self,
+        publication: &Publication<Token>,
+        underway: &mut Vec<(Topic, Acknowledgement)>,
+    ) -> KafkaResult<()> {
+        for Outgoing { record, .. } in &publication.records {
+            if !lock(&self.refused).contains_key(&record.topic) {
+                let handed_over = self.producer.hand_over(record).await;
+                let acknowledgement =
+                    handed_over.inspect_err(|error| self.heed(error, &record.topic))?;
+                underway.push((record.topic.clone(), acknowledgement));
+            }
+        }
+        Ok(())
+    }
+
+    /// Remembers a topic whose records are to go out by themselves.
+    fn heed(&self, error: &KafkaError, topic: &Topic) {
+        if is_size(error) {
+            self.note_refused(topic, self.max_message_bytes);
+        }
+    }
+
+    /// Produces the records of topics that have refused some.
+    async fn produce_one_by_one<Token>(
+        &self,
+        publications: &mut [Publication<Token>],
+    ) -> Result<KafkaResult<()>, PublishError> {
+        let records = publications.iter_mut().flat_map(|one| &mut one.records);
+        for outgoing in records {
+            let Some(largest) = lock(&self.refused).get(&outgoing.record.topic).copied() else {
+                continue;
+            };
+            shrink(outgoing, largest)?;
+            let record = &outgoing.record;
             if let Err(error) = self.producer.send(record).await {
                 if is_size(&error) {
-                    self.note_refused(record, record.size_bytes() - 1);
+                    self.note_refused(&record.topic, record.size_bytes() - 1);
                 }
                 return Ok(Err(error));
             }
@@ -313,13 +329,13 @@ impl TransactionalPublisher {
         Ok(Ok(()))
     }
 
-    fn note_refused(&self, record: &OutboundRecord, largest: usize) {
+    fn note_refused(&self, topic: &Topic, largest: usize) {
         tracing::warn!(
-            topic = %record.topic,
+            %topic,
             largest,
             "a record, or the batch that it was in, exceeds the topic's `max.message.bytes`"
         );
-        lock(&self.refused).insert(record.topic.clone(), largest);
+        lock(&self.refused).insert(topic.clone(), largest);
     }
 
     /// Finishes the batch's inputs and says what to commit; nothing, when one has become stale.
@@ -443,62 +459,6 @@ fn shrink(outgoing: &mut Outgoing, largest: usize) -> Result<(), PublishError> {
         outgoing.record = smaller.ok_or(PublishError::TooLarge { topic, bytes })?;
     }
     Ok(())
-}
-
-fn is_retriable(error: &KafkaError) -> bool {
-    matches!(error, KafkaError::Transaction(error) if error.is_retriable())
-}
-
-fn requires_abort(error: &KafkaError) -> bool {
-    matches!(error, KafkaError::Transaction(error) if error.txn_requires_abort())
-}
-
-/// Whether the brokers do not know a topic or partition.
-fn is_of_topics(error: &KafkaError) -> bool {
-    error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnknownTopicOrPartition)
-}
-
-/// Whether the brokers say that the group has gone on without this member.
-fn disowns(error: &KafkaError) -> bool {
-    let KafkaError::Transaction(error) = error else {
-        return false;
-    };
-    matches!(
-        error.code(),
-        RDKafkaErrorCode::UnknownMemberId
-            | RDKafkaErrorCode::IllegalGeneration
-            | RDKafkaErrorCode::FencedInstanceId
-    )
-}
-
-/// Whether brokers would say the same to another producer with these settings.
-pub(crate) fn refuses_for_good(error: &KafkaError) -> bool {
-    let KafkaError::Transaction(error) = error else {
-        return false;
-    };
-    matches!(
-        error.code(),
-        RDKafkaErrorCode::TransactionalIdAuthorizationFailed
-            | RDKafkaErrorCode::ClusterAuthorizationFailed
-            | RDKafkaErrorCode::GroupAuthorizationFailed
-            | RDKafkaErrorCode::TopicAuthorizationFailed
-            | RDKafkaErrorCode::InvalidTransactionTimeout
-            | RDKafkaErrorCode::UnsupportedVersion
-            | RDKafkaErrorCode::UnsupportedFeature
-    )
-}
-
-/// Whether another producer has this one's name by now, or the brokers have gone on without it.
-pub(crate) fn is_fenced(error: &KafkaError) -> bool {
-    let KafkaError::Transaction(error) = error else {
-        return false;
-    };
-    matches!(
-        error.code(),
-        RDKafkaErrorCode::Fenced
-            | RDKafkaErrorCode::ProducerFenced
-            | RDKafkaErrorCode::InvalidProducerEpoch
-    )
 }
 
 fn unusable(during: &'static str) -> impl Fn(KafkaError) -> PublishError {

@@ -61,7 +61,8 @@ use crate::kafka::offsets::OffsetLedger;
 use crate::kafka::partitioners::KeyedTopics;
 use crate::kafka::publisher::{Publication, PublishError, Publisher};
 use crate::kafka::record_producer::RecordProducer;
-use crate::kafka::transactional_publisher::{TransactionalPublisher, is_fenced, refuses_for_good};
+use crate::kafka::transaction_errors::{is_fenced, refuses_for_good};
+use crate::kafka::transactional_publisher::TransactionalPublisher;
 use crate::reassembly::{ReassemblyBuffer, ReassemblyCounts};
 use crate::scoring::Judge;
 
