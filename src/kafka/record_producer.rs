@@ -13,6 +13,8 @@ use crate::domain::{OutboundRecord, Topic};
 
 /// How long a record waits for others to share its batch.
 const LINGER: &str = "linger.ms";
+/// How long a commit waits at a time for what is outstanding (`BaseProducer::flush`).
+const COMMIT_PAUSE: Duration = Duration::from_millis(100);
 /// After which a record is offered to a full queue again.
 const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(100);
 
@@ -116,6 +118,19 @@ impl RecordProducer {
                 Err((error, _)) => return Err(error),
             }
         }
+    }
+
+    /// Waits until the client takes no record for outstanding, once all are acknowledged: it does so until
+    /// it has let go of the last report, an instant after the report was given out. A commit that comes
+    /// in between waits for [`COMMIT_PAUSE`], and so at most does this.
+    pub(super) async fn settle(&self) {
+        let settled = async {
+            while self.producer.in_flight_count() > 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        // Nothing is lost when it did not settle: the commit waits itself.
+        let _ = tokio::time::timeout(COMMIT_PAUSE, settled).await;
     }
 
     /// The client itself, for the calls of transactions.

@@ -370,8 +370,6 @@ impl TransactionalPublisher {
         .await
     }
 
-    /// Waits for the acknowledgements: a commit that finds records on their way waits for a tenth of a
-    /// second (`BaseProducer::flush`), however soon they are there.
     async fn produce_closures(&self, closures: &[&OutboundRecord]) -> KafkaResult<()> {
         let sent = join_all(closures.iter().map(|closure| self.producer.send(closure))).await;
         sent.into_iter().collect()
@@ -402,6 +400,7 @@ impl TransactionalPublisher {
     /// Without a deadline: the brokers abort the transaction themselves when its time is over, and
     /// only they know how it ended.
     async fn commit(&self) -> KafkaResult<()> {
+        self.producer.settle().await;
         self.retried(|client| client.commit_transaction(Timeout::Never))
             .await
     }
