@@ -132,6 +132,22 @@ fn a_pipeline_is_measured_on_topics_that_are_gone_afterwards() {
     }
 
     let mut arguments = vec![
+        "pipeline",
+        "--parts",
+        "100",
+        "--rounds",
+        "1",
+        "--instances",
+        "2",
+    ];
+    arguments.extend(common.iter().chain(&small).copied());
+    arguments.extend(["--model-time", "20ms"]);
+    let report = bench(&arguments);
+    assert_eq!(report["conditions"]["instances"], 2);
+    assert_eq!(rows(&report).len(), 1);
+    assert!(number(&rows(&report)[0], "parts_per_second") > 0.0);
+
+    let mut arguments = vec![
         "latency",
         "--duration",
         "1s",

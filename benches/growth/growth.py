@@ -2,7 +2,7 @@
 
     growth.py --panoptes BINARY --brokers B --bundle DIR --out FOLDER [CURVE ...]
 
-Curves: views, view-bytes, batch, cores, open-parts. Each writes `<curve>.json` and `<curve>.png` to FOLDER.
+Curves: views, view-bytes, batch, cores, open-parts, instances. Each writes `<curve>.json` and `<curve>.png` to FOLDER.
 """
 
 import argparse
@@ -49,6 +49,14 @@ class Bench:
             "peak_resident_mib": max(row["peak_resident_mib"] for row in rows),
         }
 
+    def instances(self, count):
+        # A stand-in that sleeps: what instances cost each other is to be seen, not how many cores there are.
+        rows = self.run(
+            "pipeline", "--brokers", self.arguments.brokers, "--instances", count, "--model-time", "4ms",
+            "--view-bytes", "1KB", "--parts", 1_000,
+        )
+        return {key: statistics.median(row[key] for row in rows) for key in ("parts_per_second", "peak_resident_mib")}
+
     def model(self, batch, cores=None):
         rows = self.run("model", "--model", self.arguments.bundle, "--batch", batch, "--duration", "5s", cores=cores)
         return {"images_per_second": rows[0]["images_per_second"], "batch_ms": rows[0]["batch_ms_median"]}
@@ -76,6 +84,7 @@ def curves(bench):
         "cores": (
             "cores", list(cores), lambda count: bench.pipeline(5, 100_000, cores=count) | bench.model(30, cores=count),
         ),
+        "instances": ("instances of a group", [1, 2, 4], bench.instances),
         "open-parts": ("open parts", [100, 1_000, 10_000, 100_000, 1_000_000], bench.open_parts),
     }
 

@@ -390,7 +390,7 @@ impl OutcomeReader {
     }
 
     /// Reads until the predicate holds.
-    pub(super) fn read_until(&mut self, timeout: Duration, is_enough: impl Fn(&Outcomes) -> bool) {
+    pub(crate) fn read_until(&mut self, timeout: Duration, is_enough: impl Fn(&Outcomes) -> bool) {
         let started = Instant::now();
         while !is_enough(&self.outcomes) {
             assert!(

@@ -69,7 +69,7 @@ pub(super) async fn run(arguments: LatencyArguments) -> anyhow::Result<Report> {
 async fn measure(line: &Arc<BenchLine>, arguments: &LatencyArguments) -> anyhow::Result<Report> {
     let producer = line.producer()?;
     let mut outcomes = Outcomes::of(line, ROUND)?;
-    let mut pipeline = RunningPipeline::start(line, ROUND).await?;
+    let mut pipeline = RunningPipeline::start(line, ROUND, 1).await?;
     pipeline.ready().await?;
     let (capacity, mut sent) = match arguments.capacity {
         Some(capacity) => (capacity, 0),

@@ -10,8 +10,8 @@ use bytesize::ByteSize;
 use clap::Args;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use serde_json::json;
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use super::images::{Images, SEED};
 use super::null_model::NullModel;
@@ -307,51 +307,60 @@ impl BenchLine {
     }
 }
 
-/// A pipeline under way.
+/// A pipeline under way, in one or more instances that share its group.
 pub(super) struct RunningPipeline {
-    stop: oneshot::Sender<()>,
-    task: JoinHandle<anyhow::Result<()>>,
-    readiness: Readiness,
+    stop: watch::Sender<()>,
+    instances: JoinSet<anyhow::Result<()>>,
+    readiness: Vec<Readiness>,
 }
 
 impl RunningPipeline {
     /// Starts the pipeline of a round; it may not be ready yet.
-    pub(super) async fn start(line: &BenchLine, round: usize) -> anyhow::Result<Self> {
-        let readiness = Readiness::default();
-        let setup = line.setup(round, readiness.clone()).await?;
-        let (stop, stopped) = oneshot::channel::<()>();
-        let task = tokio::spawn(pipeline::run(setup, async {
-            stopped.await.ok(); // the bench's own end by error stops it too
-        }));
-        Ok(Self {
-            stop,
-            task,
-            readiness,
-        })
+    pub(super) async fn start(
+        line: &BenchLine,
+        round: usize,
+        instances: usize,
+    ) -> anyhow::Result<Self> {
+        let mut running = Self {
+            stop: watch::Sender::new(()),
+            instances: JoinSet::new(),
+            readiness: Vec::new(),
+        };
+        for _ in 0..instances {
+            let readiness = Readiness::default();
+            let setup = line.setup(round, readiness.clone()).await?;
+            let mut stopped = running.stop.subscribe();
+            running.instances.spawn(pipeline::run(setup, async move {
+                stopped.changed().await.ok(); // the bench's own end by error stops it too
+            }));
+            running.readiness.push(readiness);
+        }
+        Ok(running)
     }
 
-    /// Waits until it has its partitions, and reads.
+    /// Waits until every instance has its partitions, and reads.
     pub(super) async fn assigned(&mut self) -> anyhow::Result<()> {
         let readiness = self.readiness.clone();
-        self.while_it_runs(until(move || readiness.is_met(Condition::ConsumerAssigned)))
+        let is_assigned = |one: &Readiness| one.is_met(Condition::ConsumerAssigned);
+        self.while_it_runs(until(move || readiness.iter().all(is_assigned)))
             .await
     }
 
-    /// Waits until it can do all that it should.
+    /// Waits until every instance can do all that it should.
     pub(super) async fn ready(&mut self) -> anyhow::Result<()> {
         let readiness = self.readiness.clone();
-        self.while_it_runs(until(move || readiness.is_ready()))
+        self.while_it_runs(until(move || readiness.iter().all(Readiness::is_ready)))
             .await
     }
 
-    /// Waits for `work`, but not beyond the pipeline's own end.
+    /// Waits for `work`, but not beyond the end of an instance.
     pub(super) async fn while_it_runs<T>(
         &mut self,
         work: impl Future<Output = anyhow::Result<T>>,
     ) -> anyhow::Result<T> {
         tokio::select! {
             worked = work => worked,
-            ended = &mut self.task => {
+            Some(ended) = self.instances.join_next() => {
                 ended.context("the pipeline panicked")?.context("the pipeline failed")?;
                 bail!("the pipeline ended before it was told to");
             }
@@ -359,9 +368,12 @@ impl RunningPipeline {
     }
 
     /// Drains it.
-    pub(super) async fn stop(self) -> anyhow::Result<()> {
+    pub(super) async fn stop(mut self) -> anyhow::Result<()> {
         drop(self.stop);
-        self.task.await.context("the pipeline panicked")?
+        while let Some(ended) = self.instances.join_next().await {
+            ended.context("the pipeline panicked")??;
+        }
+        Ok(())
     }
 }
 

@@ -35,16 +35,29 @@ pub struct PipelineArguments {
     #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..))]
     pub parts: u32,
     /// How often a pipeline of a new group reads the backlog
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=100))]
+    #[arg(long, default_value_t = 3, conflicts_with = "instances", value_parser = clap::value_parser!(u8).range(1..=100))]
     pub rounds: u8,
+    /// Instances that share the parts as one consumer group, in this process. With more than one, parts are
+    /// written when all have their partitions, and not before; there is one round then
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub instances: u8,
     /// Run this by `sh -c` after each round and show the last line that it prints. It finds `$BROKERS`,
     /// `$TOPICS` (a regular expression), `$RECORDS` and `$BYTES` in its environment
     #[arg(long, value_name = "COMMAND")]
     pub beside: Option<String>,
 }
 
+impl PipelineArguments {
+    fn rounds(&self) -> usize {
+        match self.instances {
+            1 => usize::from(self.rounds),
+            _ => 1,
+        }
+    }
+}
+
 pub(super) async fn run(arguments: PipelineArguments) -> anyhow::Result<Report> {
-    let rounds = usize::from(arguments.rounds);
+    let rounds = arguments.rounds();
     let line = BenchLine::create(&arguments.line, rounds).await?;
     let measured = unless_interrupted(measure(&line, &arguments)).await;
     line.delete(measured).await
@@ -54,16 +67,18 @@ async fn measure(line: &BenchLine, arguments: &PipelineArguments) -> anyhow::Res
     let parts = arguments.parts as usize;
     let mut conditions = line.conditions();
     conditions.push(("parts", json!(parts)));
+    conditions.push(("instances", json!(arguments.instances)));
     let mut report = Report::new("pipeline", conditions);
-    let producer = line.producer()?;
-    line.fill(&producer, parts).await?;
+    if arguments.instances == 1 {
+        line.fill(&line.producer()?, parts).await?;
+    }
     let mut alone = match &arguments.line.model {
         Some(_) => Some(ModelAlone::load(line.settings(0)?).await?),
         None => None,
     };
-    for round in 0..usize::from(arguments.rounds) {
+    for round in 0..arguments.rounds() {
         let before = rate_of(&mut alone).await?;
-        let (mut row, images_per_second) = play(line, round, parts).await?;
+        let (mut row, images_per_second) = play(line, round, arguments).await?;
         let after = rate_of(&mut alone).await?;
         let model_rate = before
             .zip(after)
@@ -77,17 +92,28 @@ async fn measure(line: &BenchLine, arguments: &PipelineArguments) -> anyhow::Res
     Ok(report)
 }
 
-/// One pipeline from its start to its end; its figures, and the images a second.
-async fn play(line: &BenchLine, round: usize, parts: usize) -> anyhow::Result<(Row, f64)> {
+/// One pipeline from its assignment to its end; its figures, and the images a second.
+async fn play(
+    line: &BenchLine,
+    round: usize,
+    arguments: &PipelineArguments,
+) -> anyhow::Result<(Row, f64)> {
+    let parts = arguments.parts as usize;
     let mut outcomes = Outcomes::of(line, round)?;
-    let mut pipeline = RunningPipeline::start(line, round).await?;
+    let mut pipeline =
+        RunningPipeline::start(line, round, usize::from(arguments.instances)).await?;
     pipeline.assigned().await?;
     let (began, cpu_before) = (Instant::now(), usage::cpu_seconds());
+    if arguments.instances > 1 {
+        // An instance that had the backlog first would take it all before it gives partitions up.
+        let producer = line.producer()?;
+        pipeline.while_it_runs(line.fill(&producer, parts)).await?;
+    }
     let read = pipeline.while_it_runs(outcomes.all_of(0..parts)).await?;
     let cpu = usage::cpu_seconds().zip(cpu_before);
     let ended = read.last().context("there is a part")?.at;
     pipeline.stop().await?;
-    let seconds = ended.duration_since(began).as_secs_f64();
+    let seconds = ended.saturating_duration_since(began).as_secs_f64();
     let rate = parts as f64 / seconds;
     let row = vec![
         ("round", json!(round + 1)),
