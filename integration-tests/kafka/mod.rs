@@ -219,9 +219,17 @@ impl Broker {
 
     /// Sets one property of a topic, and all others to their defaults.
     pub(crate) fn configure(&self, topic: &str, name: &str, value: &str) {
+        self.configure_all(topic, &[(name, value)]);
+    }
+
+    /// Sets these properties of a topic, and all others to their defaults.
+    pub(crate) fn configure_all(&self, topic: &str, properties: &[(&str, &str)]) {
         let admin: AdminClient<DefaultClientContext> = self.client().create().unwrap();
-        let property = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(name, value);
-        let altered = admin.alter_configs([&property], &AdminOptions::new());
+        let properties = properties.iter().fold(
+            AlterConfig::new(ResourceSpecifier::Topic(topic)),
+            |all, (name, value)| all.set(name, value),
+        );
+        let altered = admin.alter_configs([&properties], &AdminOptions::new());
         futures::executor::block_on(altered).unwrap()[0]
             .as_ref()
             .unwrap();

@@ -287,6 +287,7 @@ fn of_a_topic_with_several_runs_one_may_be_taken() {
     replayed.run.id = "job".to_owned();
     let mut other = replayed.clone();
     other.run.id = "another".to_owned();
+    other.result_id = "p-of-another".to_owned();
     let results = [
         (result("p", 1, Word::Ok, 0.1), CloseCause::Complete),
         (replayed, CloseCause::Complete),

@@ -444,6 +444,9 @@ impl CameraConsumer {
         {
             transactions.membership.set_renewed();
         }
+        if settings.range.is_some() {
+            lock(&ledger).tell_skipped();
+        }
         let consumer = Arc::new(subscribe(&settings, context)?);
         let (commands, received) = std::sync::mpsc::channel();
         let throttle = settings

@@ -82,6 +82,7 @@ impl GroupContext {
             };
             let finished = commit_metadata::decode(position, element.metadata());
             ledger.restore(&partition, position, &finished);
+            ledger.restore_skipped(&partition, commit_metadata::skipped(element.metadata()));
             let start = Offset::Offset(position);
             if let Err(error) =
                 list.set_partition_offset(element.topic(), element.partition(), start)
@@ -147,7 +148,7 @@ pub(super) fn offsets_of(positions: &[CommitPosition]) -> KafkaResult<TopicParti
 
 /// What is finished above the position. What does not fit is scored again after a restart.
 fn metadata(commit: &CommitPosition) -> String {
-    let encoded = commit_metadata::encode(commit.position, &commit.finished);
+    let encoded = commit_metadata::encode_all(commit.position, &commit.finished, commit.skipped);
     if encoded.left_out > 0 {
         telemetry::commit_metadata_cut();
         tracing::warn!(

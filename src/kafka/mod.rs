@@ -7,6 +7,7 @@ pub mod consumer;
 pub mod embedded;
 pub mod end_offsets;
 mod fetch_waker;
+pub mod gap_count;
 mod group_context;
 mod group_offsets;
 pub(crate) mod group_protocol;

@@ -10,6 +10,7 @@ use bytesize::ByteSize;
 use clap::Args;
 use sha2::{Digest, Sha256};
 
+use super::report::ReplayReportArguments;
 use crate::cli::config::SettingsArgs;
 use crate::config::Settings;
 use crate::domain::{ClassName, ModelIdentity, PartId, Timestamp, Topic, TopicPartition};
@@ -69,9 +70,15 @@ pub struct ReplayArguments {
     /// the same command goes on with a job
     #[arg(long)]
     pub job: Option<String>,
+    /// Do a job again from its beginning, of which the brokers have forgotten how far it was
+    #[arg(long)]
+    pub begin_anew: bool,
     /// Say how many records, parts and bytes it would be, and how long it would take
     #[arg(long)]
     pub dry_run: bool,
+    /// What is compared when it is done
+    #[command(flatten)]
+    pub report: ReplayReportArguments,
     /// How often progress is told where standard error is no terminal
     #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
     pub progress_interval: Duration,
@@ -96,6 +103,18 @@ pub enum ReplayFlagError {
         "expected the job to be a group of its own, found `{0}`, which the settings name as the live line's"
     )]
     LiveGroup(String),
+    /// Its groups are gone, what it has closed is not.
+    #[error(
+        "job `{job}` was made before, since there is a topic `{topic}`, but the brokers do not know any more \
+         how far it is (`offsets.retention.minutes`); with `--begin-anew` it begins anew, and parts that have \
+         a result get it again under the same ID; or give another `--job`"
+    )]
+    ForgottenJob {
+        /// The job.
+        job: String,
+        /// The topic of the parts that it has closed.
+        topic: String,
+    },
 }
 
 impl ReplayArguments {
@@ -136,6 +155,12 @@ impl ReplayArguments {
         }
         settings.validate()?;
         Ok(settings)
+    }
+
+    /// Where the live line publishes.
+    pub(super) fn live_results_topic(&self) -> anyhow::Result<String> {
+        let live = Settings::load(&self.settings.sources())?;
+        Ok(live.output.results_topic)
     }
 
     pub(super) fn range(&self) -> RangeSpec {
