@@ -74,14 +74,18 @@ fn offsets_without_a_record_are_counted_and_compaction_is_named() {
     ];
     line.broker.configure_all(&compacted, &properties);
     let parts = names(12);
-    // The same image again: compaction leaves the last one.
-    for number in 0..3 {
+    // The same image again, a second later each time, so that segments are closed: compaction leaves the last.
+    for number in 0..3_i64 {
         let again = shift(&line, &parts, None).into_iter();
-        line.send(again.filter(|shot| number == 0 || shot.topic == compacted));
-        std::thread::sleep(Duration::from_millis(100)); // the segment grows old
+        let again = again.filter(|shot| number == 0 || shot.topic == compacted);
+        line.send(again.map(|shot| {
+            let written = shot.timestamp.unwrap() + 1_000 * number;
+            shot.at(written)
+        }));
     }
     abort_a_transaction(&line, &aborted, 3);
-    line.send(shift(&line, &names(13)[12..], None));
+    let last = line.part("last", 1).into_iter();
+    line.send(last.map(|shot| shot.at(made_at(20))));
     let sent = 3 * parts.len() + 1;
     let deadline = Instant::now() + 2 * PATIENCE;
     let mut left = records_of(&line, &compacted);
@@ -197,7 +201,9 @@ fn partitions_that_are_added_are_named_and_the_job_goes_on_without_them() {
         line.broker.repartition(&topic, PARTITIONS as usize + 1);
     }
     let shots = line.part("later", 1).into_iter();
-    line.send(shots.map(|shot| shot.at(made_at(90)).on_partition(PARTITIONS)));
+    let shots = shots.map(|shot| shot.at(made_at(90)).on_partition(PARTITIONS));
+    // A producer that knows the new partitions.
+    line.send_placed_by("consistent_random", shots);
     let summary = Replay::of(&line, &config, &into).with(&job).complete();
     let added = summary["partitions_added"].as_array().unwrap();
     let topics: BTreeSet<&str> = added
@@ -233,4 +239,23 @@ fn a_topic_that_goes_while_a_replay_runs_is_named_and_holds_nothing_up() {
     assert_eq!(summary["topics_gone"][0], line.camera("back"), "{summary}");
     into.outcomes()
         .assert_one_result_id_each(parts.iter().map(String::as_str));
+}
+
+#[test]
+fn a_job_that_the_brokers_have_forgotten_does_not_begin_anew_in_silence() {
+    let line = Line::new(Broker::shared(), "replay-forgotten");
+    let config = config(&line);
+    line.send(line.part("only", 1));
+    let into = target(&line, "again");
+    let replay = Replay::of(&line, &config, &into).with(&["--job", "forgotten-job"]);
+    replay.complete();
+    let groups = ["forgotten-job", "forgotten-job-begin", "forgotten-job-end"];
+    line.broker.delete_groups(&groups);
+    let output = replay.run();
+    assert_eq!(output.status.code(), Some(2));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains("`forgotten-job-closed-parts`"), "{errors}");
+    assert!(errors.contains("--begin-anew"), "{errors}");
+    replay.with(&["--begin-anew"]).complete();
+    into.outcomes().assert_one_result_id_each(["only"]);
 }

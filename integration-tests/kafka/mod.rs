@@ -182,6 +182,15 @@ impl Broker {
         deleted[0].as_ref().unwrap();
     }
 
+    /// Deletes consumer groups with what they have committed, as brokers do when it is old.
+    pub(crate) fn delete_groups(&self, groups: &[&str]) {
+        let admin: AdminClient<DefaultClientContext> = self.client().create().unwrap();
+        let deleted = admin.delete_groups(groups, &AdminOptions::new());
+        for group in futures::executor::block_on(deleted).unwrap() {
+            group.unwrap();
+        }
+    }
+
     /// Deletes all that a topic holds, as retention does.
     pub(crate) fn delete_records(&self, topic: &str) {
         let client = self.client();

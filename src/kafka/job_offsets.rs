@@ -1,8 +1,8 @@
-//! A replay's job on the brokers: where each partition ends, and how far the group has come.
+//! A replay's job on the brokers: where each partition begins and ends, and how far the group has come.
 //!
-//! Both are committed offsets, of the groups `<job>` and `<job>-end`. The second is committed last, so a
-//! job whose ends are known has its beginnings, too; and with the ends it is kept what was known of each
-//! partition when the job was made, so that whoever ends the job can tell of the whole of it.
+//! All are committed offsets, of the groups `<job>-begin`, `<job>` and `<job>-end`. The last is committed last, so
+//! a job whose ends are known has its beginnings, too. With a beginning goes what was known of the partition
+//! when the job was made, so that whoever ends the job can tell of the whole of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -31,6 +31,7 @@ type Commits = BTreeMap<TopicPartition, (i64, String)>;
 /// A job of partitions that are known.
 pub struct Job {
     id: String,
+    begins: BaseConsumer,
     positions: BaseConsumer,
     ends: BaseConsumer,
     partitions: Vec<TopicPartition>,
@@ -45,6 +46,7 @@ pub struct JobRange(pub BTreeMap<TopicPartition, JobPartition>);
 #[serde(default)]
 pub struct JobPartition {
     /// The first offset that is read.
+    #[serde(skip)]
     pub start: i64,
     /// The offset behind the last one.
     #[serde(skip)]
@@ -135,6 +137,7 @@ impl Job {
         };
         Ok(Self {
             id: id.to_owned(),
+            begins: client(&format!("{id}-begin"))?,
             positions: client(id)?,
             ends: client(&format!("{id}-end"))?,
             partitions,
@@ -146,13 +149,15 @@ impl Job {
     /// # Errors
     /// When the brokers do not tell, or it was made of other topics.
     pub fn find(&self) -> Result<Option<JobRange>, JobError> {
-        let told = self.committed(&self.ends, "read the ends")?;
-        if told.is_empty() {
+        let ends = self.committed(&self.ends, "read the ends")?;
+        if ends.is_empty() {
             return Ok(None);
         }
-        let partitions = told.into_iter().map(|(partition, (end, text))| {
+        let mut begins = self.committed(&self.begins, "read the beginnings")?;
+        let partitions = ends.into_iter().map(|(partition, (end, _))| {
+            let (start, text) = begins.remove(&partition).unwrap_or_default();
             let made: JobPartition = serde_json::from_str(&text).unwrap_or_default();
-            (partition, JobPartition { end, ..made })
+            (partition, JobPartition { start, end, ..made })
         });
         let range = JobRange(partitions.collect());
         let is_known = |one: &&TopicPartition| range.0.contains_key(one);
@@ -174,22 +179,31 @@ impl Job {
     /// # Errors
     /// When the brokers do not take its offsets.
     pub fn make(&self, range: &JobRange) -> Result<(), JobError> {
+        let begins = range.0.iter().map(|(partition, one)| {
+            let text = serde_json::to_string(one).expect("numbers can always be written as JSON");
+            (partition, one.start, text)
+        });
+        self.commit(&self.begins, begins, "commit the beginnings")?;
         let starts = range.0.iter();
         let starts = starts.map(|(partition, one)| (partition, one.start, String::new()));
-        self.commit(&self.positions, starts, "commit the beginnings")?;
-        self.keep(range)
+        self.commit(&self.positions, starts, "commit the first positions")?;
+        let ends = range.0.iter();
+        let ends = ends.map(|(partition, one)| (partition, one.end, String::new()));
+        self.commit(&self.ends, ends, "commit the ends")
     }
 
-    /// Commits once more what the job was made of, lest the brokers forget it: nobody is in that group.
+    /// Commits once more what the job was made of, lest the brokers forget it: nobody is in these groups.
     ///
     /// # Errors
-    /// When the brokers do not take its offsets.
-    pub fn keep(&self, range: &JobRange) -> Result<(), JobError> {
-        let ends = range.0.iter().map(|(partition, one)| {
-            let text = serde_json::to_string(one).expect("numbers can always be written as JSON");
-            (partition, one.end, text)
-        });
-        self.commit(&self.ends, ends, "commit the ends")
+    /// When the brokers do not tell or take the offsets.
+    pub fn keep(&self) -> Result<(), JobError> {
+        for client in [&self.begins, &self.ends] {
+            let told = self.committed(client, "read what it was made of")?;
+            let again = told.iter();
+            let again = again.map(|(partition, (offset, text))| (partition, *offset, text.clone()));
+            self.commit(client, again, "commit again what it was made of")?;
+        }
+        Ok(())
     }
 
     /// How far the group has come; partitions of topics that are gone count no more.

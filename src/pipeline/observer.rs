@@ -78,6 +78,7 @@ impl Observer {
             open_parts: reassembly.open_groups,
             in_flight: self.in_flight.count(),
             finished_records,
+            closed_parts: self.reassembly.counts().closed(),
             stream_time_lag_ms: reassembly.stream_time.map(|time| millis(now.since(time))),
             reading: reading(&report),
             poll_thread_silent_ms: millis(report.turned_at.elapsed()),

@@ -44,7 +44,7 @@ use crate::telemetry;
 /// How often it is looked how far the job is.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How often the job's ends are committed again: brokers forget offsets of groups that nobody is in.
+/// How often it is committed again what the job was made of: brokers forget groups that nobody is in.
 const KEEP_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// How long the brokers may take to say where partitions begin and end.
@@ -78,7 +78,7 @@ pub fn run(arguments: &ReplayArguments) -> anyhow::Result<()> {
     let range = match job.find()? {
         Some(range) => {
             tracing::info!(job = settings.bus.group_id, "going on with the job");
-            job.keep(&range)?;
+            job.keep()?;
             range
         }
         None => {
@@ -317,12 +317,12 @@ impl Look {
         let mut kept_at = Instant::now();
         loop {
             if kept_at.elapsed() >= KEEP_INTERVAL {
-                self.job.keep(&self.work.range)?;
+                self.job.keep()?;
                 kept_at = Instant::now();
             }
             let is_last = self.is_ending.load(Ordering::Relaxed);
             let progress = self.job.progress(&self.work.range, watch.gone())?;
-            display.show(&progress, &self.boards);
+            display.show(&progress, self.work.range.offsets(), &self.boards);
             self.told.send_replace(progress.clone());
             if is_last || progress.is_complete {
                 return Ok((progress, watch));
