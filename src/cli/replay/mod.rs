@@ -36,7 +36,7 @@ use crate::kafka::offset_survey::OffsetSurvey;
 use crate::kafka::read_range::ReadRange;
 use crate::model::bundle::Bundle;
 use crate::pipeline::{PipelineSetup, Selection, bus_settings};
-use crate::replay::Plan;
+use crate::replay::{Plan, RangeSpec};
 use crate::schema::result::RunKind;
 use crate::status::StatusBoard;
 use crate::telemetry;
@@ -64,7 +64,9 @@ pub fn run(arguments: &ReplayArguments) -> anyhow::Result<()> {
         Some(regex) => vec![regex.clone()],
         None => settings.input.topics.clone(),
     };
-    let plan = Plan::resolve(&survey, &topics, &arguments.range())?;
+    let resolve = |spec: &RangeSpec| Plan::resolve(&survey, &topics, spec);
+    let spec = arguments.range();
+    let plan = resolve(&spec)?;
     let selection = arguments.selection(plan.written.clone())?;
     if arguments.dry_run {
         print!("{}", estimate::estimate(&settings, arguments, &plan)?);
@@ -91,11 +93,9 @@ pub fn run(arguments: &ReplayArguments) -> anyhow::Result<()> {
         }
     };
     tell_what_is_gone(&range);
-    let topics = (
-        settings.bus.group_id.as_str(),
-        settings.output.results_topic.as_str(),
-    );
-    let report = Report::plan(arguments, topics, &range, &selection, &survey, bus)?;
+    let lead = Duration::ZERO;
+    let without_lead = resolve(&RangeSpec { lead, ..spec })?;
+    let report = Report::plan(arguments, &settings, &range, &without_lead, &selection)?;
     let work = Work {
         settings,
         selection,

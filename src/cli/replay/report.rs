@@ -12,12 +12,13 @@ use clap::Args;
 use super::flags::ReplayArguments;
 use crate::cli::compare::{ComparedTopics, ReportArguments, check_common};
 use crate::comparison::{Comparison, ReplayedRange, Runs, Wanted};
-use crate::domain::{ClassName, Timestamp, Topic, TopicPartition};
+use crate::config::Settings;
+use crate::domain::{ClassName, Topic, TopicPartition};
 use crate::kafka::client::BusSettings;
 use crate::kafka::job_offsets::JobRange;
 use crate::kafka::offset_survey::{OffsetAt, OffsetSurvey};
-use crate::pipeline::Selection;
-use crate::replay::{Bound, RangeSpec};
+use crate::pipeline::{Selection, bus_settings};
+use crate::replay::{Bound, Plan, RangeSpec};
 
 /// How long the last transactions may take to be seen on the results topic.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(60);
@@ -60,16 +61,15 @@ impl Report {
     /// Of the job's results and those that were published then; none if none is wanted.
     ///
     /// # Errors
-    /// When the brokers do not tell which offsets a time means.
+    /// When the live line's settings cannot be read.
     pub(super) fn plan(
         arguments: &ReplayArguments,
-        (job, results_topic): (&str, &str),
+        settings: &Settings,
         range: &JobRange,
+        without_lead: &Plan,
         selection: &Selection,
-        survey: &OffsetSurvey,
-        bus: BusSettings,
     ) -> anyhow::Result<Option<Self>> {
-        let flags = &arguments.report;
+        let (flags, job) = (&arguments.report, &settings.bus.group_id);
         if flags.no_report {
             return Ok(None);
         }
@@ -79,23 +79,23 @@ impl Report {
         };
         let replayed = ReplayedRange {
             parts: selection.parts.clone(),
-            ..replayed_range(&arguments.range(), range, survey)?
+            ..replayed_range(&arguments.range(), range, without_lead)
         };
         let of_a = Wanted {
-            runs: Runs::AllBut(job.to_owned()),
+            runs: Runs::AllBut(job.clone()),
             range: Some(replayed),
             ..Wanted::default()
         };
         let of_b = Wanted {
-            runs: Runs::Only(job.to_owned()),
+            runs: Runs::Only(job.clone()),
             ..Wanted::default()
         };
         let classes: BTreeSet<&ClassName> = selection.classes.iter().flatten().collect();
         Ok(Some(Self {
             topics: ComparedTopics {
-                bus,
+                bus: bus_settings(&settings.bus),
                 a: Topic::new(against),
-                b: Topic::new(results_topic),
+                b: Topic::new(settings.output.results_topic.as_str()),
                 wanted: [of_a, of_b],
                 classes: classes.into_iter().map(ToString::to_string).collect(),
             },
@@ -135,39 +135,28 @@ impl Report {
     }
 }
 
-/// The offsets of the parts that the job is to score: those of the job without its lead, if its range is
+/// The offsets of the parts that the job is to score: those of the job, without its lead where its range is
 /// one of time.
-fn replayed_range(
-    spec: &RangeSpec,
-    range: &JobRange,
-    survey: &OffsetSurvey,
-) -> anyhow::Result<ReplayedRange> {
-    let partitions: Vec<TopicPartition> = range.0.keys().cloned().collect();
-    let mut offsets: HashMap<_, _> = range
-        .0
-        .iter()
-        .map(|(partition, one)| (partition.clone(), one.start..one.end))
-        .collect();
-    let at = |time: Timestamp| survey.offsets(&partitions, OffsetAt::Time(time));
-    if let Bound::Time(time) = spec.from {
-        for (partition, offset) in at(time)? {
-            if let Some(range) = offsets.get_mut(&partition) {
-                range.start = offset.max(range.start);
-            }
+fn replayed_range(spec: &RangeSpec, range: &JobRange, without_lead: &Plan) -> ReplayedRange {
+    let made = range.0.iter();
+    let made = made.map(|(partition, one)| (partition.clone(), one.start..one.end));
+    let mut offsets: HashMap<_, _> = made.collect();
+    for one in &without_lead.partitions {
+        let Some(range) = offsets.get_mut(&one.partition) else {
+            continue;
+        };
+        if let Bound::Time(_) = spec.from {
+            range.start = one.start.max(range.start);
+        }
+        if let Bound::Time(_) = spec.to {
+            range.end = one.end.min(range.end);
         }
     }
-    if let Bound::Time(time) = spec.to {
-        for (partition, offset) in at(time)? {
-            if let Some(range) = offsets.get_mut(&partition) {
-                range.end = offset.min(range.end);
-            }
-        }
-    }
-    Ok(ReplayedRange {
+    ReplayedRange {
         offsets,
         takes_whole_parts: matches!(spec.from, Bound::Time(_)),
         parts: None,
-    })
+    }
 }
 
 /// Waits until all that was written to the topic can be read: a transaction counts as committed a moment
@@ -206,5 +195,53 @@ impl ReplayArguments {
     pub(super) fn check_report(&self) -> anyhow::Result<()> {
         let files = &self.report.files;
         files.check().context("the report could not be written")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Timestamp;
+    use crate::kafka::job_offsets::JobPartition;
+    use crate::replay::PlannedPartition;
+
+    /// A job of offsets 5 to 49, which are 10 to 40 without the lead; of the plan, as it is by now.
+    fn range(from: Bound, to: Bound) -> (std::ops::Range<i64>, bool) {
+        let cam = TopicPartition {
+            topic: "cam".into(),
+            partition: 0,
+        };
+        let made = JobPartition {
+            start: 5,
+            end: 49,
+            ..JobPartition::default()
+        };
+        let plan = Plan {
+            partitions: vec![PlannedPartition {
+                partition: cam.clone(),
+                start: 10,
+                end: 40,
+                earliest: 0,
+                deleted: None,
+                is_cut: false,
+            }],
+            written: None,
+        };
+        let spec = RangeSpec {
+            from,
+            to,
+            ..RangeSpec::default()
+        };
+        let found = replayed_range(&spec, &JobRange([(cam.clone(), made)].into()), &plan);
+        (found.offsets[&cam].clone(), found.takes_whole_parts)
+    }
+
+    #[test]
+    fn times_are_taken_without_the_lead_and_all_else_as_the_job_was_made() {
+        let time = || Bound::Time(Timestamp(0));
+        assert_eq!(range(time(), time()), (10..40, true));
+        assert_eq!(range(Bound::Open, time()), (5..40, false));
+        assert_eq!(range(time(), Bound::Open), (10..49, true));
+        assert_eq!(range(Bound::Open, Bound::Open), (5..49, false));
     }
 }
