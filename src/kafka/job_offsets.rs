@@ -1,10 +1,12 @@
 //! A replay's job on the brokers: where each partition ends, and how far the group has come.
 //!
 //! Both are committed offsets, of the groups `<job>` and `<job>-end`. The second is committed last, so a
-//! job whose ends are known has its beginnings, too.
+//! job whose ends are known has its beginnings, too. A job that is done by one process at a time has the
+//! process's name beside its ends ([`super::job_claim`]).
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
@@ -12,22 +14,25 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::client::BusSettings;
+use super::group_protocol::GROUP_PROTOCOL;
 use super::read_range::ReadRange;
 use crate::domain::{Topic, TopicPartition};
 
 /// How long one call may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// How long the brokers may be in the midst of something, an open transaction for instance.
-const LONGEST_WAIT: Duration = Duration::from_secs(90);
+pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(90);
 /// The pause before they are asked again.
-const PAUSE: Duration = Duration::from_millis(200);
+pub(super) const PAUSE: Duration = Duration::from_millis(200);
 
 /// A job of partitions that are known.
 pub struct Job {
-    id: String,
-    positions: BaseConsumer,
-    ends: BaseConsumer,
+    pub(super) id: String,
+    pub(super) positions: BaseConsumer,
+    pub(super) ends: BaseConsumer,
     partitions: Vec<TopicPartition>,
+    /// What this process has claimed it by, if it has.
+    pub(super) owner: OnceLock<String>,
 }
 
 /// How far a job has come.
@@ -65,6 +70,27 @@ pub enum JobError {
         /// A partition that it does not know.
         partition: TopicPartition,
     },
+    /// Instances that read the topics are at it.
+    #[error(
+        "group `{0}` has members, which do the job from the topics: expected none while it is done from an \
+         archive; wait for their end, or give this replay another `--job`"
+    )]
+    HasMembers(String),
+    /// Another process has claimed it since.
+    #[error("job `{0}` is done by another process since: this one gives it up")]
+    TakenOver(String),
+    /// The brokers have forgotten how far it is.
+    #[error(
+        "group `{id}` has no committed offset of `{topic}[{partition}]`: expected that of the job; give this \
+         replay another `--job`",
+        topic = partition.topic, partition = partition.partition
+    )]
+    NoPosition {
+        /// The job.
+        id: String,
+        /// The partition.
+        partition: TopicPartition,
+    },
 }
 
 impl Job {
@@ -79,7 +105,10 @@ impl Job {
     ) -> KafkaResult<Self> {
         let client = |group: &str| -> KafkaResult<BaseConsumer> {
             let mut config = bus.consumer_config();
-            config.remove("group.instance.id"); // it joins no group
+            // It joins no group.
+            for property in ["group.instance.id", GROUP_PROTOCOL, "group.remote.assignor"] {
+                config.remove(property);
+            }
             config.set("group.id", group).create()
         };
         Ok(Self {
@@ -87,6 +116,7 @@ impl Job {
             positions: client(id)?,
             ends: client(&format!("{id}-end"))?,
             partitions,
+            owner: OnceLock::new(),
         })
     }
 
@@ -95,7 +125,7 @@ impl Job {
     /// # Errors
     /// When the brokers do not tell, or it was made of other partitions.
     pub fn find(&self) -> Result<Option<ReadRange>, JobError> {
-        let ends = self.committed(&self.ends, "read the ends")?;
+        let ends = offsets_in(&self.committed(&self.ends, "read the ends")?);
         if ends.is_empty() {
             return Ok(None);
         }
@@ -117,9 +147,9 @@ impl Job {
         offsets: &HashMap<TopicPartition, Range<i64>>,
     ) -> Result<ReadRange, JobError> {
         let starts = offsets.iter().map(|(one, range)| (one, range.start));
-        self.commit(&self.positions, starts, "commit the beginnings")?;
+        self.commit(&self.positions, starts, "", "commit the beginnings")?;
         let ends = offsets.iter().map(|(one, range)| (one, range.end));
-        self.commit(&self.ends, ends.clone(), "commit the ends")?;
+        self.commit(&self.ends, ends.clone(), "", "commit the ends")?;
         let ends = ends.map(|(partition, end)| (partition.clone(), end));
         Ok(ReadRange::until(ends.collect()))
     }
@@ -127,9 +157,10 @@ impl Job {
     /// How far the group has come.
     ///
     /// # Errors
-    /// When the brokers do not tell.
+    /// When the brokers do not tell, or another process has claimed it.
     pub fn progress(&self, range: &ReadRange) -> Result<JobProgress, JobError> {
-        let positions = self.committed(&self.positions, "read the progress")?;
+        self.check_claim()?;
+        let positions = offsets_in(&self.committed(&self.positions, "read the progress")?);
         let left = self.partitions.iter().map(|partition| {
             let end = range.end(partition);
             (end - positions.get(partition).copied().unwrap_or(0)).max(0)
@@ -142,11 +173,11 @@ impl Job {
     }
 
     /// What a group has committed; brokers do not tell it while a transaction of it is open.
-    fn committed(
+    pub(super) fn committed(
         &self,
         client: &BaseConsumer,
         doing: &'static str,
-    ) -> Result<BTreeMap<TopicPartition, i64>, JobError> {
+    ) -> Result<TopicPartitionList, JobError> {
         let mut list = TopicPartitionList::new();
         for partition in &self.partitions {
             list.add_partition(partition.topic.as_str(), partition.partition);
@@ -160,34 +191,37 @@ impl Job {
                 Ok(told)
             });
             match told {
-                Ok(told) => return Ok(offsets_in(&told)),
+                Ok(told) => return Ok(told),
                 Err(_) if Instant::now() < deadline => std::thread::sleep(PAUSE),
                 Err(source) => return Err(self.error(doing, source)),
             }
         }
     }
 
-    fn commit<'a>(
+    pub(super) fn commit<'a>(
         &self,
         client: &BaseConsumer,
         offsets: impl Iterator<Item = (&'a TopicPartition, i64)>,
+        metadata: &str,
         doing: &'static str,
     ) -> Result<(), JobError> {
         let commit = || -> KafkaResult<()> {
             let mut list = TopicPartitionList::new();
             for (partition, offset) in offsets {
-                list.add_partition_offset(
-                    partition.topic.as_str(),
-                    partition.partition,
-                    Offset::Offset(offset),
-                )?;
+                let mut element = list.add_partition(partition.topic.as_str(), partition.partition);
+                element.set_offset(Offset::Offset(offset))?;
+                element.set_metadata(metadata);
             }
             client.commit(&list, CommitMode::Sync)
         };
         commit().map_err(|source| self.error(doing, source))
     }
 
-    fn error(&self, doing: &'static str, source: KafkaError) -> JobError {
+    pub(super) fn partitions(&self) -> &[TopicPartition] {
+        &self.partitions
+    }
+
+    pub(super) fn error(&self, doing: &'static str, source: KafkaError) -> JobError {
         JobError::Brokers {
             doing,
             id: self.id.clone(),

@@ -2,8 +2,9 @@
 //!
 //! The live line is not touched: the job is a consumer group of its own, results and dead letters go to
 //! topics of its own, and nothing is read faster than `--rate` allows. The same command goes on with a job
-//! that was interrupted.
+//! that was interrupted. The records come from the topics, or from an archive ([`archived`]).
 
+mod archived;
 mod estimate;
 mod flags;
 mod progress;
@@ -20,17 +21,19 @@ use tokio::sync::watch;
 
 pub use self::flags::{ReplayArguments, ReplayFlagError};
 
+use self::archived::Instance;
 use self::progress::Display;
 use super::run::{run_until_stopped, stop_signal};
 use crate::admin::Readiness;
+use crate::archive::Archive;
 use crate::config::Settings;
 use crate::kafka::consumer::Commits;
-use crate::kafka::job_offsets::{Job, JobProgress};
+use crate::kafka::job_offsets::{Job, JobError, JobProgress};
 use crate::kafka::offset_survey::OffsetSurvey;
 use crate::kafka::read_range::ReadRange;
 use crate::model::bundle::Bundle;
 use crate::pipeline::{PipelineSetup, Selection, bus_settings};
-use crate::replay::Plan;
+use crate::replay::{Plan, plan_archive};
 use crate::schema::result::RunKind;
 use crate::status::StatusBoard;
 use crate::telemetry;
@@ -54,15 +57,31 @@ pub fn run(arguments: &ReplayArguments) -> anyhow::Result<()> {
         Some(regex) => vec![regex.clone()],
         None => settings.input.topics.clone(),
     };
-    let plan = Plan::resolve(&survey, &topics, &arguments.range())?;
+    let archive = arguments.archived.open()?;
+    let spec = arguments.range();
+    let plan = match &archive {
+        None => Plan::resolve(&survey, &topics, &spec)?,
+        Some(archive) => {
+            super::block_on(async { Ok(plan_archive(archive, &topics, &spec).await?) })?
+        }
+    };
     let selection = arguments.selection(plan.written.clone())?;
     if arguments.dry_run {
-        print!("{}", estimate::estimate(&settings, arguments, &plan)?);
+        let estimate = estimate::estimate(&settings, arguments, &plan, archive.as_ref())?;
+        print!("{estimate}");
         return Ok(());
     }
     let bundle = Bundle::load(&settings.model.path)?;
     settings.bus.group_id = arguments.job_id(&bundle.manifest.identity(), &topics);
-    tell_what_is_gone(&plan);
+    let mut instances = usize::from(arguments.parallel);
+    match &archive {
+        None => tell_what_is_gone(&plan),
+        Some(archive) => {
+            archived::tell_what_is_missing(archive, &plan);
+            arguments.archived.prepare_topics(&survey, &plan, &bus)?;
+            instances = instances.min(archived::partition_count(&plan));
+        }
+    }
     let partitions = plan.partitions.iter().map(|one| one.partition.clone());
     let job = Job::connect(&bus, &settings.bus.group_id, partitions.collect())
         .context("failed to make a client")?;
@@ -73,13 +92,19 @@ pub fn run(arguments: &ReplayArguments) -> anyhow::Result<()> {
         }
         None => job.make(&plan.ranges())?,
     };
+    if archive.is_some() {
+        archived::claim(&job, &range, &settings, &plan)?;
+    }
+    let job = Arc::new(job);
     let work = Work {
         settings,
         plan,
         selection,
         range: Arc::new(range),
         rate: arguments.rate.map(|rate| rate.as_u64()),
-        instances: usize::from(arguments.parallel),
+        instances,
+        archive,
+        job: Arc::clone(&job),
     };
     super::block_on(work.run(job, Display::new(arguments.progress_interval)))
 }
@@ -105,10 +130,12 @@ struct Work {
     range: Arc<ReadRange>,
     rate: Option<u64>,
     instances: usize,
+    archive: Option<Archive>,
+    job: Arc<Job>,
 }
 
 impl Work {
-    async fn run(self, job: Job, display: Display) -> anyhow::Result<()> {
+    async fn run(self, job: Arc<Job>, display: Display) -> anyhow::Result<()> {
         let began = Instant::now();
         let boards: Vec<StatusBoard> = (0..self.instances)
             .map(|_| StatusBoard::default())
@@ -150,6 +177,11 @@ impl Work {
         let outcome = futures::future::try_join_all(instances).await;
         is_ending.store(true, Ordering::Relaxed);
         let progress = looking.await.context("looking at the job panicked")?;
+        if let Err(error) = &progress
+            && matches!(error.downcast_ref(), Some(JobError::TakenOver(_)))
+        {
+            return progress.map(drop); // and whatever ended the pipelines is its consequence
+        }
         outcome?;
         let progress = progress?;
         if !progress.is_complete {
@@ -174,14 +206,18 @@ impl Work {
                 "deleted_offsets": one.deleted,
             })
         });
-        json!({
+        let mut summary = json!({
             "job": self.settings.bus.group_id,
             "results_topic": self.settings.output.results_topic,
             "dead_letter_topic": self.settings.output.dead_letter_topic,
             "offsets": self.plan.offsets(),
             "seconds": took.as_secs_f64(),
             "cut": cut.collect::<Vec<_>>(),
-        })
+        });
+        if let Some(archive) = &self.archive {
+            summary["archive"] = archived::summary(archive, &self.plan);
+        }
+        summary
     }
 
     fn setup(
@@ -203,6 +239,13 @@ impl Work {
             self.rate.map(|rate| rate.div_ceil(self.instances as u64));
         if let Commits::InTransactions(transactions) = &mut setup.consumer.commits {
             transactions.transactional_id += &format!("-{number}");
+        }
+        if let Some(archive) = &self.archive {
+            let instance = Instance {
+                number,
+                of: self.instances,
+            };
+            archived::read_archive(&mut setup, archive, &self.plan, &self.job, instance)?;
         }
         setup.reassembly.wall_grace = None;
         setup.selection = self.selection.clone();
