@@ -1,5 +1,7 @@
 //! `panoptes replay`: the same results as the live line's, from a range, once, whatever interrupts it.
 
+mod archived;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
@@ -106,7 +108,9 @@ impl Replay {
         let errors = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(0), "{errors}");
         let text = String::from_utf8(output.stdout).unwrap();
-        let summary = text.lines().find(|line| line.starts_with("{\"cut\""));
+        let is_summary =
+            |line: &&str| line.starts_with("{\"cut\"") || line.starts_with("{\"archive\"");
+        let summary = text.lines().find(is_summary);
         serde_json::from_str(summary.unwrap_or_else(|| panic!("{text}"))).unwrap()
     }
 

@@ -20,7 +20,7 @@ use super::client::BusSettings;
 use super::commit_metadata;
 use super::consumer::SharedLedger;
 use super::group_offsets;
-use super::job_offsets::{Job, JobError, LONGEST_WAIT, PATIENCE, PAUSE};
+use super::job_offsets::{Job, JobError, LONGEST_WAIT, PATIENCE, PAUSE, insist};
 use super::read_range::ReadRange;
 use super::record_producer::RecordProducer;
 use super::transactional_publisher::is_retriable;
@@ -45,7 +45,7 @@ impl Job {
     /// When instances that read the topics are at it, or the brokers do not take the claim.
     pub fn claim(&self, range: &ReadRange, owner: &str) -> Result<(), JobError> {
         let failed = |source| self.error("look for the members", source);
-        let groups = self.positions.fetch_group_list(Some(&self.id), PATIENCE);
+        let groups = insist(|| self.positions.fetch_group_list(Some(&self.id), PATIENCE));
         let groups = groups.map_err(failed)?;
         if groups.groups().iter().any(|one| !one.members().is_empty()) {
             return Err(JobError::HasMembers(self.id.clone()));

@@ -182,20 +182,13 @@ impl Job {
         for partition in &self.partitions {
             list.add_partition(partition.topic.as_str(), partition.partition);
         }
-        let deadline = Instant::now() + LONGEST_WAIT;
-        loop {
-            let asked = client.committed_offsets(list.clone(), PATIENCE);
-            let told = asked.and_then(|told| {
-                let mut errors = told.elements().into_iter().map(|one| one.error());
-                errors.find(Result::is_err).unwrap_or(Ok(()))?;
-                Ok(told)
-            });
-            match told {
-                Ok(told) => return Ok(told),
-                Err(_) if Instant::now() < deadline => std::thread::sleep(PAUSE),
-                Err(source) => return Err(self.error(doing, source)),
-            }
-        }
+        let told = insist(|| {
+            let told = client.committed_offsets(list.clone(), PATIENCE)?;
+            let mut errors = told.elements().into_iter().map(|one| one.error());
+            errors.find(Result::is_err).unwrap_or(Ok(()))?;
+            Ok(told)
+        });
+        told.map_err(|source| self.error(doing, source))
     }
 
     pub(super) fn commit<'a>(
@@ -226,6 +219,17 @@ impl Job {
             doing,
             id: self.id.clone(),
             source,
+        }
+    }
+}
+
+/// Asks again for as long as the brokers may be in the midst of something.
+pub(super) fn insist<T>(ask: impl Fn() -> KafkaResult<T>) -> KafkaResult<T> {
+    let deadline = Instant::now() + LONGEST_WAIT;
+    loop {
+        match ask() {
+            Err(_) if Instant::now() < deadline => std::thread::sleep(PAUSE),
+            told => return told,
         }
     }
 }

@@ -383,3 +383,7 @@ fn of_job(error: JobError) -> ConsumerError {
         error => error.into(),
     }
 }
+
+#[cfg(test)]
+#[path = "stored_loop_tests.rs"]
+mod tests;

@@ -71,3 +71,75 @@ async fn offsets_at(
     let told = stream::iter(asked).buffer_unordered(AT_ONCE);
     told.try_collect().await.map(Some)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::archive::testing::{archive_of, record};
+    use crate::domain::Topic;
+    use crate::replay::Bound;
+
+    fn partition(topic: &str) -> TopicPartition {
+        TopicPartition {
+            topic: Topic::from(topic),
+            partition: 0,
+        }
+    }
+
+    /// Offsets 0, 10, 20 ... of each topic, a record a second.
+    async fn archive() -> Archive {
+        let records = |topic: &str| {
+            let records =
+                (0..10).map(|number| record(&partition(topic), 10 * number, 1_000 * number, 9));
+            records.collect::<Vec<_>>()
+        };
+        archive_of(vec![
+            ("cam.left", 91, records("cam.left")),
+            ("cam.top", 95, records("cam.top")),
+        ])
+        .await
+    }
+
+    async fn planned(
+        topics: &[&str],
+        range: RangeSpec,
+    ) -> Result<Vec<(i64, i64, bool)>, PlanError> {
+        let topics: Vec<String> = topics.iter().map(|topic| (*topic).to_owned()).collect();
+        let plan = plan_archive(&archive().await, &topics, &range).await?;
+        let partitions = plan.partitions.iter();
+        Ok(partitions
+            .map(|one| (one.start, one.end, one.is_cut))
+            .collect())
+    }
+
+    #[tokio::test]
+    async fn an_open_range_is_all_of_the_archive_and_times_are_looked_up_in_it() {
+        let all = planned(&["^cam"], RangeSpec::default()).await.unwrap();
+        assert_eq!(all, [(0, 91, false), (0, 95, false)]);
+        let range = RangeSpec {
+            from: Bound::Time(Timestamp(4_500)),
+            to: Bound::Time(Timestamp(6_000)),
+            lead: std::time::Duration::from_millis(1_000),
+        };
+        let some = planned(&["cam.top"], range.clone()).await.unwrap();
+        assert_eq!(some, [(40, 70, false)]);
+        let later = RangeSpec {
+            to: Bound::Time(Timestamp(60_000)),
+            ..range
+        };
+        let rest = planned(&["cam.left"], later).await.unwrap();
+        assert_eq!(rest, [(40, 91, false)]);
+    }
+
+    #[tokio::test]
+    async fn a_topic_that_is_not_in_the_archive_is_named() {
+        let error = planned(&["cam.top", "cam.back"], RangeSpec::default())
+            .await
+            .unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.starts_with("expected camera topic `cam.back` in `memory`"),
+            "{text}"
+        );
+    }
+}

@@ -270,3 +270,7 @@ async fn give_all(
     give.send(Ok(Step::End)).await.ok();
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "archive_records_tests.rs"]
+mod tests;
