@@ -1,5 +1,7 @@
 //! `panoptes replay`: the same results as the live line's, from a range, once, whatever interrupts it.
 
+mod archived;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Child, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -109,7 +111,7 @@ impl Replay {
     }
 
     /// Starts it and waits until it has published something; says how much.
-    pub(crate) fn start(&self, into: &Line<'_>) -> (Child, usize) {
+    pub(crate) fn start_to_publish(&self, into: &Line<'_>) -> (Child, usize) {
         let mut command = binary();
         command.args(&self.words).stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::null());
@@ -126,7 +128,7 @@ impl Replay {
 
     /// Starts it, kills it once it has published something, and says how much.
     pub(crate) fn kill_midway(&self, into: &Line<'_>) -> usize {
-        let (mut child, published) = self.start(into);
+        let (mut child, published) = self.start_to_publish(into);
         child.kill().unwrap();
         child.wait().unwrap();
         published
@@ -136,7 +138,8 @@ impl Replay {
 /// What a replay says when it is done.
 pub(crate) fn summary(output: &Output) -> Value {
     let text = String::from_utf8_lossy(&output.stdout);
-    let summary = text.lines().find(|line| line.starts_with("{\"cut\""));
+    let is_summary = |line: &&str| line.starts_with("{\"cut\"") || line.starts_with("{\"archive\"");
+    let summary = text.lines().find(is_summary);
     serde_json::from_str(summary.unwrap_or_else(|| panic!("{text}"))).unwrap()
 }
 

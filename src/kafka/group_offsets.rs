@@ -5,7 +5,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 
@@ -115,7 +115,11 @@ fn committed_offsets(
     Ok((committed, error))
 }
 
-fn commit(consumer: &BaseConsumer<GroupContext>, ledger: &SharedLedger) -> KafkaResult<()> {
+/// Commits every position of the ledger that moved since the last commit that succeeded, and waits for it.
+pub(super) fn commit<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    ledger: &SharedLedger,
+) -> KafkaResult<()> {
     let positions = lock(ledger).positions_to_commit();
     if positions.is_empty() {
         return Ok(());

@@ -2,9 +2,11 @@
 //!
 //! All are committed offsets, of the groups `<job>-begin`, `<job>` and `<job>-end`. The last is committed last, so
 //! a job whose ends are known has its beginnings, too. With a beginning goes what was known of the partition
-//! when the job was made, so that whoever ends the job can tell of the whole of it.
+//! when the job was made, so that whoever ends the job can tell of the whole of it. A job that is done by one
+//! process at a time has the process's name beside its ends ([`super::job_claim`]).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
@@ -15,26 +17,29 @@ use serde::{Deserialize, Serialize};
 use super::client::BusSettings;
 use super::commit_metadata;
 use super::gap_count::Skipped;
+use super::group_protocol::GROUP_PROTOCOL;
 use super::read_range::ReadRange;
 use crate::domain::{Topic, TopicPartition};
 
 /// How long one call may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// How long the brokers may be in the midst of something, an open transaction for instance.
-const LONGEST_WAIT: Duration = Duration::from_secs(90);
+pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(90);
 /// The pause before they are asked again.
-const PAUSE: Duration = Duration::from_millis(200);
+pub(super) const PAUSE: Duration = Duration::from_millis(200);
 
 /// Committed offsets, each with the text that came with it.
 type Commits = BTreeMap<TopicPartition, (i64, String)>;
 
 /// A job of partitions that are known.
 pub struct Job {
-    id: String,
+    pub(super) id: String,
     begins: BaseConsumer,
-    positions: BaseConsumer,
-    ends: BaseConsumer,
+    pub(super) positions: BaseConsumer,
+    pub(super) ends: BaseConsumer,
     partitions: Vec<TopicPartition>,
+    /// What this process has claimed it by, if it has.
+    pub(super) owner: OnceLock<String>,
 }
 
 /// What a job was made of.
@@ -118,6 +123,27 @@ pub enum JobError {
         /// A partition that it does not know.
         partition: TopicPartition,
     },
+    /// Instances that read the topics are at it.
+    #[error(
+        "group `{0}` has members, which do the job from the topics: expected none while it is done from an \
+         archive; wait for their end, or give this replay another `--job`"
+    )]
+    HasMembers(String),
+    /// Another process has claimed it since.
+    #[error("job `{0}` is done by another process since: this one gives it up")]
+    TakenOver(String),
+    /// The brokers have forgotten how far it is.
+    #[error(
+        "group `{id}` has no committed offset of `{topic}[{partition}]`: expected that of the job; give this \
+         replay another `--job`",
+        topic = partition.topic, partition = partition.partition
+    )]
+    NoPosition {
+        /// The job.
+        id: String,
+        /// The partition.
+        partition: TopicPartition,
+    },
 }
 
 impl Job {
@@ -132,7 +158,10 @@ impl Job {
     ) -> KafkaResult<Self> {
         let client = |group: &str| -> KafkaResult<BaseConsumer> {
             let mut config = bus.consumer_config();
-            config.remove("group.instance.id"); // it joins no group
+            // It joins no group.
+            for property in ["group.instance.id", GROUP_PROTOCOL, "group.remote.assignor"] {
+                config.remove(property);
+            }
             config.set("group.id", group).create()
         };
         Ok(Self {
@@ -141,6 +170,7 @@ impl Job {
             positions: client(id)?,
             ends: client(&format!("{id}-end"))?,
             partitions,
+            owner: OnceLock::new(),
         })
     }
 
@@ -149,11 +179,11 @@ impl Job {
     /// # Errors
     /// When the brokers do not tell, or it was made of other topics.
     pub fn find(&self) -> Result<Option<JobRange>, JobError> {
-        let ends = self.committed(&self.ends, "read the ends")?;
+        let ends = offsets_in(&self.committed(&self.ends, "read the ends")?);
         if ends.is_empty() {
             return Ok(None);
         }
-        let mut begins = self.committed(&self.begins, "read the beginnings")?;
+        let mut begins = offsets_in(&self.committed(&self.begins, "read the beginnings")?);
         let partitions = ends.into_iter().map(|(partition, (end, _))| {
             let (start, text) = begins.remove(&partition).unwrap_or_default();
             let made: JobPartition = serde_json::from_str(&text).unwrap_or_default();
@@ -198,7 +228,7 @@ impl Job {
     /// When the brokers do not tell or take the offsets.
     pub fn keep(&self) -> Result<(), JobError> {
         for client in [&self.begins, &self.ends] {
-            let told = self.committed(client, "read what it was made of")?;
+            let told = offsets_in(&self.committed(client, "read what it was made of")?);
             let again = told.iter();
             let again = again.map(|(partition, (offset, text))| (partition, *offset, text.clone()));
             self.commit(client, again, "commit again what it was made of")?;
@@ -209,13 +239,14 @@ impl Job {
     /// How far the group has come; partitions of topics that are gone count no more.
     ///
     /// # Errors
-    /// When the brokers do not tell.
+    /// When the brokers do not tell, or another process has claimed it.
     pub fn progress(
         &self,
         range: &JobRange,
         gone: &BTreeSet<Topic>,
     ) -> Result<JobProgress, JobError> {
-        let positions = self.committed(&self.positions, "read the progress")?;
+        self.check_claim()?;
+        let positions = offsets_in(&self.committed(&self.positions, "read the progress")?);
         let there = range.0.iter().filter(|(one, _)| !gone.contains(&one.topic));
         let left = there.map(|(partition, one)| {
             let position = positions
@@ -235,28 +266,25 @@ impl Job {
     }
 
     /// What a group has committed; brokers do not tell it while a transaction of it is open.
-    fn committed(&self, client: &BaseConsumer, doing: &'static str) -> Result<Commits, JobError> {
+    pub(super) fn committed(
+        &self,
+        client: &BaseConsumer,
+        doing: &'static str,
+    ) -> Result<TopicPartitionList, JobError> {
         let mut list = TopicPartitionList::new();
         for partition in &self.partitions {
             list.add_partition(partition.topic.as_str(), partition.partition);
         }
-        let deadline = Instant::now() + LONGEST_WAIT;
-        loop {
-            let asked = client.committed_offsets(list.clone(), PATIENCE);
-            let told = asked.and_then(|told| {
-                let mut errors = told.elements().into_iter().map(|one| one.error());
-                errors.find(Result::is_err).unwrap_or(Ok(()))?;
-                Ok(told)
-            });
-            match told {
-                Ok(told) => return Ok(offsets_in(&told)),
-                Err(_) if Instant::now() < deadline => std::thread::sleep(PAUSE),
-                Err(source) => return Err(self.error(doing, source)),
-            }
-        }
+        let told = insist(|| {
+            let told = client.committed_offsets(list.clone(), PATIENCE)?;
+            let mut errors = told.elements().into_iter().map(|one| one.error());
+            errors.find(Result::is_err).unwrap_or(Ok(()))?;
+            Ok(told)
+        });
+        told.map_err(|source| self.error(doing, source))
     }
 
-    fn commit<'a>(
+    pub(super) fn commit<'a>(
         &self,
         client: &BaseConsumer,
         offsets: impl Iterator<Item = (&'a TopicPartition, i64, String)>,
@@ -275,11 +303,26 @@ impl Job {
         commit().map_err(|source| self.error(doing, source))
     }
 
-    fn error(&self, doing: &'static str, source: KafkaError) -> JobError {
+    pub(super) fn partitions(&self) -> &[TopicPartition] {
+        &self.partitions
+    }
+
+    pub(super) fn error(&self, doing: &'static str, source: KafkaError) -> JobError {
         JobError::Brokers {
             doing,
             id: self.id.clone(),
             source,
+        }
+    }
+}
+
+/// Asks again for as long as the brokers may be in the midst of something.
+pub(super) fn insist<T>(ask: impl Fn() -> KafkaResult<T>) -> KafkaResult<T> {
+    let deadline = Instant::now() + LONGEST_WAIT;
+    loop {
+        match ask() {
+            Err(_) if Instant::now() < deadline => std::thread::sleep(PAUSE),
+            told => return told,
         }
     }
 }

@@ -445,7 +445,7 @@ fn shrink(outgoing: &mut Outgoing, largest: usize) -> Result<(), PublishError> {
     Ok(())
 }
 
-fn is_retriable(error: &KafkaError) -> bool {
+pub(super) fn is_retriable(error: &KafkaError) -> bool {
     matches!(error, KafkaError::Transaction(error) if error.is_retriable())
 }
 

@@ -120,7 +120,7 @@ fn partition_status(
     let is_pause_due = match pause {
         Some(Pause::Memory) => clock.is_some_and(|clock| clock.is_paused),
         Some(Pause::Unfinished) => progress.unfinished > MOST_UNFINISHED / 2,
-        Some(Pause::EndOfRange) | None => true,
+        Some(Pause::EndOfRange | Pause::Ahead) | None => true,
     };
     PartitionStatus {
         topic: progress.partition.topic.to_string(),

@@ -2,8 +2,9 @@
 //!
 //! The live line is not touched: the job is a consumer group of its own, results and dead letters go to
 //! topics of its own, and nothing is read faster than `--rate` allows. The same command goes on with a job
-//! that was interrupted.
+//! that was interrupted. The records come from the topics, or from an archive ([`archived`]).
 
+mod archived;
 mod estimate;
 mod flags;
 mod progress;
@@ -23,20 +24,22 @@ use tokio::sync::watch;
 pub use self::flags::{ReplayArguments, ReplayFlagError};
 pub use self::report::ReplayReportArguments;
 
+use self::archived::Instance;
 use self::progress::Display;
 use self::report::Report;
 use self::retention::{Retention, TopicWatch};
 use self::summary::Summary;
 use super::run::{run_until_stopped, stop_signal};
 use crate::admin::Readiness;
+use crate::archive::Archive;
 use crate::config::Settings;
 use crate::kafka::consumer::Commits;
-use crate::kafka::job_offsets::{Job, JobPartition, JobProgress, JobRange};
+use crate::kafka::job_offsets::{Job, JobError, JobPartition, JobProgress, JobRange};
 use crate::kafka::offset_survey::OffsetSurvey;
 use crate::kafka::read_range::ReadRange;
 use crate::model::bundle::Bundle;
 use crate::pipeline::{PipelineSetup, Selection, bus_settings};
-use crate::replay::{Plan, RangeSpec};
+use crate::replay::{Plan, RangeSpec, plan_archive};
 use crate::schema::result::RunKind;
 use crate::status::StatusBoard;
 use crate::telemetry;
@@ -64,16 +67,31 @@ pub fn run(arguments: &ReplayArguments) -> anyhow::Result<()> {
         Some(regex) => vec![regex.clone()],
         None => settings.input.topics.clone(),
     };
-    let resolve = |spec: &RangeSpec| Plan::resolve(&survey, &topics, spec);
+    let archive = arguments.archived.open()?;
+    let resolve = |spec: &RangeSpec| -> anyhow::Result<Plan> {
+        match &archive {
+            None => Ok(Plan::resolve(&survey, &topics, spec)?),
+            Some(archive) => {
+                super::block_on(async { Ok(plan_archive(archive, &topics, spec).await?) })
+            }
+        }
+    };
     let spec = arguments.range();
     let plan = resolve(&spec)?;
     let selection = arguments.selection(plan.written.clone())?;
     if arguments.dry_run {
-        print!("{}", estimate::estimate(&settings, arguments, &plan)?);
+        let estimate = estimate::estimate(&settings, arguments, &plan, archive.as_ref())?;
+        print!("{estimate}");
         return Ok(());
     }
     let bundle = Bundle::load(&settings.model.path)?;
     settings.bus.group_id = arguments.job_id(&bundle.manifest.identity(), &topics);
+    let mut instances = usize::from(arguments.parallel);
+    if let Some(archive) = &archive {
+        archived::tell_what_is_missing(archive, &plan);
+        arguments.archived.prepare_topics(&survey, &plan, &bus)?;
+        instances = instances.min(archived::partition_count(&plan));
+    }
     let partitions = plan.partitions.iter().map(|one| one.partition.clone());
     let job = Job::connect(&bus, &settings.bus.group_id, partitions.collect())
         .context("failed to make a client")?;
@@ -92,22 +110,28 @@ pub fn run(arguments: &ReplayArguments) -> anyhow::Result<()> {
             range
         }
     };
-    tell_what_is_gone(&range);
+    match &archive {
+        None => tell_what_is_gone(&range),
+        Some(_) => archived::claim(&job, &range.ends(), &settings, &plan)?,
+    }
     let lead = Duration::ZERO;
     let without_lead = resolve(&RangeSpec { lead, ..spec })?;
     let report = Report::plan(arguments, &settings, &range, &without_lead, &selection)?;
     let work = Work {
         settings,
+        plan,
         selection,
         ends: Arc::new(range.ends()),
         range,
         rate: arguments.rate.map(|rate| rate.as_u64()),
-        instances: usize::from(arguments.parallel),
+        instances,
+        archive,
+        job: Arc::new(job),
     };
     let display = Display::new(arguments.progress_interval);
     super::block_on(async move {
         let watch = TopicWatch::new(survey, &work.range);
-        let ended = Arc::new(work).run(job, watch, display).await?;
+        let ended = Arc::new(work).run(watch, display).await?;
         close(ended, report).await
     })
 }
@@ -169,7 +193,10 @@ async fn close(ended: Ended, report: Option<Report>) -> anyhow::Result<()> {
     } = ended;
     let bus = bus_settings(&work.settings.bus);
     let range = work.range.clone();
-    let retention = Retention::learn(range, progress.skipped, watch, &bus).await;
+    let mut retention = Retention::learn(range, progress.skipped, watch, &bus).await;
+    if work.archive.is_some() {
+        retention.forget_added(); // what the topics have beside the archive was not asked for
+    }
     let made = match report {
         None => None,
         Some(report) => {
@@ -188,6 +215,10 @@ async fn close(ended: Ended, report: Option<Report>) -> anyhow::Result<()> {
         dead_letter_topic: work.settings.output.dead_letter_topic.clone(),
         offsets: work.range.offsets(),
         took,
+        archive: work
+            .archive
+            .as_ref()
+            .map(|archive| archived::summary(archive, &work.plan)),
         retention,
     };
     let (made, failed) = match made {
@@ -206,20 +237,18 @@ async fn close(ended: Ended, report: Option<Report>) -> anyhow::Result<()> {
 /// A job as instances of this process do it.
 struct Work {
     settings: Settings,
+    plan: Plan,
     selection: Selection,
     range: JobRange,
     ends: Arc<ReadRange>,
     rate: Option<u64>,
     instances: usize,
+    archive: Option<Archive>,
+    job: Arc<Job>,
 }
 
 impl Work {
-    async fn run(
-        self: Arc<Self>,
-        job: Job,
-        watch: TopicWatch,
-        display: Display,
-    ) -> anyhow::Result<Ended> {
+    async fn run(self: Arc<Self>, watch: TopicWatch, display: Display) -> anyhow::Result<Ended> {
         let began = Instant::now();
         let boards: Vec<StatusBoard> = (0..self.instances)
             .map(|_| StatusBoard::default())
@@ -228,7 +257,6 @@ impl Work {
         let (told, mut progress) = watch::channel(JobProgress::default());
         let looking = {
             let look = Look {
-                job,
                 work: Arc::clone(&self),
                 boards: boards.clone(),
                 is_ending: Arc::clone(&is_ending),
@@ -260,8 +288,16 @@ impl Work {
         let outcome = futures::future::try_join_all(instances).await;
         is_ending.store(true, Ordering::Relaxed);
         let progress = looking.await.context("looking at the job panicked")?;
-        outcome?;
-        let (progress, watch) = progress?;
+        let (progress, watch) = match progress {
+            // Whatever ended the pipelines is its consequence.
+            Err(error) if matches!(error.downcast_ref(), Some(JobError::TakenOver(_))) => {
+                return Err(error);
+            }
+            progress => {
+                outcome?;
+                progress?
+            }
+        };
         if !progress.is_complete {
             bail!(
                 "interrupted with `{}` offsets left; the same command goes on",
@@ -291,6 +327,13 @@ impl Work {
         if let Commits::InTransactions(transactions) = &mut setup.consumer.commits {
             transactions.transactional_id += &format!("-{number}");
         }
+        if let Some(archive) = &self.archive {
+            let instance = Instance {
+                number,
+                of: self.instances,
+            };
+            archived::read_archive(&mut setup, archive, &self.plan, &self.job, instance)?;
+        }
         setup.reassembly.wall_grace = None;
         setup.selection = self.selection.clone();
         setup.output.results.run.kind = RunKind::Replay;
@@ -300,7 +343,6 @@ impl Work {
 
 /// Looks how far a job is.
 struct Look {
-    job: Job,
     work: Arc<Work>,
     boards: Vec<StatusBoard>,
     is_ending: Arc<AtomicBool>,
@@ -317,11 +359,11 @@ impl Look {
         let mut kept_at = Instant::now();
         loop {
             if kept_at.elapsed() >= KEEP_INTERVAL {
-                self.job.keep()?;
+                self.work.job.keep()?;
                 kept_at = Instant::now();
             }
             let is_last = self.is_ending.load(Ordering::Relaxed);
-            let progress = self.job.progress(&self.work.range, watch.gone())?;
+            let progress = self.work.job.progress(&self.work.range, watch.gone())?;
             display.show(&progress, self.work.range.offsets(), &self.boards);
             self.told.send_replace(progress.clone());
             if is_last || progress.is_complete {

@@ -131,6 +131,10 @@ impl Retention {
         }
     }
 
+    pub(super) fn forget_added(&mut self) {
+        self.added.clear();
+    }
+
     fn is_compacted(&self, topic: &Topic) -> Option<bool> {
         Some(self.policies.get(topic)?.contains("compact"))
     }

@@ -18,6 +18,8 @@ pub(super) struct Summary {
     pub(super) offsets: i64,
     /// In this process.
     pub(super) took: Duration,
+    /// Of the archive that was read, if one was.
+    pub(super) archive: Option<Value>,
     pub(super) retention: Retention,
 }
 
@@ -44,6 +46,9 @@ impl Summary {
             Some(Made::Nothing(why)) => summary["report_missing"] = json!(why),
             None => {}
         }
+        if let Some(archive) = &self.archive {
+            summary["archive"] = archive.clone();
+        }
         let (Value::Object(all), Value::Object(more)) = (&mut summary, self.retention.to_json())
         else {
             return summary;
@@ -62,6 +67,9 @@ impl Summary {
             self.offsets,
             humantime::format_duration(took),
         );
+        if let Some(archive) = &self.archive {
+            text += &format!("archive       {}\n", printable(&archive.to_string()));
+        }
         for line in self.retention.to_lines() {
             text += &format!("note: {}\n", printable(&line));
         }
@@ -87,6 +95,7 @@ mod tests {
             dead_letter_topic: "again.dead-letters".to_owned(),
             offsets: 70,
             took: Duration::from_millis(61_500),
+            archive: None,
             retention: Retention::default(),
         }
     }
