@@ -109,7 +109,7 @@ impl Replay {
     }
 
     /// Starts it and waits until it has published something; says how much.
-    pub(crate) fn start(&self, into: &Line<'_>) -> (Child, usize) {
+    pub(crate) fn start_to_publish(&self, into: &Line<'_>) -> (Child, usize) {
         let mut command = binary();
         command.args(&self.words).stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::null());
@@ -126,7 +126,7 @@ impl Replay {
 
     /// Starts it, kills it once it has published something, and says how much.
     pub(crate) fn kill_midway(&self, into: &Line<'_>) -> usize {
-        let (mut child, published) = self.start(into);
+        let (mut child, published) = self.start_to_publish(into);
         child.kill().unwrap();
         child.wait().unwrap();
         published

@@ -230,7 +230,7 @@ fn a_topic_that_goes_while_a_replay_runs_is_named_and_holds_nothing_up() {
     line.send(shift(&line, &parts, None));
     let into = target(&line, "again");
     let slow = Replay::of(&line, &config, &into).with(&["--rate", "60KB"]);
-    let (child, published) = slow.start(&into);
+    let (child, published) = slow.start_to_publish(&into);
     assert!((1..parts.len()).contains(&published), "{published}");
     line.broker.delete_topic(&line.camera("back"));
     let output = child.wait_with_output().unwrap();
