@@ -1,6 +1,7 @@
 //! `panoptes replay --archive`: the same results as from the topics, when these are long gone, too.
 
-use std::fs;
+use std::fs::{self, File};
+use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -8,6 +9,7 @@ use super::*;
 use crate::archives::Export;
 use crate::archives::reading::files;
 use crate::kafka::children;
+use crate::support::process::log_folder;
 
 const TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -25,28 +27,35 @@ impl Replay {
     }
 
     /// Starts it, and waits until it has published something.
-    fn start(&self, into: &Line<'_>) -> Child {
+    fn start(&self, into: &Line<'_>) -> Started {
+        let log = log_folder().join(format!("{}.log", into.name));
+        let output = File::create(&log).unwrap();
         let mut command = binary();
         command.args(&self.words).stdin(Stdio::null());
-        command.stdout(Stdio::null()).stderr(Stdio::piped());
-        let child = children::spawn(command);
+        command.stdout(output.try_clone().unwrap()).stderr(output);
         let before = into.outcomes().results.len();
+        let child = children::spawn(command);
         let started = Instant::now();
         while into.outcomes().results.len() == before {
             assert!(started.elapsed() < TIMEOUT, "nothing is published");
         }
-        child
+        Started { child, log }
     }
 }
 
-/// What its end says, which must be an error.
-fn error_of(mut child: Child) -> String {
-    let status = children::wait_for(&mut child, TIMEOUT).expect("it ends");
-    let mut text = String::new();
-    let errors = child.stderr.as_mut().unwrap();
-    std::io::Read::read_to_string(errors, &mut text).unwrap();
-    assert_eq!(status.code(), Some(1), "{text}");
-    text
+struct Started {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Started {
+    /// What it says when it ends, which must be by an error.
+    fn error(mut self) -> String {
+        let status = children::wait_for(&mut self.child, TIMEOUT).expect("it ends");
+        let text = fs::read_to_string(&self.log).unwrap();
+        assert_eq!(status.code(), Some(1), "{text}");
+        text
+    }
 }
 
 #[test]
@@ -88,7 +97,8 @@ fn an_archive_gives_the_results_of_the_topics_and_of_the_live_line() {
 #[test]
 fn late_views_are_late_again_when_the_topics_are_gone() {
     let line = Line::new(Broker::shared(), "replay-archive-alone");
-    let config = config(&line);
+    // No camera is idle before it is read: which views are late must not depend on how fast that is.
+    let config = config(&line).set("reassembly.idle_after", "1m");
     let parts = names(40);
     line.send(shift(&line, &parts, None));
     let mut panoptes = Panoptes::start(&config, &line.name);
@@ -164,7 +174,7 @@ fn an_archives_job_is_killed_taken_over_and_done_with_neither_gaps_nor_doubles()
     let second = slow.start(&into);
     let summary = replay().complete();
     assert_eq!(summary["job"], "replay-archive-killed-job");
-    let errors = error_of(second);
+    let errors = second.error();
     assert!(
         errors.contains("is done by another process since"),
         "{errors}"
