@@ -98,7 +98,8 @@ fn an_archive_gives_the_results_of_the_topics_and_of_the_live_line() {
 fn late_views_are_late_again_when_the_topics_are_gone() {
     let line = Line::new(Broker::shared(), "replay-archive-alone");
     // No camera is idle before it is read: which views are late must not depend on how fast that is.
-    let config = config(&line).set("reassembly.idle_after", "1m");
+    let config = config(&line).set("reassembly.timeout", "60s");
+    let config = config.set("reassembly.idle_after", "50s");
     let parts = names(40);
     line.send(shift(&line, &parts, None));
     let mut panoptes = Panoptes::start(&config, &line.name);
@@ -107,14 +108,14 @@ fn late_views_are_late_again_when_the_topics_are_gone() {
     let close = names(60).split_off(40);
     let after = close.iter().zip(0..).flat_map(|(part, number)| {
         let shots = line.part(part, 500 + number).into_iter();
-        shots.map(move |shot| shot.at(made_at(60 + usize::try_from(number).unwrap())))
+        shots.map(move |shot| shot.at(made_at(300 + usize::try_from(number).unwrap())))
     });
     line.send(after.collect::<Vec<_>>());
     line.await_outcomes(|found| found.parts().len() == 60);
     let late = parts.iter().skip(3).step_by(10);
     let late: Vec<Shot> = late
         .flat_map(|part| line.part_seen_by(part, 900, &["back"]))
-        .map(|shot| shot.at(made_at(90)))
+        .map(|shot| shot.at(made_at(400)))
         .collect();
     let letters_before = line.outcomes().dead_letters.len();
     line.send(late);
