@@ -2,7 +2,7 @@
 //!
 //! Both are committed offsets, of the groups `<job>` and `<job>-end`. The second is committed last, so a
 //! job whose ends are known has its beginnings, too. A job that is done by one process at a time has the
-//! process's name beside its ends ([`super::job_claim`]).
+//! process's name beside its ends (`job_claim`).
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
