@@ -3,7 +3,7 @@
 //! All are committed offsets, of the groups `<job>-begin`, `<job>` and `<job>-end`. The last is committed last, so
 //! a job whose ends are known has its beginnings, too. With a beginning goes what was known of the partition
 //! when the job was made, so that whoever ends the job can tell of the whole of it. A job that is done by one
-//! process at a time has the process's name beside its ends ([`super::job_claim`]).
+//! process at a time has the process's name beside its ends (`job_claim`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;

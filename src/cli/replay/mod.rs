@@ -2,7 +2,7 @@
 //!
 //! The live line is not touched: the job is a consumer group of its own, results and dead letters go to
 //! topics of its own, and nothing is read faster than `--rate` allows. The same command goes on with a job
-//! that was interrupted. The records come from the topics, or from an archive ([`archived`]).
+//! that was interrupted. The records come from the topics, or from an archive (`archived`).
 
 mod archived;
 mod estimate;
