@@ -17,7 +17,7 @@ use crate::support::shots::Shot;
 const WHOLE_PARTS: usize = 12;
 
 /// The quick model under another version, with this threshold for the tests' class.
-fn save_model(folder: &Path, threshold: f32) {
+pub(crate) fn save_model(folder: &Path, threshold: f32) {
     let mut bundle = Bundle::load(&quick_model_path()).unwrap();
     bundle.manifest.version = "other".to_owned();
     let class = bundle
@@ -100,7 +100,7 @@ fn parts(flips: &Value) -> BTreeSet<String> {
 
 /// Fails the test unless every tag of the page is closed, every reference leads somewhere, and
 /// nothing is asked for from outside.
-fn check_page(page: &Path) -> Value {
+pub(crate) fn check_page(page: &Path) -> Value {
     let output = Command::new("python3")
         .arg(repository().join("integration-tests/readers/read_page.py"))
         .arg(page)

@@ -25,6 +25,8 @@ mod model_fetch;
 mod operating;
 mod produce_and_tail;
 mod replay;
+mod replay_report;
+mod replay_retention;
 mod result_formats;
 #[cfg(feature = "failpoints")]
 mod scale;

@@ -1,7 +1,9 @@
 //! `panoptes replay`: the same results as the live line's, from a range, once, whatever interrupts it.
 
+mod archived;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::{Output, Stdio};
+use std::process::{Child, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -18,7 +20,7 @@ const BEGAN: i64 = 1_795_600_000_000;
 /// From one part to the next.
 const TAKT: i64 = 400;
 
-fn config(line: &Line<'_>) -> Config {
+pub(crate) fn config(line: &Line<'_>) -> Config {
     // The live line must not close parts by the wall clock, which a replay does not know.
     line.exactly_once_config()
         .set("output.format", "json")
@@ -26,13 +28,13 @@ fn config(line: &Line<'_>) -> Config {
         .set("reassembly.wall_grace", "1m")
 }
 
-fn made_at(number: usize) -> i64 {
+pub(crate) fn made_at(number: usize) -> i64 {
     BEGAN + TAKT * i64::try_from(number).unwrap()
 }
 
 /// Parts of a shift: of ten, one lacks a view, and has another one `again` as another image; one has an
 /// image that is none.
-fn shift(line: &Line<'_>, parts: &[String], again: Option<&str>) -> Vec<Shot> {
+pub(crate) fn shift(line: &Line<'_>, parts: &[String], again: Option<&str>) -> Vec<Shot> {
     let mut shots = Vec::new();
     for (number, part) in parts.iter().enumerate() {
         let seed = number as u64;
@@ -53,7 +55,7 @@ fn shift(line: &Line<'_>, parts: &[String], again: Option<&str>) -> Vec<Shot> {
 }
 
 /// Runs the line live until all its parts have a result.
-fn run_live(line: &Line<'_>, config: &Config, parts: usize) -> Outcomes {
+pub(crate) fn run_live(line: &Line<'_>, config: &Config, parts: usize) -> Outcomes {
     let mut panoptes = Panoptes::start(config, &line.name);
     panoptes.wait_until_ready();
     let outcomes = line.await_outcomes(|found| found.parts().len() == parts);
@@ -62,16 +64,16 @@ fn run_live(line: &Line<'_>, config: &Config, parts: usize) -> Outcomes {
 }
 
 /// The topics of a replay, read as those of a line.
-fn target<'a>(line: &Line<'a>, name: &str) -> Line<'a> {
+pub(crate) fn target<'a>(line: &Line<'a>, name: &str) -> Line<'a> {
     Line::of(line.broker, &format!("{}-{name}", line.name), &["none"], 1)
 }
 
-struct Replay {
+pub(crate) struct Replay {
     words: Vec<String>,
 }
 
 impl Replay {
-    fn of(line: &Line<'_>, config: &Config, into: &Line<'_>) -> Self {
+    pub(crate) fn of(line: &Line<'_>, config: &Config, into: &Line<'_>) -> Self {
         let path = write_config(config, &format!("{}-replay", line.name));
         let words = ["replay", "--config", path.to_str().unwrap()];
         let topics = [
@@ -86,13 +88,13 @@ impl Replay {
         }
     }
 
-    fn with(mut self, words: &[&str]) -> Self {
+    pub(crate) fn with(mut self, words: &[&str]) -> Self {
         self.words
             .extend(words.iter().map(|word| (*word).to_owned()));
         self
     }
 
-    fn run(&self) -> Output {
+    pub(crate) fn run(&self) -> Output {
         binary()
             .args(&self.words)
             .stdin(Stdio::null())
@@ -101,21 +103,19 @@ impl Replay {
     }
 
     /// Runs it to its end and returns what it says then.
-    fn complete(&self) -> Value {
+    pub(crate) fn complete(&self) -> Value {
         let output = self.run();
         let errors = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(0), "{errors}");
-        let text = String::from_utf8(output.stdout).unwrap();
-        let summary = text.lines().find(|line| line.starts_with("{\"cut\""));
-        serde_json::from_str(summary.unwrap_or_else(|| panic!("{text}"))).unwrap()
+        summary(&output)
     }
 
-    /// Starts it, kills it once it has published something, and says how much.
-    fn kill_midway(&self, into: &Line<'_>) -> usize {
+    /// Starts it and waits until it has published something; says how much.
+    pub(crate) fn start_to_publish(&self, into: &Line<'_>) -> (Child, usize) {
         let mut command = binary();
         command.args(&self.words).stdin(Stdio::null());
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        let mut child = command.spawn().unwrap();
+        command.stdout(Stdio::piped()).stderr(Stdio::null());
+        let child = command.spawn().unwrap();
         let deadline = Instant::now() + Duration::from_secs(120);
         let published = loop {
             let published = into.outcomes().results.len();
@@ -123,14 +123,28 @@ impl Replay {
                 break published;
             }
         };
+        (child, published)
+    }
+
+    /// Starts it, kills it once it has published something, and says how much.
+    pub(crate) fn kill_midway(&self, into: &Line<'_>) -> usize {
+        let (mut child, published) = self.start_to_publish(into);
         child.kill().unwrap();
         child.wait().unwrap();
         published
     }
 }
 
+/// What a replay says when it is done.
+pub(crate) fn summary(output: &Output) -> Value {
+    let text = String::from_utf8_lossy(&output.stdout);
+    let is_summary = |line: &&str| line.starts_with("{\"cut\"") || line.starts_with("{\"archive\"");
+    let summary = text.lines().find(is_summary);
+    serde_json::from_str(summary.unwrap_or_else(|| panic!("{text}"))).unwrap()
+}
+
 /// Results by part, without what differs between runs.
-fn comparable(outcomes: &Outcomes) -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn comparable(outcomes: &Outcomes) -> BTreeMap<String, Vec<u8>> {
     let records = outcomes.results.iter().map(|record| {
         let mut value: Value = serde_json::from_slice(&record.value).unwrap();
         let result = value.as_object_mut().unwrap();

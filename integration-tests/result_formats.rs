@@ -58,6 +58,8 @@ fn assert_record(record: &ResultRecord, line: &Line<'_>, codec: &str) {
         assert_eq!(record.headers.get(header), Some(value), "{header}");
     }
     assert_eq!(record.headers["ce_specversion"], "1.0");
+    let is_complete = record.headers["closed-by"] == "complete";
+    assert!(is_complete || result.is_partial);
     for header in [
         "ce_source",
         "ce_type",

@@ -44,6 +44,9 @@ pub struct PipelineStatus {
     pub in_flight: usize,
     /// Records finished since the pipeline was built.
     pub finished_records: u64,
+    /// Parts closed since the pipeline was built.
+    #[serde(default)]
+    pub closed_parts: u64,
     /// How far stream time lies behind the wall clock.
     pub stream_time_lag_ms: Option<u64>,
     /// Whether records are read.
@@ -202,6 +205,7 @@ impl PipelineStatus {
             open_parts: 0,
             in_flight: 0,
             finished_records: 10,
+            closed_parts: 2,
             stream_time_lag_ms: None,
             reading: Reading::Running,
             poll_thread_silent_ms: 3,

@@ -122,14 +122,10 @@ fn describe() {
         counter!(REJECTS, "reason" => reason.as_str()).increment(0);
         counter!(DEAD_LETTERS, "reason" => reason.as_str()).increment(0);
     }
-    for cause in [
-        CloseCause::Complete,
-        CloseCause::StreamTime,
-        CloseCause::WallClock,
-        CloseCause::Evicted,
-    ] {
-        counter!(GROUPS_CLOSED, "cause" => cause_label(cause)).increment(0);
+    for cause in CloseCause::ALL {
+        counter!(GROUPS_CLOSED, "cause" => cause.as_str()).increment(0);
     }
+    offsets_skipped(0, 0);
     for what in Dropped::ALL {
         counter!(DEAD_LETTER_DROPS, "what" => what.as_str()).increment(0);
     }
@@ -168,15 +164,6 @@ fn describe() {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
     gauge!(START_TIME).set(since_epoch.unwrap_or_default().as_secs_f64());
     gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-}
-
-fn cause_label(cause: CloseCause) -> &'static str {
-    match cause {
-        CloseCause::Complete => "complete",
-        CloseCause::StreamTime => "stream_time",
-        CloseCause::WallClock => "wall_clock",
-        CloseCause::Evicted => "evicted",
-    }
 }
 
 /// A stage whose time is measured.
@@ -277,6 +264,12 @@ pub fn record_read(topic: &Topic, bytes: usize) {
     counter!(RECORD_BYTES, "topic" => label).increment(bytes as u64);
 }
 
+/// Counts offsets that no record was read from.
+pub fn offsets_skipped(deleted: u64, empty: u64) {
+    counter!(SKIPPED_OFFSETS, "reason" => "deleted").increment(deleted);
+    counter!(SKIPPED_OFFSETS, "reason" => "empty").increment(empty);
+}
+
 /// Counts a view whose envelope was accepted.
 pub fn view_accepted() {
     counter!(VIEWS).increment(1);
@@ -299,7 +292,7 @@ pub fn timestamps_clamped(count: u64) {
 
 /// Counts closed groups.
 pub fn groups_closed(cause: CloseCause, count: u64) {
-    counter!(GROUPS_CLOSED, "cause" => cause_label(cause)).increment(count);
+    counter!(GROUPS_CLOSED, "cause" => cause.as_str()).increment(count);
 }
 
 /// Counts views of partitions that were revoked.

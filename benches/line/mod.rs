@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use panoptes::decode::{EnvelopeDecoder, EnvelopeSettings, ImageLimits};
 use panoptes::domain::{
-    AnomalyMap, Decision, EncodedMap, Group, Header, LineId, MapCodec, MapFootprint, ModelIdentity,
-    PartKey, PartVerdict, Record, SourceOffset, Timestamp, Topic, TopicPartition, View, ViewId,
-    ViewStatus, ViewVerdict,
+    AnomalyMap, CloseCause, Decision, EncodedMap, Group, Header, LineId, MapCodec, MapFootprint,
+    ModelIdentity, PartKey, PartVerdict, Record, SourceOffset, Timestamp, Topic, TopicPartition,
+    View, ViewId, ViewStatus, ViewVerdict,
 };
 use panoptes::reassembly::{Event, ExpectedViews, ReassemblyBuffer, ReassemblySettings};
 use panoptes::schema::result::{Run, RunKind};
@@ -167,6 +167,7 @@ pub(crate) fn verdict() -> PartVerdict {
         score: Some(0.1),
         threshold: Some(0.2),
         is_partial: false,
+        closed_by: CloseCause::Complete,
         views: (0..5).map(view).collect(),
         duplicates: Vec::new(),
         maps_dropped: false,

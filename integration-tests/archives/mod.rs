@@ -3,7 +3,7 @@
 
 #[cfg(feature = "failpoints")]
 mod interrupted;
-mod reading;
+pub(crate) mod reading;
 mod s3;
 
 use std::fs;
@@ -27,14 +27,14 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 const HOUR: i64 = 3_600_000;
 
 /// An export of one line's cameras to a folder of its own.
-struct Export<'a> {
+pub(crate) struct Export<'a> {
     line: &'a Line<'a>,
     folder: TempDir,
     config: PathBuf,
 }
 
 impl<'a> Export<'a> {
-    fn of(line: &'a Line<'a>) -> Self {
+    pub(crate) fn of(line: &'a Line<'a>) -> Self {
         Self::with(line, |config| config)
     }
 
@@ -49,7 +49,7 @@ impl<'a> Export<'a> {
         }
     }
 
-    fn archive(&self) -> PathBuf {
+    pub(crate) fn archive(&self) -> PathBuf {
         self.folder.path().join("archive")
     }
 
@@ -66,7 +66,7 @@ impl<'a> Export<'a> {
     }
 
     /// The same, which must succeed; what it told at its end.
-    fn outcome(&self, flags: &[&str]) -> Value {
+    pub(crate) fn outcome(&self, flags: &[&str]) -> Value {
         outcome_of(&self.run(flags))
     }
 

@@ -145,7 +145,7 @@ pub(super) fn segment_manifests(archive: &Path) -> Vec<PathBuf> {
 }
 
 /// All files with that extension, by name.
-pub(super) fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
+pub(crate) fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).into_iter().flatten() {
         let path = entry.unwrap().path();

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use super::{Export, await_that, errors, outcome_of, send_parts};
 use crate::kafka::{Broker, children, free_port, repository};
 use crate::support::line::Line;
-use crate::support::process::{binary, log_folder};
+use crate::support::process::{binary, log_folder, write_config};
 use crate::support::shots::Shot;
 
 /// The server, with a bucket `plant`.
@@ -101,4 +101,28 @@ fn an_archive_in_s3_is_written_in_parts_verified_and_damaged() {
     let object = tar.strip_prefix("lines/archive/").unwrap();
     let text = errors(&checked);
     assert!(text.contains(&format!("{ARCHIVE}/{object}")), "{text}");
+}
+
+#[test]
+fn an_archive_in_s3_is_replayed() {
+    const ARCHIVE: &str = "s3://plant/lines/replayed";
+    let s3 = S3::start();
+    let line = Line::of(Broker::shared(), "archive-s3-replay", &["top", "side"], 2);
+    send_parts(&line, 0..20);
+    let export = Export::of(&line);
+    outcome_of(&s3.panoptes(&export.arguments(ARCHIVE, &["--segment-bytes", "40kB"])));
+    let into = Line::of(line.broker, "archive-s3-replay-again", &["none"], 1);
+    let config = write_config(&line.exactly_once_config(), &line.name);
+    let topic = into.results_topic();
+    let words = ["replay", "--config", config.to_str().unwrap()];
+    let words = [
+        &words[..],
+        &["--archive", ARCHIVE, "--results-topic", &topic],
+    ]
+    .concat();
+    let summary = outcome_of(&s3.panoptes(&words));
+    assert_eq!(summary["archive"]["location"], ARCHIVE);
+    let names = (0..20).map(|number| format!("part-{number:04}"));
+    let names: Vec<String> = names.collect();
+    into.outcomes().assert_one_whole_result_each(&names);
 }

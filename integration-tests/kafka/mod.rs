@@ -182,6 +182,15 @@ impl Broker {
         deleted[0].as_ref().unwrap();
     }
 
+    /// Deletes consumer groups with what they have committed, as brokers do when it is old.
+    pub(crate) fn delete_groups(&self, groups: &[&str]) {
+        let admin: AdminClient<DefaultClientContext> = self.client().create().unwrap();
+        let deleted = admin.delete_groups(groups, &AdminOptions::new());
+        for group in futures::executor::block_on(deleted).unwrap() {
+            group.unwrap();
+        }
+    }
+
     /// Deletes all that a topic holds, as retention does.
     pub(crate) fn delete_records(&self, topic: &str) {
         let client = self.client();
@@ -219,9 +228,17 @@ impl Broker {
 
     /// Sets one property of a topic, and all others to their defaults.
     pub(crate) fn configure(&self, topic: &str, name: &str, value: &str) {
+        self.configure_all(topic, &[(name, value)]);
+    }
+
+    /// Sets these properties of a topic, and all others to their defaults.
+    pub(crate) fn configure_all(&self, topic: &str, properties: &[(&str, &str)]) {
         let admin: AdminClient<DefaultClientContext> = self.client().create().unwrap();
-        let property = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(name, value);
-        let altered = admin.alter_configs([&property], &AdminOptions::new());
+        let properties = properties.iter().fold(
+            AlterConfig::new(ResourceSpecifier::Topic(topic)),
+            |all, (name, value)| all.set(name, value),
+        );
+        let altered = admin.alter_configs([&properties], &AdminOptions::new());
         futures::executor::block_on(altered).unwrap()[0]
             .as_ref()
             .unwrap();

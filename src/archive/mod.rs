@@ -28,4 +28,6 @@ pub use self::reader::{Archive, PartitionArchive, RecordReader};
 pub use self::store::{ArchiveStore, LocationError};
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;

@@ -50,6 +50,11 @@ impl Archive {
         Ok(Self { store, manifest })
     }
 
+    /// Where it is, as it was given.
+    pub fn location(&self) -> &str {
+        self.store.location()
+    }
+
     /// Topics, partitions, ranges, and what was found in them.
     pub fn manifest(&self) -> &ArchiveManifest {
         &self.manifest

@@ -180,7 +180,9 @@ impl SegmentReader {
         }
         let between = place.at - self.position;
         self.pass(between, |_| ()).await?;
-        let mut value = Vec::new();
+        // What the index says of its length is not to be trusted further than the file is long.
+        let most = place.length.min(self.manifest.bytes);
+        let mut value = Vec::with_capacity(usize::try_from(most).unwrap_or(0));
         self.pass(place.length, |bytes| value.extend_from_slice(bytes))
             .await?;
         let found = hex(Sha256::new_with_prefix(&value));

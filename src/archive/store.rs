@@ -69,15 +69,24 @@ impl ArchiveStore {
     /// # Errors
     /// When the location is of no known kind, or an option is refused.
     pub fn at(location: &str, options: &[(String, String)]) -> Result<Self, LocationError> {
-        let Some((scheme, _)) = location.split_once("://") else {
-            return Self::folder(FilePath::new(location), location);
-        };
-        let unknown = || LocationError::Unknown(location.to_owned());
-        let url = Url::parse(location).map_err(|_| unknown())?;
-        match scheme {
-            "file" => Self::folder(&url.to_file_path().map_err(|()| unknown())?, location),
-            "s3" => Self::s3(&url, options),
-            _ => Err(unknown()),
+        if let Some(path) = folder_at(location)? {
+            let made = fs::create_dir_all(path);
+            made.map_err(|source| LocationError::Folder {
+                location: location.to_owned(),
+                source,
+            })?;
+        }
+        Self::existing(location, options)
+    }
+
+    /// As [`Self::at`], but a folder must be there.
+    ///
+    /// # Errors
+    /// As [`Self::at`].
+    pub fn existing(location: &str, options: &[(String, String)]) -> Result<Self, LocationError> {
+        match folder_at(location)? {
+            Some(path) => Self::folder(&path, location),
+            None => Self::s3(&url_of(location)?, options),
         }
     }
 
@@ -91,11 +100,6 @@ impl ArchiveStore {
     }
 
     fn folder(path: &FilePath, location: &str) -> Result<Self, LocationError> {
-        let made = fs::create_dir_all(path);
-        made.map_err(|source| LocationError::Folder {
-            location: location.to_owned(),
-            source,
-        })?;
         let store = LocalFileSystem::new_with_prefix(path);
         let store = store.map_err(|source| LocationError::Options {
             location: location.to_owned(),
@@ -250,6 +254,23 @@ impl ArchiveStore {
     }
 }
 
+fn url_of(location: &str) -> Result<Url, LocationError> {
+    Url::parse(location).map_err(|_| LocationError::Unknown(location.to_owned()))
+}
+
+/// The folder that a location names, unless it is a store of objects.
+fn folder_at(location: &str) -> Result<Option<PathBuf>, LocationError> {
+    let Some((scheme, _)) = location.split_once("://") else {
+        return Ok(Some(PathBuf::from(location)));
+    };
+    let unknown = |()| LocationError::Unknown(location.to_owned());
+    match scheme {
+        "file" => url_of(location)?.to_file_path().map(Some).map_err(unknown),
+        "s3" => Ok(None),
+        _ => Err(unknown(())),
+    }
+}
+
 /// Bytes as they come.
 pub(super) type ByteStream = futures::stream::BoxStream<'static, Result<Bytes, ArchiveError>>;
 
@@ -284,9 +305,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_folder_is_made_and_its_objects_are_listed_in_order() {
+    async fn a_folder_is_made_where_it_may_be_and_its_objects_are_listed_in_order() {
         let folder = tempfile::tempdir().unwrap();
         let location = folder.path().join("new/archive");
+        ArchiveStore::existing(location.to_str().unwrap(), &[]).unwrap_err();
+        assert!(!location.exists());
         let store = ArchiveStore::at(location.to_str().unwrap(), &[]).unwrap();
         assert_eq!(store.any_object().await.unwrap(), None);
         for name in ["cam/00000/b.json", "cam/00000/a.json", "cam/00001/c.json"] {

@@ -157,6 +157,7 @@ fn state(partition: &PartitionStatus) -> &'static str {
         Some(Pause::Memory) => "paused: memory",
         Some(Pause::Unfinished) => "paused: unfinished",
         Some(Pause::EndOfRange) => "at the end of the range",
+        Some(Pause::Ahead) => "waits for its time",
         None if partition.is_idle => "idle",
         None if partition.is_at_end => "at the end",
         None => "to be read",

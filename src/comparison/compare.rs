@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::advice::{ThresholdAdvice, advise};
 use super::counts::{Changes, DecisionCounts, Examples, ScoreSummary, ThresholdUse, ThresholdUses};
+use super::early::EarlyClosings;
 use super::flips::{Flip, in_order};
 use super::histogram::Histogram;
 use super::join::{Joined, Leftover, join};
@@ -51,6 +52,8 @@ pub struct SideReport {
     pub decisions: DecisionCounts,
     /// Results without a partner in the other topic.
     pub unpaired: Leftovers,
+    /// Parts that were closed by the wall clock or for want of memory.
+    pub closed_early: EarlyClosings,
 }
 
 /// Results of one topic without a partner in the other.
@@ -65,6 +68,8 @@ pub struct Leftovers {
     pub same_id_other_records: Examples,
     /// Further results of records that another result of the topic is made from.
     pub same_records_again: Examples,
+    /// Parts that the other topic's run was not to score; they count nowhere else.
+    pub outside_the_range: u64,
 }
 
 /// What one class's parts became.
@@ -101,7 +106,8 @@ impl Comparison {
     pub fn new(a: (String, Side), b: (String, Side), classes: &[String]) -> Self {
         let [(topic_a, mut a), (topic_b, mut b)] = [a, b];
         let sides = [&mut a, &mut b].map(|side| std::mem::take(&mut side.results));
-        let joined = only_classes(join(sides), classes);
+        let mut joined = only_classes(join(sides), classes);
+        let outside = [0, 1].map(|side| leave_outside(&mut joined, side));
         let mut found = Self {
             a: side_report(&joined, 0, (topic_a, a)),
             b: side_report(&joined, 1, (topic_b, b)),
@@ -112,6 +118,9 @@ impl Comparison {
             classes: compare_classes(&joined),
             flips: Vec::new(),
         };
+        for (side, count) in [&mut found.a, &mut found.b].into_iter().zip(outside) {
+            side.unpaired.outside_the_range = count;
+        }
         for pair in &joined.pairs {
             let [a, b] = joined.pair(*pair);
             found.changes.add(a.decision, b.decision);
@@ -165,6 +174,16 @@ fn only_classes(mut joined: Joined, classes: &[String]) -> Joined {
     joined
 }
 
+/// Takes out the results without a partner whose parts the other run was not to score, and counts them.
+fn leave_outside(joined: &mut Joined, side: usize) -> u64 {
+    let results = &joined.sides[side];
+    let before = joined.unpaired[side].len();
+    joined.unpaired[side].retain(|(at, why)| {
+        *why == Leftover::AnotherOfTheSame || !results[*at as usize].is_outside
+    });
+    (before - joined.unpaired[side].len()) as u64
+}
+
 impl Joined {
     fn pair(&self, [a, b]: [u32; 2]) -> [&Judged; 2] {
         [&self.sides[0][a as usize], &self.sides[1][b as usize]]
@@ -189,6 +208,7 @@ fn side_report(joined: &Joined, side: usize, (topic, read): (String, Side)) -> S
         contradicting: Examples::default(),
         decisions: DecisionCounts::default(),
         unpaired: leftovers(joined, side),
+        closed_early: closed_early(joined, side),
     };
     for repeated in &joined.repeated[side] {
         let words = || words(&repeated.result);
@@ -201,6 +221,20 @@ fn side_report(joined: &Joined, side: usize, (topic, read): (String, Side)) -> S
         report.decisions.add(judged.decision);
     }
     report
+}
+
+fn closed_early(joined: &Joined, side: usize) -> EarlyClosings {
+    let mut found = EarlyClosings::default();
+    for pair in &joined.pairs {
+        let both = joined.pair(*pair);
+        let (one, other) = (both[side], both[1 - side]);
+        found.add(one, Some(other), || words(one));
+    }
+    for (at, _) in &joined.unpaired[side] {
+        let alone = &joined.sides[side][*at as usize];
+        found.add(alone, None, || words(alone));
+    }
+    found
 }
 
 fn leftovers(joined: &Joined, side: usize) -> Leftovers {

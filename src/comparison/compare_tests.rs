@@ -1,6 +1,8 @@
 use super::*;
 use crate::comparison::Advice;
-use crate::comparison::testing::{compare, record, result, side_of};
+use crate::comparison::testing::{compare, record, result, side_closed_by, side_of};
+use crate::comparison::{ReplayedRange, Runs, Wanted};
+use crate::domain::{CloseCause, TopicPartition};
 use crate::schema::result::Decision as Word;
 
 #[test]
@@ -114,7 +116,10 @@ fn a_part_of_another_class_in_b_stays_with_either_class_chosen() {
 
 #[test]
 fn whatever_is_no_result_is_counted_and_named() {
-    let mut side = Side::of_lines(&["line1".to_owned()]);
+    let mut side = Side::of(Wanted {
+        lines: vec!["line1".to_owned()],
+        ..Wanted::default()
+    });
     let good = result("p-1", 1, Word::Ok, 0.1);
     let mut other = good.clone();
     other.line = "line2".to_owned();
@@ -206,4 +211,99 @@ fn a_million_parts() {
     println!("compared: {most} MiB more at most, {:?}", started.elapsed());
     assert_eq!(found.joined, PARTS as u64);
     assert_eq!(found.flipped, found.changes.of(Decision::Ok).ng);
+}
+
+#[test]
+fn parts_closed_by_the_wall_clock_or_for_want_of_memory_are_counted_with_those_that_differ() {
+    let part = |part: &str, record: i64, is_partial: bool| {
+        let mut part = result(part, record, Word::Ok, 0.1);
+        part.is_partial = is_partial;
+        part
+    };
+    let a = [
+        (part("whole", 1, false), CloseCause::Complete),
+        (part("late", 2, true), CloseCause::StreamTime),
+        (part("quiet", 3, true), CloseCause::WallClock),
+        (part("quiet-alike", 4, true), CloseCause::WallClock),
+        (part("crowded", 5, true), CloseCause::Evicted),
+        (part("alone", 6, true), CloseCause::Evicted),
+    ];
+    let mut b: Vec<_> = a[..5].iter().map(|(part, _)| part.clone()).collect();
+    b[1].decision = Word::Ng;
+    b[2].is_partial = false;
+    b[4].decision = Word::Review;
+    let a = side_closed_by(&a, Wanted::default());
+    let found = Comparison::new(("a".to_owned(), a), ("b".to_owned(), side_of(&b)), &[]);
+    let early = &found.a.closed_early;
+    assert_eq!(early.wall_clock.first, ["line1/quiet", "line1/quiet-alike"]);
+    assert_eq!(early.evicted.first, ["line1/crowded", "line1/alone"]);
+    assert_eq!(early.differ.first, ["line1/crowded", "line1/quiet"]);
+    assert_eq!(early.untold, 0);
+    // B's records say nothing, and three of them are partial.
+    let untold = EarlyClosings {
+        untold: 3,
+        ..EarlyClosings::default()
+    };
+    assert_eq!(found.b.closed_early, untold);
+}
+
+#[test]
+fn what_a_replay_was_not_to_score_is_not_missing() {
+    let cam = TopicPartition {
+        topic: "cam".into(),
+        partition: 0,
+    };
+    let range = ReplayedRange {
+        offsets: [(cam, 10..20)].into(),
+        takes_whole_parts: true,
+        parts: None,
+    };
+    let part = |part: &str, record| (result(part, record, Word::Ok, 0.1), CloseCause::Complete);
+    let parts = [
+        part("before", 9),
+        part("within", 10),
+        part("lost", 19),
+        part("after", 20),
+    ];
+    let wanted = Wanted {
+        range: Some(range),
+        ..Wanted::default()
+    };
+    // A part beyond the range that has a partner all the same counts.
+    let b = [part("within", 10).0, part("after", 20).0];
+    let a = side_closed_by(&parts, wanted);
+    let found = Comparison::new(("a".to_owned(), a), ("b".to_owned(), side_of(&b)), &[]);
+    assert_eq!(found.joined, 2);
+    assert_eq!(found.a.unpaired.outside_the_range, 1);
+    assert_eq!(found.a.unpaired.only_here.first, ["line1/lost"]);
+    assert_eq!(found.a.decisions.total(), 3);
+    assert_eq!(found.b.unpaired, Leftovers::default());
+}
+
+#[test]
+fn of_a_topic_with_several_runs_one_may_be_taken() {
+    let mut replayed = result("p", 1, Word::Ng, 0.9);
+    replayed.run.kind = crate::schema::result::RunKind::Replay;
+    replayed.run.id = "job".to_owned();
+    let mut other = replayed.clone();
+    other.run.id = "another".to_owned();
+    other.result_id = "p-of-another".to_owned();
+    let results = [
+        (result("p", 1, Word::Ok, 0.1), CloseCause::Complete),
+        (replayed, CloseCause::Complete),
+        (other, CloseCause::Complete),
+    ];
+    let side = |runs: Runs| {
+        let wanted = Wanted {
+            runs,
+            ..Wanted::default()
+        };
+        side_closed_by(&results, wanted)
+    };
+    let only = side(Runs::Only("job".to_owned()));
+    assert_eq!((only.account.results, only.account.other_runs), (1, 2));
+    let rest = side(Runs::AllBut("job".to_owned()));
+    assert_eq!((rest.account.results, rest.account.other_runs), (2, 1));
+    let found = Comparison::new(("a".to_owned(), rest), ("b".to_owned(), only), &[]);
+    assert_eq!((found.joined, found.flipped), (1, 0));
 }

@@ -210,6 +210,8 @@ mod tests {
             },
             result_id: id,
             records: records.into(),
+            closed_by: None,
+            is_outside: false,
         }
     }
 

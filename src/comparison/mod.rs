@@ -12,13 +12,18 @@
 //! before the earlier. What is left over is counted as what it is: the part of one topic only, a
 //! part with a known ID that was made from other records, or one more result from records that
 //! another result of the topic is made from (a topic that holds two runs).
+//!
+//! Where one of the runs was to score a range alone ([`ReplayedRange`]), the other's parts beyond it that
+//! have no partner are counted apart and take part in nothing else.
 
 mod advice;
 mod compare;
 mod counts;
+mod early;
 mod flips;
 mod histogram;
 mod join;
+mod range;
 mod side;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -26,6 +31,8 @@ pub(crate) mod testing;
 pub use advice::{Advice, Cut, FEWEST_OF_A_KIND, ThresholdAdvice};
 pub use compare::{ClassComparison, ClassSide, Comparison, Leftovers, SideReport};
 pub use counts::{Changes, DECISIONS, DecisionCounts, Examples, ScoreSummary, ThresholdUse};
+pub use early::EarlyClosings;
 pub use flips::{Flip, Judgement, ViewChange, ViewJudgement, view_changes};
 pub use histogram::Histogram;
-pub use side::{Place, ReadAccount, Side};
+pub use range::ReplayedRange;
+pub use side::{Place, ReadAccount, Runs, Side, Wanted};

@@ -8,11 +8,13 @@ use serde::Serialize;
 use twox_hash::XxHash3_64;
 
 use super::counts::Examples;
+use super::range::ReplayedRange;
 use crate::domain::{
-    ClassName, Decision, LineId, PartId, PartKey, Record, SourceOffset, Timestamp,
+    ClassName, CloseCause, Decision, Header, LineId, PartId, PartKey, Record, SourceOffset,
+    Timestamp,
 };
 use crate::schema::published::Published;
-use crate::schema::result::{PartResult, Source};
+use crate::schema::result::{CLOSED_BY, PartResult, Run, RunKind, Source};
 
 /// Where a result stands in its topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -38,6 +40,44 @@ pub(super) struct Judged {
     pub(super) result_id: u64,
     /// The digests of the records that it names, each once, in order; compared likewise.
     pub(super) records: Box<[u64]>,
+    /// Why no more views were waited for, where the record says it.
+    pub(super) closed_by: Option<CloseCause>,
+    /// A part that the replay was not to score.
+    pub(super) is_outside: bool,
+}
+
+/// Which results of a topic are compared.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// The lines; all if none is named.
+    pub lines: Vec<String>,
+    /// Whose results.
+    pub runs: Runs,
+    /// What the other topic's run was to score, if that was not all: a part beyond it is not missing there.
+    pub range: Option<ReplayedRange>,
+}
+
+/// Whose results of a topic are compared.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Runs {
+    /// All.
+    #[default]
+    All,
+    /// Those of the replay of this name.
+    Only(String),
+    /// All but those of the replay of this name.
+    AllBut(String),
+}
+
+impl Runs {
+    fn take(&self, run: &Run) -> bool {
+        let is = |name: &String| run.kind == RunKind::Replay && run.id == *name;
+        match self {
+            Self::All => true,
+            Self::Only(name) => is(name),
+            Self::AllBut(name) => !is(name),
+        }
+    }
 }
 
 /// What was read of one results topic.
@@ -47,8 +87,7 @@ pub struct Side {
     pub(super) account: ReadAccount,
     /// How many results each model gave, by name and version.
     pub(super) models: BTreeMap<String, u64>,
-    /// The lines whose results are wanted; all if empty.
-    lines: Vec<String>,
+    wanted: Wanted,
     names: Names,
 }
 
@@ -63,6 +102,8 @@ pub struct ReadAccount {
     pub results: u64,
     /// Results of lines that are not compared.
     pub other_lines: u64,
+    /// Results of runs that are not compared.
+    pub other_runs: u64,
     /// Dead letters, which have no place there.
     pub dead_letters: u64,
     /// Records without a value, as a compacted topic has them for keys that were deleted.
@@ -72,10 +113,10 @@ pub struct ReadAccount {
 }
 
 impl Side {
-    /// A side that takes the results of these lines, of all if none is named.
-    pub fn of_lines(lines: &[String]) -> Self {
+    /// A side that takes these results.
+    pub fn of(wanted: Wanted) -> Self {
         Self {
-            lines: lines.to_vec(),
+            wanted,
             ..Self::default()
         }
     }
@@ -100,7 +141,7 @@ impl Side {
             }
         };
         match read {
-            Ok(result) => self.add_result(&result, place),
+            Ok(result) => self.add_result(&result, place, closed_by(record)),
             Err(error) => {
                 let named = || format!("{}: {error}", record.source);
                 self.account.unreadable.add(named);
@@ -113,15 +154,21 @@ impl Side {
         &self.account
     }
 
-    fn add_result(&mut self, result: &PartResult, place: Place) {
-        if !self.lines.is_empty() && !self.lines.contains(&result.line) {
+    fn add_result(&mut self, result: &PartResult, place: Place, closed_by: Option<CloseCause>) {
+        let lines = &self.wanted.lines;
+        if !lines.is_empty() && !lines.contains(&result.line) {
             self.account.other_lines += 1;
+            return;
+        }
+        if !self.wanted.runs.take(&result.run) {
+            self.account.other_runs += 1;
             return;
         }
         self.account.results += 1;
         let model = format!("{} {}", result.model.name, result.model.version);
         *self.models.entry(model).or_default() += 1;
         let class = result.class.as_deref();
+        let range = self.wanted.range.as_ref();
         self.results.push(Judged {
             part: PartKey {
                 line: LineId::new(self.names.shared(&result.line)),
@@ -136,6 +183,8 @@ impl Side {
             place,
             result_id: XxHash3_64::oneshot(result.result_id.as_bytes()),
             records: record_digests(result),
+            closed_by,
+            is_outside: range.is_some_and(|range| !range.holds(result)),
         });
     }
 }
@@ -145,6 +194,13 @@ fn place(source: &SourceOffset) -> Place {
         partition: source.partition,
         offset: source.offset,
     }
+}
+
+/// Why no more views were waited for, if the record says it; those of earlier releases do not.
+fn closed_by(record: &Record) -> Option<CloseCause> {
+    let named = |header: &&Header| header.name == CLOSED_BY;
+    let header = record.headers.iter().rev().find(named)?;
+    CloseCause::named(str::from_utf8(header.value.as_deref()?).ok()?)
 }
 
 /// What makes a result that could be decoded useless all the same.

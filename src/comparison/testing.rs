@@ -1,9 +1,9 @@
 //! Results and comparisons for tests.
 
-use super::{Comparison, Side};
-use crate::domain::{Record, SourceOffset};
+use super::{Comparison, Side, Wanted};
+use crate::domain::{CloseCause, Header, Record, SourceOffset};
 use crate::schema::result::{
-    Decision as Word, Model, PartResult, Run, RunKind, Source, Timing, View, ViewStatus,
+    CLOSED_BY, Decision as Word, Model, PartResult, Run, RunKind, Source, Timing, View, ViewStatus,
 };
 
 /// A part of class `bolt` with one view, made from the record at this offset of `cam`.
@@ -82,4 +82,18 @@ pub(crate) fn side_of(results: &[PartResult]) -> Side {
 pub(crate) fn compare(a: &[PartResult], b: &[PartResult], classes: &[String]) -> Comparison {
     let [a, b] = [("a", a), ("b", b)].map(|(topic, all)| (topic.to_owned(), side_of(all)));
     Comparison::new(a, b, classes)
+}
+
+/// As [`side_of`], each record with the cause for which its part was closed, as results are published.
+pub(crate) fn side_closed_by(results: &[(PartResult, CloseCause)], wanted: Wanted) -> Side {
+    let mut side = Side::of(wanted);
+    for ((result, cause), offset) in results.iter().zip(0..) {
+        let mut record = record(offset, Some(result.to_msgpack().unwrap()));
+        record.headers.push(Header {
+            name: CLOSED_BY.to_owned(),
+            value: Some(cause.as_str().into()),
+        });
+        side.add(&record);
+    }
+    side
 }

@@ -20,6 +20,31 @@ pub enum CloseCause {
     Evicted,
 }
 
+impl CloseCause {
+    /// All of them.
+    pub const ALL: [Self; 4] = [
+        Self::Complete,
+        Self::StreamTime,
+        Self::WallClock,
+        Self::Evicted,
+    ];
+
+    /// As metrics and headers name it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::StreamTime => "stream_time",
+            Self::WallClock => "wall_clock",
+            Self::Evicted => "evicted",
+        }
+    }
+
+    /// The cause of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|cause| cause.as_str() == name)
+    }
+}
+
 /// What becomes of a part that is not complete in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TimeoutPolicy {

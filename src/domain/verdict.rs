@@ -1,6 +1,6 @@
 //! What is said of a part.
 
-use super::{ClassName, PartKey, SourceOffset, Timestamp, ViewId};
+use super::{ClassName, CloseCause, PartKey, SourceOffset, Timestamp, ViewId};
 
 /// What the line should do with a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -114,6 +114,8 @@ pub struct PartVerdict {
     pub threshold: Option<f32>,
     /// Whether views are missing or failed.
     pub is_partial: bool,
+    /// Why no more views were waited for.
+    pub closed_by: CloseCause,
     /// Expected views in order.
     pub views: Vec<ViewVerdict>,
     /// Views that came more than once and differed.

@@ -5,8 +5,9 @@
 //! those views alone and score the part a second time, in pieces.
 //!
 //! The text is `p1:` and base64 (no padding) of LEB128 numbers: for each range the gap since the
-//! end of the one before (the first: since the commit position), then its length. It never exceeds
-//! `MAX_BYTES`; ranges that do not fit are left out, highest first, and would be scored again
+//! end of the one before (the first: since the commit position), then its length. Commits of a replay also
+//! tell from how many offsets below the position no record was read: `;`, those that were deleted, `,`,
+//! those that were empty. It never exceeds `MAX_BYTES`; ranges that do not fit are left out, highest first, and would be scored again
 //! after a restart.
 
 use std::ops::Range;
@@ -14,14 +15,22 @@ use std::ops::Range;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 
+use super::gap_count::Skipped;
+
 /// The broker's default of `offset.metadata.max.bytes`.
 pub(crate) const MAX_BYTES: usize = 4096;
 
 /// Format 1; a text that starts otherwise is none of ours, and tells nothing.
 const PREFIX: &str = "p1:";
 
-/// Bytes of numbers that base64 turns into no more than what the prefix leaves.
-const MAX_NUMBER_BYTES: usize = (MAX_BYTES - PREFIX.len()) / 4 * 3;
+/// What stands before the numbers of offsets without a record, and between them.
+const SKIPPED: (char, char) = (';', ',');
+
+/// The most bytes of those numbers, in decimal.
+const MAX_SKIPPED_BYTES: usize = 2 + 2 * 20;
+
+/// Bytes of numbers that base64 turns into no more than what the rest leaves.
+const MAX_NUMBER_BYTES: usize = (MAX_BYTES - PREFIX.len() - MAX_SKIPPED_BYTES) / 4 * 3;
 
 /// With no more unfinished records than this, what is finished above the position always fits: there
 /// are at most as many ranges as unfinished records, of two bytes for each gap, which is no longer than
@@ -75,10 +84,37 @@ pub fn encode(position: i64, ranges: &[Range<i64>]) -> Encoded {
     Encoded { text, left_out }
 }
 
+/// As [`encode`], and from how many offsets below the position no record was read.
+pub fn encode_all(position: i64, ranges: &[Range<i64>], skipped: Skipped) -> Encoded {
+    let mut encoded = encode(position, ranges);
+    if !skipped.is_none() {
+        let (before, between) = SKIPPED;
+        let Skipped { deleted, empty } = skipped;
+        encoded.text += &format!("{before}{deleted}{between}{empty}");
+    }
+    encoded
+}
+
+/// From how many offsets below the position no record was read; none where `text` does not tell.
+pub fn skipped(text: &str) -> Skipped {
+    let (before, between) = SKIPPED;
+    let numbers = || {
+        let (_, numbers) = text.split_once(before)?;
+        let (deleted, empty) = numbers.split_once(between)?;
+        Some(Skipped {
+            deleted: deleted.parse().ok()?,
+            empty: empty.parse().ok()?,
+        })
+    };
+    numbers().unwrap_or_default()
+}
+
 /// The ranges that `text` tells of, for a commit at `position`. A text that is not ours or is
 /// damaged tells of none: then the records above the position are read as if they were new.
 pub fn decode(position: i64, text: &str) -> Vec<Range<i64>> {
-    text.strip_prefix(PREFIX)
+    let ranges = text.split(SKIPPED.0).next().unwrap_or_default();
+    ranges
+        .strip_prefix(PREFIX)
         .and_then(|encoded| STANDARD_NO_PAD.decode(encoded).ok())
         .and_then(|numbers| read_ranges(position, &numbers))
         .unwrap_or_default()
@@ -189,6 +225,21 @@ mod tests {
                 })
                 .collect();
             prop_assert_eq!(decode(position, &encode(position, &ranges).text), ranges);
+        }
+
+        #[test]
+        fn what_was_skipped_is_read_whatever_stands_before_it(
+            length in 0..600_i64,
+            deleted in any::<u64>(),
+            empty in any::<u64>(),
+        ) {
+            let ranges: Vec<_> = (0..length).map(|n| n << 40 | 1..(n + 1) << 40).collect();
+            let all = Skipped { deleted, empty };
+            let encoded = encode_all(0, &ranges, all);
+            prop_assert!(encoded.text.len() <= MAX_BYTES, "{}", encoded.text.len());
+            prop_assert_eq!(skipped(&encoded.text), all);
+            prop_assert_eq!(decode(0, &encoded.text), &ranges[..ranges.len() - encoded.left_out]);
+            prop_assert_eq!(skipped(&encode(0, &ranges).text), Skipped::default());
         }
 
         #[test]

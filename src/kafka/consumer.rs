@@ -33,6 +33,7 @@ use super::commit_metadata::MOST_UNFINISHED;
 use super::fetch_waker::FetchWaker;
 use super::group_context::GroupContext;
 use super::group_protocol::GroupProtocol;
+use super::job_offsets::JobError;
 use super::offsets::OffsetLedger;
 use super::partition_counts::{CoPartitioning, Permission};
 use super::partition_ends::PartitionEnds;
@@ -41,6 +42,7 @@ use super::poll_loop::PollLoop;
 use super::poll_report::SharedPollReport;
 use super::read_range::ReadRange;
 use super::static_member::StaticMember;
+use super::stored_records::StoredError;
 use super::throttle::Throttle;
 use crate::domain::{MemoryBudget, PartClosure, Record, Reject, TopicPartition};
 
@@ -300,6 +302,12 @@ pub enum ConsumerError {
         /// The name.
         instance_id: String,
     },
+    /// A replay's job cannot be gone on with.
+    #[error(transparent)]
+    Job(#[from] JobError),
+    /// Records that are kept outside the brokers cannot be read.
+    #[error(transparent)]
+    Stored(StoredError),
     /// librdkafka says that the client instance is beyond repair.
     #[error("kafka consumer failed for good: {0}")]
     Fatal(String),
@@ -347,6 +355,13 @@ pub struct CameraConsumer {
     handle: ConsumerHandle,
     report: SharedPollReport,
     thread: thread::JoinHandle<Result<(), ConsumerError>>,
+}
+
+/// The thread's end of what connects it with the pipeline.
+pub(super) struct ThreadLink {
+    pub(super) commands: std::sync::mpsc::Receiver<ConsumerCommand>,
+    pub(super) is_ending: Arc<AtomicBool>,
+    pub(super) report: SharedPollReport,
 }
 
 /// Speaks to a poll thread.
@@ -444,6 +459,9 @@ impl CameraConsumer {
         {
             transactions.membership.set_renewed();
         }
+        if settings.range.is_some() {
+            lock(&ledger).tell_skipped();
+        }
         let consumer = Arc::new(subscribe(&settings, context)?);
         let (commands, received) = std::sync::mpsc::channel();
         let throttle = settings
@@ -475,6 +493,30 @@ impl CameraConsumer {
             },
             report,
             thread,
+        })
+    }
+
+    /// Another thread that says and is told the same.
+    pub(super) fn of_thread(
+        name: &str,
+        run: impl FnOnce(ThreadLink) -> Result<(), ConsumerError> + Send + 'static,
+    ) -> Result<Self, ConsumerError> {
+        let (commands, received) = std::sync::mpsc::channel();
+        let link = ThreadLink {
+            commands: received,
+            is_ending: Arc::default(),
+            report: SharedPollReport::default(),
+        };
+        let handle = ConsumerHandle {
+            commands,
+            is_ending: Arc::clone(&link.is_ending),
+        };
+        let report = Arc::clone(&link.report);
+        let thread = thread::Builder::new().name(name.into());
+        Ok(Self {
+            handle,
+            report,
+            thread: thread.spawn(move || run(link))?,
         })
     }
 

@@ -24,6 +24,7 @@ use super::consumer::{
     CLOSE_PATIENCE, ConsumerError, ConsumerEvent, METADATA_TIMEOUT, POLL_INTERVAL, SharedLedger,
     TransactionSettings, lock, send_within,
 };
+use super::gap_count::Skipped;
 use super::group_protocol::GroupProtocol;
 use super::partition_counts::{CoPartitioning, Permission, fetch_partition_counts};
 use super::partition_ends::{PartitionEnds, Reported};
@@ -322,7 +323,7 @@ impl ClientContext for GroupContext {
 
     fn stats(&self, statistics: Statistics) {
         let assignment = lock(&self.assignment);
-        let ledger = lock(&self.ledger);
+        let mut ledger = lock(&self.ledger);
         let mut ends = lock(&self.ends);
         let taken = self.taken.load(Ordering::Relaxed);
         let mut ended = lock(&self.ended);
@@ -343,6 +344,10 @@ impl ClientContext for GroupContext {
                 };
                 if !assignment.contains(&topic_partition) {
                     continue;
+                }
+                if partition.lo_offset >= 0 {
+                    let found = ledger.learn_log_start(&topic_partition, partition.lo_offset);
+                    tell_skipped(&topic_partition, found);
                 }
                 let position = ledger.next_to_read(&topic_partition);
                 let mut reported = reported(partition);
@@ -370,6 +375,22 @@ impl ClientContext for GroupContext {
         self.is_blind
             .store(!out_of_sight.is_empty(), Ordering::Relaxed);
         lock(&self.report).partitions = reports;
+    }
+}
+
+/// Tells of offsets that no record was read from. What was deleted is lost to whoever reads here.
+fn tell_skipped(partition: &TopicPartition, found: Skipped) {
+    if found.is_none() {
+        return;
+    }
+    telemetry::offsets_skipped(found.deleted, found.empty);
+    if found.deleted > 0 {
+        tracing::error!(
+            topic = %partition.topic,
+            partition = partition.partition,
+            offsets = found.deleted,
+            "records were deleted before they were read"
+        );
     }
 }
 

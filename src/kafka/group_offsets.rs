@@ -5,7 +5,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 
@@ -82,6 +82,7 @@ impl GroupContext {
             };
             let finished = commit_metadata::decode(position, element.metadata());
             ledger.restore(&partition, position, &finished);
+            ledger.restore_skipped(&partition, commit_metadata::skipped(element.metadata()));
             let start = Offset::Offset(position);
             if let Err(error) =
                 list.set_partition_offset(element.topic(), element.partition(), start)
@@ -114,7 +115,11 @@ fn committed_offsets(
     Ok((committed, error))
 }
 
-fn commit(consumer: &BaseConsumer<GroupContext>, ledger: &SharedLedger) -> KafkaResult<()> {
+/// Commits every position of the ledger that moved since the last commit that succeeded, and waits for it.
+pub(super) fn commit<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    ledger: &SharedLedger,
+) -> KafkaResult<()> {
     let positions = lock(ledger).positions_to_commit();
     if positions.is_empty() {
         return Ok(());
@@ -147,7 +152,7 @@ pub(super) fn offsets_of(positions: &[CommitPosition]) -> KafkaResult<TopicParti
 
 /// What is finished above the position. What does not fit is scored again after a restart.
 fn metadata(commit: &CommitPosition) -> String {
-    let encoded = commit_metadata::encode(commit.position, &commit.finished);
+    let encoded = commit_metadata::encode_all(commit.position, &commit.finished, commit.skipped);
     if encoded.left_out > 0 {
         telemetry::commit_metadata_cut();
         tracing::warn!(

@@ -1,33 +1,89 @@
-//! A replay's job on the brokers: where each partition ends, and how far the group has come.
+//! A replay's job on the brokers: where each partition begins and ends, and how far the group has come.
 //!
-//! Both are committed offsets, of the groups `<job>` and `<job>-end`. The second is committed last, so a
-//! job whose ends are known has its beginnings, too.
+//! All are committed offsets, of the groups `<job>-begin`, `<job>` and `<job>-end`. The last is committed last, so
+//! a job whose ends are known has its beginnings, too. With a beginning goes what was known of the partition
+//! when the job was made, so that whoever ends the job can tell of the whole of it. A job that is done by one
+//! process at a time has the process's name beside its ends (`job_claim`).
 
-use std::collections::{BTreeMap, HashMap};
-use std::ops::Range;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::{Offset, TopicPartitionList};
+use serde::{Deserialize, Serialize};
 
 use super::client::BusSettings;
+use super::commit_metadata;
+use super::gap_count::Skipped;
+use super::group_protocol::GROUP_PROTOCOL;
 use super::read_range::ReadRange;
 use crate::domain::{Topic, TopicPartition};
 
 /// How long one call may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// How long the brokers may be in the midst of something, an open transaction for instance.
-const LONGEST_WAIT: Duration = Duration::from_secs(90);
+pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(90);
 /// The pause before they are asked again.
-const PAUSE: Duration = Duration::from_millis(200);
+pub(super) const PAUSE: Duration = Duration::from_millis(200);
+
+/// Committed offsets, each with the text that came with it.
+type Commits = BTreeMap<TopicPartition, (i64, String)>;
 
 /// A job of partitions that are known.
 pub struct Job {
-    id: String,
-    positions: BaseConsumer,
-    ends: BaseConsumer,
+    pub(super) id: String,
+    begins: BaseConsumer,
+    pub(super) positions: BaseConsumer,
+    pub(super) ends: BaseConsumer,
     partitions: Vec<TopicPartition>,
+    /// What this process has claimed it by, if it has.
+    pub(super) owner: OnceLock<String>,
+}
+
+/// What a job was made of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JobRange(pub BTreeMap<TopicPartition, JobPartition>);
+
+/// One partition of a job, as it was when the job was made.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct JobPartition {
+    /// The first offset that is read.
+    #[serde(skip)]
+    pub start: i64,
+    /// The offset behind the last one.
+    #[serde(skip)]
+    pub end: i64,
+    /// The first offset that the brokers had.
+    pub earliest: i64,
+    /// How many offsets of the range were deleted; none where its beginning is a time, or open.
+    pub deleted: Option<i64>,
+    /// Records before the earliest one were deleted, and some of them may have been of the range.
+    pub is_cut: bool,
+}
+
+impl JobRange {
+    /// Where reading ends.
+    pub fn ends(&self) -> ReadRange {
+        let partitions = self.0.iter();
+        let ends = partitions.map(|(partition, one)| (partition.clone(), one.end));
+        ReadRange::until(ends.collect())
+    }
+
+    /// Offsets between beginnings and ends: at least as many as there are records.
+    pub fn offsets(&self) -> i64 {
+        let partitions = self.0.values();
+        partitions.map(|one| (one.end - one.start).max(0)).sum()
+    }
+
+    /// Whether a partition was added to a topic of the job after it was made.
+    fn is_older_than(&self, partition: &TopicPartition) -> bool {
+        let of_topic = self.0.keys().filter(|one| one.topic == partition.topic);
+        let highest = of_topic.map(|one| one.partition).max();
+        highest.is_some_and(|highest| partition.partition > highest)
+    }
 }
 
 /// How far a job has come.
@@ -38,6 +94,8 @@ pub struct JobProgress {
     pub left: i64,
     /// Whether nothing is left.
     pub is_complete: bool,
+    /// From how many offsets no record was read, in all instances together; of partitions with any.
+    pub skipped: BTreeMap<TopicPartition, Skipped>,
 }
 
 /// Why a job cannot be made or looked at.
@@ -65,6 +123,27 @@ pub enum JobError {
         /// A partition that it does not know.
         partition: TopicPartition,
     },
+    /// Instances that read the topics are at it.
+    #[error(
+        "group `{0}` has members, which do the job from the topics: expected none while it is done from an \
+         archive; wait for their end, or give this replay another `--job`"
+    )]
+    HasMembers(String),
+    /// Another process has claimed it since.
+    #[error("job `{0}` is done by another process since: this one gives it up")]
+    TakenOver(String),
+    /// The brokers have forgotten how far it is.
+    #[error(
+        "group `{id}` has no committed offset of `{topic}[{partition}]`: expected that of the job; give this \
+         replay another `--job`",
+        topic = partition.topic, partition = partition.partition
+    )]
+    NoPosition {
+        /// The job.
+        id: String,
+        /// The partition.
+        partition: TopicPartition,
+    },
 }
 
 impl Job {
@@ -79,28 +158,45 @@ impl Job {
     ) -> KafkaResult<Self> {
         let client = |group: &str| -> KafkaResult<BaseConsumer> {
             let mut config = bus.consumer_config();
-            config.remove("group.instance.id"); // it joins no group
+            // It joins no group.
+            for property in ["group.instance.id", GROUP_PROTOCOL, "group.remote.assignor"] {
+                config.remove(property);
+            }
             config.set("group.id", group).create()
         };
         Ok(Self {
             id: id.to_owned(),
+            begins: client(&format!("{id}-begin"))?,
             positions: client(id)?,
             ends: client(&format!("{id}-end"))?,
             partitions,
+            owner: OnceLock::new(),
         })
     }
 
-    /// Where the job ends, if it was made before.
+    /// What the job was made of, if it was made before.
     ///
     /// # Errors
-    /// When the brokers do not tell, or it was made of other partitions.
-    pub fn find(&self) -> Result<Option<ReadRange>, JobError> {
-        let ends = self.committed(&self.ends, "read the ends")?;
+    /// When the brokers do not tell, or it was made of other topics.
+    pub fn find(&self) -> Result<Option<JobRange>, JobError> {
+        let ends = offsets_in(&self.committed(&self.ends, "read the ends")?);
         if ends.is_empty() {
             return Ok(None);
         }
-        match self.partitions.iter().find(|one| !ends.contains_key(one)) {
-            None => Ok(Some(ReadRange::until(ends.into_iter().collect()))),
+        let mut begins = offsets_in(&self.committed(&self.begins, "read the beginnings")?);
+        let partitions = ends.into_iter().map(|(partition, (end, _))| {
+            let (start, text) = begins.remove(&partition).unwrap_or_default();
+            let made: JobPartition = serde_json::from_str(&text).unwrap_or_default();
+            (partition, JobPartition { start, end, ..made })
+        });
+        let range = JobRange(partitions.collect());
+        let is_known = |one: &&TopicPartition| range.0.contains_key(one);
+        match self
+            .partitions
+            .iter()
+            .find(|one| !is_known(one) && !range.is_older_than(one))
+        {
+            None => Ok(Some(range)),
             Some(unknown) => Err(JobError::OtherPartitions {
                 id: self.id.clone(),
                 partition: unknown.clone(),
@@ -108,86 +204,110 @@ impl Job {
         }
     }
 
-    /// Makes it, of where each of its partitions begins and ends.
+    /// Makes it.
     ///
     /// # Errors
     /// When the brokers do not take its offsets.
-    pub fn make(
-        &self,
-        offsets: &HashMap<TopicPartition, Range<i64>>,
-    ) -> Result<ReadRange, JobError> {
-        let starts = offsets.iter().map(|(one, range)| (one, range.start));
-        self.commit(&self.positions, starts, "commit the beginnings")?;
-        let ends = offsets.iter().map(|(one, range)| (one, range.end));
-        self.commit(&self.ends, ends.clone(), "commit the ends")?;
-        let ends = ends.map(|(partition, end)| (partition.clone(), end));
-        Ok(ReadRange::until(ends.collect()))
+    pub fn make(&self, range: &JobRange) -> Result<(), JobError> {
+        let begins = range.0.iter().map(|(partition, one)| {
+            let text = serde_json::to_string(one).expect("numbers can always be written as JSON");
+            (partition, one.start, text)
+        });
+        self.commit(&self.begins, begins, "commit the beginnings")?;
+        let starts = range.0.iter();
+        let starts = starts.map(|(partition, one)| (partition, one.start, String::new()));
+        self.commit(&self.positions, starts, "commit the first positions")?;
+        let ends = range.0.iter();
+        let ends = ends.map(|(partition, one)| (partition, one.end, String::new()));
+        self.commit(&self.ends, ends, "commit the ends")
     }
 
-    /// How far the group has come.
+    /// Commits once more what the job was made of, lest the brokers forget it: nobody is in these groups.
     ///
     /// # Errors
-    /// When the brokers do not tell.
-    pub fn progress(&self, range: &ReadRange) -> Result<JobProgress, JobError> {
-        let positions = self.committed(&self.positions, "read the progress")?;
-        let left = self.partitions.iter().map(|partition| {
-            let end = range.end(partition);
-            (end - positions.get(partition).copied().unwrap_or(0)).max(0)
+    /// When the brokers do not tell or take the offsets.
+    pub fn keep(&self) -> Result<(), JobError> {
+        for client in [&self.begins, &self.ends] {
+            let told = offsets_in(&self.committed(client, "read what it was made of")?);
+            let again = told.iter();
+            let again = again.map(|(partition, (offset, text))| (partition, *offset, text.clone()));
+            self.commit(client, again, "commit again what it was made of")?;
+        }
+        Ok(())
+    }
+
+    /// How far the group has come; partitions of topics that are gone count no more.
+    ///
+    /// # Errors
+    /// When the brokers do not tell, or another process has claimed it.
+    pub fn progress(
+        &self,
+        range: &JobRange,
+        gone: &BTreeSet<Topic>,
+    ) -> Result<JobProgress, JobError> {
+        self.check_claim()?;
+        let positions = offsets_in(&self.committed(&self.positions, "read the progress")?);
+        let there = range.0.iter().filter(|(one, _)| !gone.contains(&one.topic));
+        let left = there.map(|(partition, one)| {
+            let position = positions
+                .get(partition)
+                .map_or(one.start, |(offset, _)| *offset);
+            (one.end - position).max(0)
         });
         let left: i64 = left.sum();
+        let skipped = positions
+            .into_iter()
+            .map(|(partition, (_, text))| (partition, commit_metadata::skipped(&text)));
         Ok(JobProgress {
             left,
             is_complete: left == 0,
+            skipped: skipped.filter(|(_, skipped)| !skipped.is_none()).collect(),
         })
     }
 
     /// What a group has committed; brokers do not tell it while a transaction of it is open.
-    fn committed(
+    pub(super) fn committed(
         &self,
         client: &BaseConsumer,
         doing: &'static str,
-    ) -> Result<BTreeMap<TopicPartition, i64>, JobError> {
+    ) -> Result<TopicPartitionList, JobError> {
         let mut list = TopicPartitionList::new();
         for partition in &self.partitions {
             list.add_partition(partition.topic.as_str(), partition.partition);
         }
-        let deadline = Instant::now() + LONGEST_WAIT;
-        loop {
-            let asked = client.committed_offsets(list.clone(), PATIENCE);
-            let told = asked.and_then(|told| {
-                let mut errors = told.elements().into_iter().map(|one| one.error());
-                errors.find(Result::is_err).unwrap_or(Ok(()))?;
-                Ok(told)
-            });
-            match told {
-                Ok(told) => return Ok(offsets_in(&told)),
-                Err(_) if Instant::now() < deadline => std::thread::sleep(PAUSE),
-                Err(source) => return Err(self.error(doing, source)),
-            }
-        }
+        let told = insist(|| {
+            let told = client.committed_offsets(list.clone(), PATIENCE)?;
+            let mut errors = told.elements().into_iter().map(|one| one.error());
+            errors.find(Result::is_err).unwrap_or(Ok(()))?;
+            Ok(told)
+        });
+        told.map_err(|source| self.error(doing, source))
     }
 
-    fn commit<'a>(
+    pub(super) fn commit<'a>(
         &self,
         client: &BaseConsumer,
-        offsets: impl Iterator<Item = (&'a TopicPartition, i64)>,
+        offsets: impl Iterator<Item = (&'a TopicPartition, i64, String)>,
         doing: &'static str,
     ) -> Result<(), JobError> {
         let commit = || -> KafkaResult<()> {
             let mut list = TopicPartitionList::new();
-            for (partition, offset) in offsets {
-                list.add_partition_offset(
-                    partition.topic.as_str(),
-                    partition.partition,
-                    Offset::Offset(offset),
-                )?;
+            for (partition, offset, text) in offsets {
+                let topic = partition.topic.as_str();
+                let mut element = list.add_partition(topic, partition.partition);
+                element.set_offset(Offset::Offset(offset))?;
+                element.set_metadata(text);
             }
             client.commit(&list, CommitMode::Sync)
         };
         commit().map_err(|source| self.error(doing, source))
     }
 
-    fn error(&self, doing: &'static str, source: KafkaError) -> JobError {
+    pub(super) fn partitions(&self) -> &[TopicPartition] {
+        &self.partitions
+    }
+
+    pub(super) fn error(&self, doing: &'static str, source: KafkaError) -> JobError {
         JobError::Brokers {
             doing,
             id: self.id.clone(),
@@ -196,7 +316,18 @@ impl Job {
     }
 }
 
-fn offsets_in(list: &TopicPartitionList) -> BTreeMap<TopicPartition, i64> {
+/// Asks again for as long as the brokers may be in the midst of something.
+pub(super) fn insist<T>(ask: impl Fn() -> KafkaResult<T>) -> KafkaResult<T> {
+    let deadline = Instant::now() + LONGEST_WAIT;
+    loop {
+        match ask() {
+            Err(_) if Instant::now() < deadline => std::thread::sleep(PAUSE),
+            told => return told,
+        }
+    }
+}
+
+fn offsets_in(list: &TopicPartitionList) -> Commits {
     let elements = list.elements();
     let offsets = elements.iter().filter_map(|element| {
         let Offset::Offset(offset) = element.offset() else {
@@ -206,7 +337,7 @@ fn offsets_in(list: &TopicPartitionList) -> BTreeMap<TopicPartition, i64> {
             topic: Topic::new(element.topic()),
             partition: element.partition(),
         };
-        Some((partition, offset))
+        Some((partition, (offset, element.metadata().to_owned())))
     });
     offsets.collect()
 }

@@ -13,6 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
+use super::gap_count::{GapCount, Skipped};
 use crate::domain::{SourceOffset, Topic, TopicPartition};
 
 /// What the ledger knew of a record when it was read.
@@ -37,6 +38,8 @@ pub struct CommitPosition {
     pub position: i64,
     /// What is finished above the position, in order.
     pub finished: Vec<Range<i64>>,
+    /// How many offsets below the position no record was read from; told by ledgers that are asked to.
+    pub skipped: Skipped,
 }
 
 /// Per partition of the current assignment, which records are unfinished.
@@ -60,6 +63,7 @@ pub struct CommitPosition {
 pub struct OffsetLedger {
     partitions: HashMap<TopicPartition, PartitionLedger>,
     finishes: u64,
+    tells_skipped: bool,
 }
 
 /// How far one partition has come.
@@ -76,6 +80,11 @@ pub struct Progress {
 }
 
 impl OffsetLedger {
+    /// Lets commits tell from how many offsets no record was read, so that it can be told of a whole job.
+    pub fn tell_skipped(&mut self) {
+        self.tells_skipped = true;
+    }
+
     /// Takes partitions under `generation`. One that is already held under the same generation is
     /// left as it is; under another it starts afresh, and what was in flight becomes stale.
     pub fn assign(
@@ -107,11 +116,30 @@ impl OffsetLedger {
     pub fn restore(&mut self, partition: &TopicPartition, position: i64, finished: &[Range<i64>]) {
         if let Some(ledger) = self.partitions.get_mut(partition) {
             ledger.position = Some(position);
-            ledger.committed = Some((position, finished.to_vec()));
+            ledger.committed = Some((position, finished.to_vec(), Skipped::default()));
             for range in finished {
                 insert_range(&mut ledger.finished, range.clone());
             }
         }
+    }
+
+    /// Tells what was committed with the position of [`Self::restore`] about offsets without a record.
+    pub fn restore_skipped(&mut self, partition: &TopicPartition, skipped: Skipped) {
+        if let Some(ledger) = self.partitions.get_mut(partition) {
+            ledger.gaps.restore(skipped);
+            if let Some((_, _, committed)) = &mut ledger.committed {
+                *committed = skipped;
+            }
+        }
+    }
+
+    /// Notes where a partition's log begins now; gives what the gaps were that were found in it since that
+    /// was last told.
+    pub fn learn_log_start(&mut self, partition: &TopicPartition, log_start: i64) -> Skipped {
+        let ledger = self.partitions.get_mut(partition);
+        ledger.map_or_else(Skipped::default, |ledger| {
+            ledger.gaps.learn_log_start(log_start)
+        })
     }
 
     /// Notes that a record was read. Only a [`Begun::Fresh`] one is to be processed.
@@ -186,14 +214,20 @@ impl OffsetLedger {
             .filter_map(|(partition, ledger)| {
                 let position = ledger.watermark()?;
                 let finished = ledger.finished_above();
-                let committed = ledger.committed.as_ref();
-                let is_new = committed.is_none_or(|(old_position, old_finished)| {
-                    *old_position != position || *old_finished != finished
-                });
-                is_new.then(|| CommitPosition {
+                let skipped = match self.tells_skipped {
+                    true => ledger.gaps.below(),
+                    false => Skipped::default(),
+                };
+                let told = (position, finished, skipped);
+                if ledger.committed.as_ref() == Some(&told) {
+                    return None;
+                }
+                let (position, finished, skipped) = told;
+                Some(CommitPosition {
                     partition: partition.clone(),
                     position,
                     finished,
+                    skipped,
                 })
             })
             .collect();
@@ -205,7 +239,7 @@ impl OffsetLedger {
     pub fn mark_committed(&mut self, positions: &[CommitPosition]) {
         for commit in positions {
             if let Some(ledger) = self.partitions.get_mut(&commit.partition) {
-                ledger.committed = Some((commit.position, commit.finished.clone()));
+                ledger.committed = Some((commit.position, commit.finished.clone(), commit.skipped));
             }
         }
     }
@@ -271,7 +305,8 @@ struct PartitionLedger {
     finished: BTreeMap<i64, i64>,
     /// The next offset to be read; none before the first record.
     position: Option<i64>,
-    committed: Option<(i64, Vec<Range<i64>>)>,
+    committed: Option<(i64, Vec<Range<i64>>, Skipped)>,
+    gaps: GapCount,
     /// Its topic is gone: nothing is committed any more.
     is_forgone: bool,
 }
@@ -284,6 +319,7 @@ impl PartitionLedger {
             finished: BTreeMap::new(),
             position: None,
             committed: None,
+            gaps: GapCount::default(),
             is_forgone: false,
         }
     }
@@ -319,6 +355,7 @@ impl PartitionLedger {
     /// astray lets the commit pass it.
     fn rewind_to(&mut self, offset: i64) {
         self.finished.clear();
+        self.gaps.rewind_to(offset);
         self.position = Some(offset);
     }
 
@@ -348,18 +385,24 @@ impl PartitionLedger {
             let in_gap: Vec<i64> = self.unfinished.range(old..position).copied().collect();
             let mut start = old;
             for unfinished in in_gap {
-                insert_range(&mut self.finished, start..unfinished);
+                self.skip(start..unfinished);
                 start = unfinished + 1;
             }
-            insert_range(&mut self.finished, start..position);
+            self.skip(start..position);
             self.move_position_to(position);
         }
+    }
+
+    fn skip(&mut self, offsets: Range<i64>) {
+        insert_range(&mut self.finished, offsets.clone());
+        self.gaps.skip(offsets);
     }
 
     fn drop_finished_below_watermark(&mut self) {
         let Some(watermark) = self.watermark() else {
             return;
         };
+        self.gaps.pass(watermark);
         while let Some(first) = self.finished.first_entry() {
             if *first.get() > watermark {
                 break;

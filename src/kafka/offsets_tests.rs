@@ -215,6 +215,7 @@ fn commit_of(position: i64, finished: Option<Range<i64>>) -> CommitPosition {
         partition: partition(0),
         position,
         finished: finished.into_iter().collect(),
+        skipped: Skipped::default(),
     }
 }
 

@@ -131,7 +131,7 @@ pub(crate) fn fetch_partition_counts<C: ConsumerContext>(
 }
 
 /// Keeps the topics that the subscription names, or that match where it is a regular expression.
-fn subscribed(
+pub(crate) fn subscribed(
     counts: impl Iterator<Item = (String, usize)>,
     subscription: &[String],
 ) -> BTreeMap<String, usize> {

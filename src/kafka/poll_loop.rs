@@ -34,7 +34,7 @@ const MEMORY_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long one poll waits while a partition is crowded: it is read again as soon as half is finished, and
 /// that wakes no poll.
-const CROWDED_POLL_INTERVAL: Duration = Duration::from_millis(5);
+pub(super) const CROWDED_POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// How often the number of unfinished records is reported where the publisher commits.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
@@ -469,7 +469,7 @@ impl PollLoop {
 }
 
 /// What to tell of a record that was read.
-fn read_event(record: Record, fault: Option<String>) -> ConsumerEvent {
+pub(super) fn read_event(record: Record, fault: Option<String>) -> ConsumerEvent {
     match fault {
         None => ConsumerEvent::Record(record),
         Some(error) => ConsumerEvent::Unreadable(Reject {

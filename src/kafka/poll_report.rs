@@ -75,4 +75,6 @@ pub enum Pause {
     Unfinished,
     /// What a replay was to read of it is read.
     EndOfRange,
+    /// Its next record is later than what is to be read of others: an archive is read in the order of time.
+    Ahead,
 }

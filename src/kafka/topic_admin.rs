@@ -1,9 +1,9 @@
 //! Creates topics, for the tools that publish on an empty broker, and deletes those of a bench.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
@@ -126,6 +126,30 @@ pub async fn delete_topics(
         }
     }
     Ok(())
+}
+
+/// The `cleanup.policy` of topics, of those of which the brokers tell it.
+///
+/// # Errors
+/// When the brokers cannot be reached.
+pub async fn cleanup_policies(
+    bus: &BusSettings,
+    topics: &BTreeSet<Topic>,
+) -> Result<BTreeMap<Topic, String>, TopicAdminError> {
+    let admin: AdminClient<DefaultClientContext> = bus.client_config().create()?;
+    let named = topics
+        .iter()
+        .map(|topic| ResourceSpecifier::Topic(topic.as_str()));
+    let named: Vec<ResourceSpecifier<'_>> = named.collect();
+    let answers = admin.describe_configs(&named, &options()).await?;
+    let told = answers
+        .into_iter()
+        .zip(topics)
+        .filter_map(|(answer, topic)| {
+            let policy = answer.ok()?.get("cleanup.policy")?.value.clone()?;
+            Some((topic.clone(), policy))
+        });
+    Ok(told.collect())
 }
 
 fn options() -> AdminOptions {

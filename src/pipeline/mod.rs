@@ -61,6 +61,7 @@ use crate::kafka::offsets::OffsetLedger;
 use crate::kafka::partitioners::KeyedTopics;
 use crate::kafka::publisher::{Publication, PublishError, Publisher};
 use crate::kafka::record_producer::RecordProducer;
+use crate::kafka::stored_records::StoredLink;
 use crate::kafka::transaction_errors::{is_fenced, refuses_for_good};
 use crate::kafka::transactional_publisher::TransactionalPublisher;
 use crate::reassembly::{ReassemblyBuffer, ReassemblyCounts};
@@ -113,6 +114,7 @@ pub async fn run(setup: PipelineSetup, stop: impl Future<Output = ()>) -> anyhow
         output.max_message_bytes(),
         Arc::clone(&ledger),
     )?;
+    let publisher_is_initialised = publisher.is_initialised();
     let probing = tokio::spawn(probe_brokers(
         publisher.producer(),
         publisher.is_initialised(),
@@ -171,9 +173,24 @@ pub async fn run(setup: PipelineSetup, stop: impl Future<Output = ()>) -> anyhow
 
     let (events, to_take_in) = mpsc::channel(EVENTS);
     let group_id = setup.consumer.group_id.clone();
-    let ends = EndOffsets::connect(&setup.consumer.bus).context("failed to make a client")?;
-    let consumer =
-        CameraConsumer::start(setup.consumer, Arc::clone(&ledger), budget.clone(), events)?;
+    let (consumer, ends) = match setup.stored {
+        None => {
+            let ends = EndOffsets::connect(&setup.consumer.bus);
+            let ends = ends.context("failed to make a client")?;
+            let (ledger, budget) = (Arc::clone(&ledger), budget.clone());
+            let consumer = CameraConsumer::start(setup.consumer, ledger, budget, events)?;
+            (consumer, Some(ends))
+        }
+        Some(stored) => {
+            let link = StoredLink {
+                ledger: Arc::clone(&ledger),
+                budget: budget.clone(),
+                events,
+                publisher_is_initialised,
+            };
+            (stored.start(&setup.consumer, link)?, None)
+        }
+    };
     let in_flight = InFlight::default();
     let observer = Observer {
         group_id,

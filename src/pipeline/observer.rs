@@ -78,6 +78,7 @@ impl Observer {
             open_parts: reassembly.open_groups,
             in_flight: self.in_flight.count(),
             finished_records,
+            closed_parts: self.reassembly.counts().closed(),
             stream_time_lag_ms: reassembly.stream_time.map(|time| millis(now.since(time))),
             reading: reading(&report),
             poll_thread_silent_ms: millis(report.turned_at.elapsed()),
@@ -119,7 +120,7 @@ fn partition_status(
     let is_pause_due = match pause {
         Some(Pause::Memory) => clock.is_some_and(|clock| clock.is_paused),
         Some(Pause::Unfinished) => progress.unfinished > MOST_UNFINISHED / 2,
-        Some(Pause::EndOfRange) | None => true,
+        Some(Pause::EndOfRange | Pause::Ahead) | None => true,
     };
     PartitionStatus {
         topic: progress.partition.topic.to_string(),

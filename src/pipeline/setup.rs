@@ -18,6 +18,7 @@ use crate::domain::{ClassName, DuplicatePolicy, LineId, ModelIdentity, Topic, Vi
 use crate::kafka::client::BusSettings;
 use crate::kafka::closed_parts::ClosedPartsTopic;
 use crate::kafka::consumer::{Commits, ConsumerSettings, Membership, TransactionSettings};
+use crate::kafka::stored_records::StoredSource;
 use crate::model::AnomalyModel;
 use crate::model::bundle::Bundle;
 use crate::model::candle_model::CandleModel;
@@ -37,6 +38,8 @@ const UNNAMED_LINE: &str = "default";
 pub struct PipelineSetup {
     /// The poll thread.
     pub consumer: ConsumerSettings,
+    /// What is read in place of the topics.
+    pub stored: Option<StoredSource>,
     /// What envelopes do not say themselves, and limits.
     pub envelope: EnvelopeSettings,
     /// How views become groups.
@@ -184,6 +187,7 @@ impl PipelineSetup {
         Self {
             patience: patience(settings, &consumer),
             consumer,
+            stored: None,
             envelope: envelope(settings),
             reassembly,
             memory_budget_bytes,

@@ -66,17 +66,20 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Starts the thread. The receiver is told of the first stall, and closed when the thread ends.
+    /// Starts the thread. The receiver is told of the first stall, and closed when the thread ends. Where
+    /// the brokers are not what is read, there are no `ends` to ask them for.
     pub(crate) fn start(
         observer: Observer,
-        ends: EndOffsets,
+        ends: Option<EndOffsets>,
         patience: Patience,
         readiness: Readiness,
     ) -> std::io::Result<(Self, oneshot::Receiver<Stalled>)> {
         let (stop, stopped) = channel();
         let (tell, stalled) = oneshot::channel();
         let mut watcher = Watcher {
-            ends: TrueEnds::new(ends, observer.poll.clone(), patience.stall_after / ROUNDS),
+            ends: ends.map(|ends| {
+                TrueEnds::new(ends, observer.poll.clone(), patience.stall_after / ROUNDS)
+            }),
             observer,
             watchdog: Watchdog::new(patience),
             patience,
@@ -102,7 +105,7 @@ impl Watch {
 /// The thread's own state.
 struct Watcher {
     observer: Observer,
-    ends: TrueEnds,
+    ends: Option<TrueEnds>,
     watchdog: Watchdog,
     patience: Patience,
     readiness: Readiness,
@@ -131,7 +134,9 @@ impl Watcher {
     fn look(&mut self, passed: Duration) -> Vec<Stall> {
         let is_reached = self.readiness.is_met(Condition::PublisherUp);
         let mut status = self.observer.observe();
-        self.ends.correct(&mut status, is_reached);
+        if let Some(ends) = &mut self.ends {
+            ends.correct(&mut status, is_reached);
+        }
         let stalls = self.watchdog.observe(&status, is_reached, passed);
         if !stalls.is_empty() {
             let named = |partition: &PartitionStatus| {

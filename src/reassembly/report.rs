@@ -71,6 +71,13 @@ pub struct ReassemblyCounts {
     pub forgotten: u64,
 }
 
+impl ReassemblyCounts {
+    /// Groups closed, for whatever reason.
+    pub fn closed(&self) -> u64 {
+        self.complete + self.timed_out + self.wall_clock + self.evicted
+    }
+}
+
 /// The state of the buffer, for operators.
 #[derive(Clone, Debug)]
 pub struct ReassemblyStatus {

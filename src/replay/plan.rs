@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::time::Duration;
 
+use crate::archive::ArchiveError;
 use crate::domain::{Timestamp, Topic, TopicPartition};
 use crate::kafka::offset_survey::{OffsetAt, OffsetSurvey, SurveyError};
 
@@ -29,6 +30,34 @@ pub struct RangeSpec {
     /// How much more is read on both sides of times, so that parts which reach over them have all their
     /// views, and those that began before are known for it.
     pub lead: Duration,
+}
+
+impl RangeSpec {
+    /// The times from and up to which is read.
+    pub(super) fn times(&self) -> (Option<Timestamp>, Option<Timestamp>) {
+        let from = match self.from {
+            Bound::Time(time) => Some(before(time, self.lead)),
+            _ => None,
+        };
+        let to = match self.to {
+            Bound::Time(time) => Some(time.after(self.lead)),
+            _ => None,
+        };
+        (from, to)
+    }
+}
+
+/// What is known of partitions before a range in them is.
+#[derive(Debug, Default)]
+pub(super) struct FoundOffsets {
+    /// The first offset that there is.
+    pub(super) earliest: HashMap<TopicPartition, i64>,
+    /// The one behind the last.
+    pub(super) latest: HashMap<TopicPartition, i64>,
+    /// The first one of the time from which is read, where the range begins with one.
+    pub(super) from: Option<HashMap<TopicPartition, i64>>,
+    /// The first one of the time up to which is read, where the range ends with one.
+    pub(super) to: Option<HashMap<TopicPartition, i64>>,
 }
 
 /// One partition of a plan.
@@ -80,6 +109,34 @@ pub enum PlanError {
     /// The brokers do not answer.
     #[error(transparent)]
     Survey(Box<SurveyError>),
+    /// The archive has no such topic.
+    #[error("expected camera topic `{topic}` in `{location}`, found no such topic there")]
+    NotArchived {
+        /// The topic.
+        topic: String,
+        /// Where the archive is.
+        location: String,
+    },
+    /// The export has not ended.
+    #[error(
+        "`{0}` is not complete: expected its export to have ended; the same `panoptes export` goes on"
+    )]
+    Incomplete(String),
+    /// The views of one part cannot meet.
+    #[error(
+        "expected all camera topics of the archive to have as many partitions as each other, found {0}; the \
+         views of one part must lie on one partition number"
+    )]
+    UnequalPartitions(String),
+    /// The archive does not tell what it holds.
+    #[error(transparent)]
+    Archive(Box<ArchiveError>),
+}
+
+impl From<ArchiveError> for PlanError {
+    fn from(error: ArchiveError) -> Self {
+        Self::Archive(Box::new(error))
+    }
 }
 
 impl From<SurveyError> for PlanError {
@@ -99,6 +156,29 @@ impl Plan {
         range: &RangeSpec,
     ) -> Result<Self, PlanError> {
         let partitions = partitions(survey, topics)?;
+        let (from, to) = range.times();
+        let at = |time: Option<Timestamp>| {
+            let asked = time.map(|time| survey.offsets(&partitions, OffsetAt::Time(time)));
+            asked.transpose()
+        };
+        let found = FoundOffsets {
+            earliest: survey.offsets(&partitions, OffsetAt::LogStart)?,
+            latest: survey.offsets(&partitions, OffsetAt::End)?,
+            from: at(from)?,
+            to: at(to)?,
+        };
+        Self::of(partitions, range, &found)
+    }
+
+    /// The range in offsets of partitions of which it is known where they begin and end.
+    ///
+    /// # Errors
+    /// When the range is empty, or names other partitions.
+    pub(super) fn of(
+        partitions: Vec<TopicPartition>,
+        range: &RangeSpec,
+        found: &FoundOffsets,
+    ) -> Result<Self, PlanError> {
         let written = written(range)?;
         for named in [&range.from, &range.to] {
             if let Bound::Offsets(named) = named
@@ -107,24 +187,19 @@ impl Plan {
                 return Err(PlanError::UnknownPartition(unknown.clone()));
             }
         }
-        let earliest = survey.offsets(&partitions, OffsetAt::LogStart)?;
-        let latest = survey.offsets(&partitions, OffsetAt::End)?;
-        let wanted = |bound: &Bound, open: &HashMap<TopicPartition, i64>, lead: fn(_, _) -> _| {
+        let wanted = |bound: &Bound, open: &HashMap<TopicPartition, i64>, at: Option<&_>| {
             let mut offsets = open.clone();
-            match bound {
-                Bound::Open => {}
-                Bound::Offsets(named) => offsets.extend(named.clone()),
-                Bound::Time(time) => {
-                    let at = OffsetAt::Time(lead(*time, range.lead));
-                    offsets = survey.offsets(&partitions, at)?;
-                }
+            match (bound, at) {
+                (Bound::Offsets(named), _) => offsets.extend(named.clone()),
+                (Bound::Time(_), Some(at)) => offsets.clone_from(at),
+                (Bound::Open | Bound::Time(_), _) => {}
             }
-            Ok::<_, SurveyError>(offsets)
+            offsets
         };
-        let starts = wanted(&range.from, &earliest, before)?;
-        let ends = wanted(&range.to, &latest, Timestamp::after)?;
+        let starts = wanted(&range.from, &found.earliest, found.from.as_ref());
+        let ends = wanted(&range.to, &found.latest, found.to.as_ref());
         let planned = partitions.into_iter().map(|partition| {
-            let (earliest, latest) = (earliest[&partition], latest[&partition]);
+            let (earliest, latest) = (found.earliest[&partition], found.latest[&partition]);
             let (start, end) = (starts[&partition], ends[&partition]);
             PlannedPartition {
                 start: start.clamp(earliest, latest),

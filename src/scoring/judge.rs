@@ -96,6 +96,7 @@ impl Judge {
             part,
             class,
             duplicates,
+            cause,
             first_view_at,
             last_view_at,
             ..
@@ -107,6 +108,7 @@ impl Judge {
             score,
             threshold,
             is_partial,
+            closed_by: cause,
             views,
             duplicates,
             maps_dropped: false,

@@ -1,7 +1,8 @@
 //! Verdicts for the tests of what carries them.
 
 use crate::domain::{
-    Decision, EncodedMap, MapCodec, PartKey, PartVerdict, Timestamp, ViewStatus, ViewVerdict,
+    CloseCause, Decision, EncodedMap, MapCodec, PartKey, PartVerdict, Timestamp, ViewStatus,
+    ViewVerdict,
 };
 
 /// A scored view whose map takes so many bytes.
@@ -37,6 +38,7 @@ pub(crate) fn verdict_of(views: Vec<ViewVerdict>) -> PartVerdict {
         score: views.iter().filter_map(|view| view.score).reduce(f32::max),
         threshold: None,
         is_partial: false,
+        closed_by: CloseCause::Complete,
         views,
         duplicates: Vec::new(),
         maps_dropped: false,

@@ -8,6 +8,8 @@ use metrics::Unit;
 pub const RECORDS: &str = "panoptes_records_total";
 /// Bytes of records read (key, value, headers), by `topic`.
 pub const RECORD_BYTES: &str = "panoptes_record_bytes_total";
+/// Offsets of camera topics that no record was read from, by `reason`.
+pub const SKIPPED_OFFSETS: &str = "panoptes_skipped_offsets_total";
 /// Views whose envelope was accepted.
 pub const VIEWS: &str = "panoptes_views_total";
 /// Records that will not be scored, by `reason`.
@@ -89,7 +91,7 @@ pub enum Kind {
 }
 
 /// Every metric: name, kind, unit and help.
-pub const CATALOGUE: [(&str, Kind, Unit, &str); 36] = [
+pub const CATALOGUE: [(&str, Kind, Unit, &str); 37] = [
     (
         RECORDS,
         Kind::Counter,
@@ -101,6 +103,13 @@ pub const CATALOGUE: [(&str, Kind, Unit, &str); 36] = [
         Kind::Counter,
         Unit::Bytes,
         "Bytes of records read, by topic.",
+    ),
+    (
+        SKIPPED_OFFSETS,
+        Kind::Counter,
+        Unit::Count,
+        "Offsets of camera topics that no record was read from: deleted before they were read, or empty \
+         (compaction, transaction markers, aborted transactions).",
     ),
     (
         VIEWS,

@@ -18,7 +18,7 @@ use clap::Args;
 use self::details::Details;
 pub(crate) use self::topics::ComparedTopics;
 use super::outputs;
-use crate::comparison::{Comparison, SideReport};
+use crate::comparison::{Comparison, SideReport, Wanted};
 use crate::kafka::client::BusSettings;
 
 /// Compares what two results topics say of the same parts.
@@ -97,6 +97,10 @@ pub fn run(arguments: &CompareArguments) -> anyhow::Result<()> {
         return Err(CompareError::SameTopic(arguments.a.clone()).into());
     }
     arguments.report.check()?;
+    let wanted = Wanted {
+        lines: arguments.line.clone(),
+        ..Wanted::default()
+    };
     let topics = ComparedTopics {
         bus: BusSettings {
             brokers: arguments.brokers.clone(),
@@ -104,7 +108,7 @@ pub fn run(arguments: &CompareArguments) -> anyhow::Result<()> {
         },
         a: arguments.a.as_str().into(),
         b: arguments.b.as_str().into(),
-        lines: arguments.line.clone(),
+        wanted: [wanted.clone(), wanted],
         classes: arguments.class.clone(),
     };
     let mut found = topics.compare()?;

@@ -2,7 +2,7 @@
 
 use super::table::class_name;
 use crate::cli::tail::printable;
-use crate::comparison::{Comparison, Examples, SideReport};
+use crate::comparison::{Comparison, EarlyClosings, Examples, SideReport};
 
 /// The topic, how many results it holds, and whose they are.
 pub(super) fn described(side: &SideReport) -> String {
@@ -29,6 +29,7 @@ pub(super) fn held(side: &SideReport) -> String {
         (read.dead_letters, "dead letters"),
         (read.tombstones, "without a value"),
         (read.other_lines, "results of other lines"),
+        (read.other_runs, "results of other runs"),
     ];
     let others: Vec<String> = others
         .iter()
@@ -109,6 +110,13 @@ fn side_notices(name: &str, side: &SideReport, other: &str) -> Vec<String> {
     .iter()
     .filter_map(|(what, examples)| named(what, examples))
     .collect();
+    if unpaired.outside_the_range > 0 {
+        notices.push(format!(
+            "parts of {name} that {other}'s run was not to score: {}",
+            unpaired.outside_the_range
+        ));
+    }
+    notices.extend(early_notices(name, other, &side.closed_early));
     let deleted: Vec<String> = side
         .read
         .first_offsets
@@ -120,6 +128,35 @@ fn side_notices(name: &str, side: &SideReport, other: &str) -> Vec<String> {
         notices.push(format!(
             "{name} does not begin at offset 0, older records are deleted or were never committed: {}",
             deleted.join(", ")
+        ));
+    }
+    notices
+}
+
+/// What may differ though the model is the same.
+fn early_notices(name: &str, other: &str, early: &EarlyClosings) -> Vec<String> {
+    let kinds = [
+        (
+            format!("parts that {name} closed by the wall clock"),
+            &early.wall_clock,
+        ),
+        (
+            format!("parts that {name} closed for want of memory"),
+            &early.evicted,
+        ),
+        (
+            format!("of these, made from other records or decided otherwise in {other}"),
+            &early.differ,
+        ),
+    ];
+    let mut notices: Vec<String> = kinds
+        .iter()
+        .filter_map(|(what, examples)| named(what, examples))
+        .collect();
+    if early.untold > 0 {
+        notices.push(format!(
+            "partial results of {name} that do not say why no more views were waited for: {}",
+            early.untold
         ));
     }
     notices

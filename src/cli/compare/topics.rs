@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::comparison::{Comparison, Side};
+use crate::comparison::{Comparison, Side, Wanted};
 use crate::domain::Topic;
 use crate::kafka::client::BusSettings;
 use crate::kafka::topic_reader::{
@@ -26,8 +26,8 @@ pub(crate) struct ComparedTopics {
     pub(crate) a: Topic,
     /// The topic with what would be decided now.
     pub(crate) b: Topic,
-    /// The lines whose parts are compared; all if none is named.
-    pub(crate) lines: Vec<String>,
+    /// Which results of both are compared.
+    pub(crate) wanted: [Wanted; 2],
     /// The classes whose parts are compared; all if none is named.
     pub(crate) classes: Vec<String>,
 }
@@ -40,10 +40,11 @@ impl ComparedTopics {
     pub(crate) fn compare(&self) -> anyhow::Result<Comparison> {
         let [a, b] = [&self.a, &self.b].map(|topic| self.open(topic));
         let (a, b) = (a?, b?);
+        let [of_a, of_b] = self.wanted.clone().map(Side::of);
         let bar = progress();
         let (a, b) = thread::scope(|scope| {
-            let a = scope.spawn(|| self.read(&self.a, a, &bar));
-            let b = self.read(&self.b, b, &bar);
+            let a = scope.spawn(|| read(&self.a, a, of_a, &bar));
+            let b = read(&self.b, b, of_b, &bar);
             (a.join().unwrap_or_else(|panic| resume_unwind(panic)), b)
         });
         bar.finish_and_clear();
@@ -61,21 +62,20 @@ impl ComparedTopics {
         });
         reader.with_context(|| format!("cannot compare results of `{topic}`"))
     }
+}
 
-    fn read(
-        &self,
-        topic: &Topic,
-        mut reader: TopicReader,
-        bar: &ProgressBar,
-    ) -> anyhow::Result<Side> {
-        let mut side = Side::of_lines(&self.lines);
-        let read = reader.read_to_end(PATIENCE, |record| {
-            side.add(&record);
-            bar.inc(1);
-        });
-        read.with_context(|| format!("cannot compare results of `{topic}`"))?;
-        Ok(side)
-    }
+fn read(
+    topic: &Topic,
+    mut reader: TopicReader,
+    mut side: Side,
+    bar: &ProgressBar,
+) -> anyhow::Result<Side> {
+    let read = reader.read_to_end(PATIENCE, |record| {
+        side.add(&record);
+        bar.inc(1);
+    });
+    read.with_context(|| format!("cannot compare results of `{topic}`"))?;
+    Ok(side)
 }
 
 /// How many records were read; silent unless standard error is a terminal.

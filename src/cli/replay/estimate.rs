@@ -6,7 +6,9 @@ use std::time::Duration;
 use anyhow::Context;
 use bytesize::ByteSize;
 
+use super::archived;
 use super::flags::ReplayArguments;
+use crate::archive::Archive;
 use crate::cli::bench::model::{pace, prepared_images};
 use crate::config::Settings;
 use crate::domain::Topic;
@@ -30,6 +32,7 @@ pub(super) fn estimate(
     settings: &Settings,
     arguments: &ReplayArguments,
     plan: &Plan,
+    archive: Option<&Archive>,
 ) -> anyhow::Result<String> {
     let mut records = BTreeMap::<&Topic, i64>::new();
     for one in &plan.partitions {
@@ -37,7 +40,11 @@ pub(super) fn estimate(
     }
     let mut bytes = 0.0;
     for (topic, count) in &records {
-        bytes += mean_bytes(settings, topic)? * *count as f64;
+        let mean = match archive {
+            Some(archive) => archived::mean_bytes(archive, topic),
+            None => mean_bytes(settings, topic)?,
+        };
+        bytes += mean * *count as f64;
     }
     let all: i64 = records.values().sum();
     let parts = records.values().max().copied().unwrap_or(0);
@@ -56,7 +63,7 @@ pub(super) fn estimate(
          bytes       {}\n\
          model       {images_per_second:.1} images a second on this machine\n\
          time        {}{}\n\
-         deleted     {cut} of {} partitions begin within the range, or may: what was before is gone\n",
+         deleted     {cut} of {} partitions begin within the range, or may: what was before is {}\n",
         records.len(),
         ByteSize::b(bytes as u64),
         humantime::format_duration(seconds),
@@ -66,6 +73,10 @@ pub(super) fn estimate(
             ", by the model"
         },
         plan.partitions.len(),
+        match archive {
+            Some(_) => "not in the archive",
+            None => "gone",
+        },
     ))
 }
 

@@ -10,6 +10,8 @@ use bytesize::ByteSize;
 use clap::Args;
 use sha2::{Digest, Sha256};
 
+use super::archived::ArchiveFlags;
+use super::report::ReplayReportArguments;
 use crate::cli::config::SettingsArgs;
 use crate::config::Settings;
 use crate::domain::{ClassName, ModelIdentity, PartId, Timestamp, Topic, TopicPartition};
@@ -31,6 +33,9 @@ pub struct ReplayArguments {
     /// Let results or dead letters go to the live line's topics
     #[arg(long)]
     pub into_live_topics: bool,
+    /// The archive, where one is read
+    #[command(flatten)]
+    pub archived: ArchiveFlags,
     /// Model bundle; that of the settings by default
     #[arg(long, value_name = "BUNDLE")]
     pub model: Option<PathBuf>,
@@ -38,7 +43,7 @@ pub struct ReplayArguments {
     #[arg(long = "topic", value_name = "TOPIC")]
     pub topics: Vec<String>,
     /// Parts that began then or later (RFC 3339); by default as far back as the topics go
-    #[arg(long, value_name = "TIME", conflicts_with = "from_offsets")]
+    #[arg(long, value_name = "TIME", value_parser = parse_from, conflicts_with = "from_offsets")]
     pub from: Option<jiff::Timestamp>,
     /// Parts that began before then; by default as far as the topics go when the job is made
     #[arg(long, value_name = "TIME", conflicts_with = "to_offsets")]
@@ -69,9 +74,15 @@ pub struct ReplayArguments {
     /// the same command goes on with a job
     #[arg(long)]
     pub job: Option<String>,
+    /// Do a job again from its beginning, of which the brokers have forgotten how far it was
+    #[arg(long)]
+    pub begin_anew: bool,
     /// Say how many records, parts and bytes it would be, and how long it would take
     #[arg(long)]
     pub dry_run: bool,
+    /// What is compared when it is done
+    #[command(flatten)]
+    pub report: ReplayReportArguments,
     /// How often progress is told where standard error is no terminal
     #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
     pub progress_interval: Duration,
@@ -96,6 +107,18 @@ pub enum ReplayFlagError {
         "expected the job to be a group of its own, found `{0}`, which the settings name as the live line's"
     )]
     LiveGroup(String),
+    /// Its groups are gone, what it has closed is not.
+    #[error(
+        "job `{job}` was made before, since there is a topic `{topic}`, but the brokers do not know any more \
+         how far it is (`offsets.retention.minutes`); with `--begin-anew` it begins anew, and parts that have \
+         a result get it again under the same ID; or give another `--job`"
+    )]
+    ForgottenJob {
+        /// The job.
+        job: String,
+        /// The topic of the parts that it has closed.
+        topic: String,
+    },
 }
 
 impl ReplayArguments {
@@ -136,6 +159,12 @@ impl ReplayArguments {
         }
         settings.validate()?;
         Ok(settings)
+    }
+
+    /// Where the live line publishes.
+    pub(super) fn live_results_topic(&self) -> anyhow::Result<String> {
+        let live = Settings::load(&self.settings.sources())?;
+        Ok(live.output.results_topic)
     }
 
     pub(super) fn range(&self) -> RangeSpec {
@@ -184,7 +213,7 @@ impl ReplayArguments {
             self.results_topic,
             model.name,
             model.version,
-        );
+        ) + self.archived.archive.as_deref().unwrap_or_default();
         let digest = Sha256::digest(named.as_bytes());
         let short: String = digest
             .iter()
@@ -193,6 +222,13 @@ impl ReplayArguments {
             .collect();
         format!("panoptes-replay-{short}")
     }
+}
+
+/// An archive is told apart, for it is where records come from, too.
+fn parse_from(text: &str) -> Result<jiff::Timestamp, String> {
+    text.parse().map_err(|error: jiff::Error| {
+        format!("expected a time: {error}; an archive is given with `--archive`")
+    })
 }
 
 fn parse_offset(text: &str) -> Result<(TopicPartition, i64), String> {
@@ -271,10 +307,34 @@ mod tests {
             id("--from 2026-01-01T00:00:00Z"),
             id("--from 2026-01-01T00:00:00Z")
         );
-        let others = ["", "--class gear", "--to-offset a[0]=7", "--lead 1s"].map(id);
+        let others = [
+            "",
+            "--class gear",
+            "--to-offset a[0]=7",
+            "--lead 1s",
+            "--archive s3://plant/march",
+            "--archive s3://plant/april",
+        ]
+        .map(id);
         let different: HashSet<_> = others.iter().collect();
         assert_eq!(different.len(), others.len());
         assert_eq!(id("--job mine"), "mine");
+    }
+
+    #[test]
+    fn an_archive_where_a_time_belongs_is_told_where_it_belongs() {
+        let words = [
+            "replay",
+            "--results-topic",
+            "x",
+            "--from",
+            "s3://plant/march",
+        ];
+        let error = Line::try_parse_from(words).err().unwrap().to_string();
+        assert!(error.contains("`--archive`"), "{error}");
+        let words = ["replay", "--results-topic", "x", "--create-topics"];
+        let error = Line::try_parse_from(words).err().unwrap().to_string();
+        assert!(error.contains("--archive <LOCATION>"), "{error}");
     }
 
     #[test]

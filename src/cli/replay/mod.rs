@@ -2,11 +2,15 @@
 //!
 //! The live line is not touched: the job is a consumer group of its own, results and dead letters go to
 //! topics of its own, and nothing is read faster than `--rate` allows. The same command goes on with a job
-//! that was interrupted.
+//! that was interrupted. The records come from the topics, or from an archive (`archived`).
 
+mod archived;
 mod estimate;
 mod flags;
 mod progress;
+mod report;
+mod retention;
+mod summary;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,28 +19,36 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use futures::FutureExt as _;
-use serde_json::json;
 use tokio::sync::watch;
 
 pub use self::flags::{ReplayArguments, ReplayFlagError};
+pub use self::report::ReplayReportArguments;
 
+use self::archived::Instance;
 use self::progress::Display;
+use self::report::Report;
+use self::retention::{Retention, TopicWatch};
+use self::summary::Summary;
 use super::run::{run_until_stopped, stop_signal};
 use crate::admin::Readiness;
+use crate::archive::Archive;
 use crate::config::Settings;
 use crate::kafka::consumer::Commits;
-use crate::kafka::job_offsets::{Job, JobProgress};
+use crate::kafka::job_offsets::{Job, JobError, JobPartition, JobProgress, JobRange};
 use crate::kafka::offset_survey::OffsetSurvey;
 use crate::kafka::read_range::ReadRange;
 use crate::model::bundle::Bundle;
 use crate::pipeline::{PipelineSetup, Selection, bus_settings};
-use crate::replay::Plan;
+use crate::replay::{Plan, RangeSpec, plan_archive};
 use crate::schema::result::RunKind;
 use crate::status::StatusBoard;
 use crate::telemetry;
 
 /// How often it is looked how far the job is.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How often it is committed again what the job was made of: brokers forget groups that nobody is in.
+const KEEP_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// How long the brokers may take to say where partitions begin and end.
 const SURVEY_PATIENCE: Duration = Duration::from_secs(20);
@@ -47,6 +59,7 @@ const SURVEY_PATIENCE: Duration = Duration::from_secs(20);
 /// With wrong settings or flags before any I/O; later with whatever stopped the stream, or an interruption.
 pub fn run(arguments: &ReplayArguments) -> anyhow::Result<()> {
     let mut settings = arguments.settings()?;
+    arguments.check_report()?;
     telemetry::init_logs(&settings.telemetry)?;
     let bus = bus_settings(&settings.bus);
     let survey = OffsetSurvey::connect(&bus, SURVEY_PATIENCE)?;
@@ -54,46 +67,170 @@ pub fn run(arguments: &ReplayArguments) -> anyhow::Result<()> {
         Some(regex) => vec![regex.clone()],
         None => settings.input.topics.clone(),
     };
-    let plan = Plan::resolve(&survey, &topics, &arguments.range())?;
+    let archive = arguments.archived.open()?;
+    let resolve = |spec: &RangeSpec| -> anyhow::Result<Plan> {
+        match &archive {
+            None => Ok(Plan::resolve(&survey, &topics, spec)?),
+            Some(archive) => {
+                super::block_on(async { Ok(plan_archive(archive, &topics, spec).await?) })
+            }
+        }
+    };
+    let spec = arguments.range();
+    let plan = resolve(&spec)?;
     let selection = arguments.selection(plan.written.clone())?;
     if arguments.dry_run {
-        print!("{}", estimate::estimate(&settings, arguments, &plan)?);
+        let estimate = estimate::estimate(&settings, arguments, &plan, archive.as_ref())?;
+        print!("{estimate}");
         return Ok(());
     }
     let bundle = Bundle::load(&settings.model.path)?;
     settings.bus.group_id = arguments.job_id(&bundle.manifest.identity(), &topics);
-    tell_what_is_gone(&plan);
+    let mut instances = usize::from(arguments.parallel);
+    if let Some(archive) = &archive {
+        archived::tell_what_is_missing(archive, &plan);
+        arguments.archived.prepare_topics(&survey, &plan, &bus)?;
+        instances = instances.min(archived::partition_count(&plan));
+    }
     let partitions = plan.partitions.iter().map(|one| one.partition.clone());
     let job = Job::connect(&bus, &settings.bus.group_id, partitions.collect())
         .context("failed to make a client")?;
     let range = match job.find()? {
         Some(range) => {
             tracing::info!(job = settings.bus.group_id, "going on with the job");
+            job.keep()?;
             range
         }
-        None => job.make(&plan.ranges())?,
+        None => {
+            if !arguments.begin_anew {
+                check_that_it_is_new(&settings, &survey)?;
+            }
+            let range = job_range(&plan);
+            job.make(&range)?;
+            range
+        }
     };
+    match &archive {
+        None => tell_what_is_gone(&range),
+        Some(_) => archived::claim(&job, &range.ends(), &settings, &plan)?,
+    }
+    let lead = Duration::ZERO;
+    let without_lead = resolve(&RangeSpec { lead, ..spec })?;
+    let report = Report::plan(arguments, &settings, &range, &without_lead, &selection)?;
     let work = Work {
         settings,
         plan,
         selection,
-        range: Arc::new(range),
+        ends: Arc::new(range.ends()),
+        range,
         rate: arguments.rate.map(|rate| rate.as_u64()),
-        instances: usize::from(arguments.parallel),
+        instances,
+        archive,
+        job: Arc::new(job),
     };
-    super::block_on(work.run(job, Display::new(arguments.progress_interval)))
+    let display = Display::new(arguments.progress_interval);
+    super::block_on(async move {
+        let watch = TopicWatch::new(survey, &work.range);
+        let ended = Arc::new(work).run(watch, display).await?;
+        close(ended, report).await
+    })
 }
 
-/// What the brokers no longer have of the range.
-fn tell_what_is_gone(plan: &Plan) {
-    for one in plan.partitions.iter().filter(|one| one.is_cut) {
+/// A job that the brokers have forgotten does not begin anew in silence.
+fn check_that_it_is_new(settings: &Settings, survey: &OffsetSurvey) -> anyhow::Result<()> {
+    let topic = settings.closed_parts_topic();
+    let there = survey.topics(std::slice::from_ref(&topic))?;
+    if there.is_empty() {
+        return Ok(());
+    }
+    let job = settings.bus.group_id.clone();
+    Err(ReplayFlagError::ForgottenJob { job, topic }.into())
+}
+
+/// What a job is made of, by a plan.
+fn job_range(plan: &Plan) -> JobRange {
+    let partitions = plan.partitions.iter().map(|one| {
+        let partition = JobPartition {
+            start: one.start,
+            end: one.end.max(one.start),
+            earliest: one.earliest,
+            deleted: one.deleted,
+            is_cut: one.is_cut,
+        };
+        (one.partition.clone(), partition)
+    });
+    JobRange(partitions.collect())
+}
+
+/// What the brokers no longer had of the range when the job was made.
+fn tell_what_is_gone(range: &JobRange) {
+    for (partition, one) in range.0.iter().filter(|(_, one)| one.is_cut) {
         tracing::warn!(
-            topic = %one.partition.topic,
-            partition = one.partition.partition,
+            topic = %partition.topic,
+            partition = partition.partition,
             first_offset = one.earliest,
             deleted_offsets = one.deleted,
             "records at the beginning of the range are deleted, or may be"
         );
+    }
+}
+
+/// A job that is complete.
+struct Ended {
+    work: Arc<Work>,
+    progress: JobProgress,
+    watch: TopicWatch,
+    took: Duration,
+}
+
+/// Tells what was done, and how its results differ from those of then.
+async fn close(ended: Ended, report: Option<Report>) -> anyhow::Result<()> {
+    let Ended {
+        work,
+        progress,
+        watch,
+        took,
+    } = ended;
+    let bus = bus_settings(&work.settings.bus);
+    let range = work.range.clone();
+    let mut retention = Retention::learn(range, progress.skipped, watch, &bus).await;
+    if work.archive.is_some() {
+        retention.forget_added(); // what the topics have beside the archive was not asked for
+    }
+    let made = match report {
+        None => None,
+        Some(report) => {
+            let making = tokio::task::spawn_blocking(move || report.make());
+            tokio::select! {
+                made = making => Some(made.context("the report panicked")?),
+                () = stop_signal()? => bail!(
+                    "interrupted: the replay is done, its report is not; the same command makes it"
+                ),
+            }
+        }
+    };
+    let summary = Summary {
+        job: work.settings.bus.group_id.clone(),
+        results_topic: work.settings.output.results_topic.clone(),
+        dead_letter_topic: work.settings.output.dead_letter_topic.clone(),
+        offsets: work.range.offsets(),
+        took,
+        archive: work
+            .archive
+            .as_ref()
+            .map(|archive| archived::summary(archive, &work.plan)),
+        retention,
+    };
+    let (made, failed) = match made {
+        Some(Err(error)) => (None, Some(error)),
+        Some(Ok(made)) => (Some(made), None),
+        None => (None, None),
+    };
+    summary.print(made.as_ref());
+    match failed {
+        None => Ok(()),
+        Some(error) => Err(error
+            .context("the replay is done, but not its report; the same command makes it again")),
     }
 }
 
@@ -102,13 +239,16 @@ struct Work {
     settings: Settings,
     plan: Plan,
     selection: Selection,
-    range: Arc<ReadRange>,
+    range: JobRange,
+    ends: Arc<ReadRange>,
     rate: Option<u64>,
     instances: usize,
+    archive: Option<Archive>,
+    job: Arc<Job>,
 }
 
 impl Work {
-    async fn run(self, job: Job, display: Display) -> anyhow::Result<()> {
+    async fn run(self: Arc<Self>, watch: TopicWatch, display: Display) -> anyhow::Result<Ended> {
         let began = Instant::now();
         let boards: Vec<StatusBoard> = (0..self.instances)
             .map(|_| StatusBoard::default())
@@ -116,14 +256,13 @@ impl Work {
         let is_ending = Arc::new(AtomicBool::new(false));
         let (told, mut progress) = watch::channel(JobProgress::default());
         let looking = {
-            let (range, boards, is_ending) = (
-                Arc::clone(&self.range),
-                boards.clone(),
-                Arc::clone(&is_ending),
-            );
-            tokio::task::spawn_blocking(move || {
-                look(&job, &range, &boards, display, &is_ending, &told)
-            })
+            let look = Look {
+                work: Arc::clone(&self),
+                boards: boards.clone(),
+                is_ending: Arc::clone(&is_ending),
+                told,
+            };
+            tokio::task::spawn_blocking(move || look.until_complete(watch, display))
         };
         let complete = async move {
             // An error ends the sender: the pipelines are then stopped, and the error is told below.
@@ -137,9 +276,8 @@ impl Work {
             }
         };
         let stop = stop.boxed().shared();
-        let work = Arc::new(self);
         let instances = boards.into_iter().enumerate().map(|(number, board)| {
-            let work = Arc::clone(&work);
+            let work = Arc::clone(&self);
             let readiness = Readiness::default();
             let setup = {
                 let readiness = readiness.clone();
@@ -150,37 +288,27 @@ impl Work {
         let outcome = futures::future::try_join_all(instances).await;
         is_ending.store(true, Ordering::Relaxed);
         let progress = looking.await.context("looking at the job panicked")?;
-        outcome?;
-        let progress = progress?;
+        let (progress, watch) = match progress {
+            // Whatever ended the pipelines is its consequence.
+            Err(error) if matches!(error.downcast_ref(), Some(JobError::TakenOver(_))) => {
+                return Err(error);
+            }
+            progress => {
+                outcome?;
+                progress?
+            }
+        };
         if !progress.is_complete {
             bail!(
                 "interrupted with `{}` offsets left; the same command goes on",
                 progress.left
             );
         }
-        let summary = work.summary(began.elapsed());
-        println!("{summary}");
-        Ok(())
-    }
-
-    /// What was done, and what could not be.
-    fn summary(&self, took: Duration) -> serde_json::Value {
-        let cut = self.plan.partitions.iter().filter(|one| one.is_cut);
-        let cut = cut.map(|one| {
-            json!({
-                "topic": one.partition.topic.as_str(),
-                "partition": one.partition.partition,
-                "first_offset": one.earliest,
-                "deleted_offsets": one.deleted,
-            })
-        });
-        json!({
-            "job": self.settings.bus.group_id,
-            "results_topic": self.settings.output.results_topic,
-            "dead_letter_topic": self.settings.output.dead_letter_topic,
-            "offsets": self.plan.offsets(),
-            "seconds": took.as_secs_f64(),
-            "cut": cut.collect::<Vec<_>>(),
+        Ok(Ended {
+            work: self,
+            progress,
+            watch,
+            took: began.elapsed(),
         })
     }
 
@@ -191,18 +319,20 @@ impl Work {
         board: StatusBoard,
     ) -> anyhow::Result<PipelineSetup> {
         let mut setup = PipelineSetup::from_settings(&self.settings, readiness, board)?;
-        let topics: BTreeSet<&str> = self
-            .plan
-            .partitions
-            .iter()
-            .map(|one| one.partition.topic.as_str())
-            .collect();
+        let topics: BTreeSet<&str> = self.range.0.keys().map(|one| one.topic.as_str()).collect();
         setup.consumer.subscription = topics.into_iter().map(str::to_owned).collect();
-        setup.consumer.range = Some(Arc::clone(&self.range));
+        setup.consumer.range = Some(Arc::clone(&self.ends));
         setup.consumer.most_bytes_per_second =
             self.rate.map(|rate| rate.div_ceil(self.instances as u64));
         if let Commits::InTransactions(transactions) = &mut setup.consumer.commits {
             transactions.transactional_id += &format!("-{number}");
+        }
+        if let Some(archive) = &self.archive {
+            let instance = Instance {
+                number,
+                of: self.instances,
+            };
+            archived::read_archive(&mut setup, archive, &self.plan, &self.job, instance)?;
         }
         setup.reassembly.wall_grace = None;
         setup.selection = self.selection.clone();
@@ -211,23 +341,35 @@ impl Work {
     }
 }
 
-/// Tells how far the job is until it is complete, or until the pipelines have ended; then once more.
-fn look(
-    job: &Job,
-    range: &ReadRange,
-    boards: &[StatusBoard],
-    mut display: Display,
-    is_ending: &AtomicBool,
-    told: &watch::Sender<JobProgress>,
-) -> anyhow::Result<JobProgress> {
-    loop {
-        let is_last = is_ending.load(Ordering::Relaxed);
-        let progress = job.progress(range)?;
-        display.show(&progress, boards);
-        told.send_replace(progress.clone());
-        if is_last || progress.is_complete {
-            return Ok(progress);
+/// Looks how far a job is.
+struct Look {
+    work: Arc<Work>,
+    boards: Vec<StatusBoard>,
+    is_ending: Arc<AtomicBool>,
+    told: watch::Sender<JobProgress>,
+}
+
+impl Look {
+    /// Tells how far the job is until it is complete, or until the pipelines have ended; then once more.
+    fn until_complete(
+        self,
+        mut watch: TopicWatch,
+        mut display: Display,
+    ) -> anyhow::Result<(JobProgress, TopicWatch)> {
+        let mut kept_at = Instant::now();
+        loop {
+            if kept_at.elapsed() >= KEEP_INTERVAL {
+                self.work.job.keep()?;
+                kept_at = Instant::now();
+            }
+            let is_last = self.is_ending.load(Ordering::Relaxed);
+            let progress = self.work.job.progress(&self.work.range, watch.gone())?;
+            display.show(&progress, self.work.range.offsets(), &self.boards);
+            self.told.send_replace(progress.clone());
+            if is_last || progress.is_complete {
+                return Ok((progress, watch));
+            }
+            std::thread::sleep(LOOK_INTERVAL);
         }
-        std::thread::sleep(LOOK_INTERVAL);
     }
 }

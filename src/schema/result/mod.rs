@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::{self, ModelIdentity, PartVerdict, ViewVerdict};
 
 pub use identity::result_id;
-pub use outbound::{ResultContext, outbound_result};
+pub use outbound::{CLOSED_BY, ResultContext, outbound_result};
 
 /// The version of these types, as results carry it.
 pub const SCHEMA_VERSION: u32 = 1;

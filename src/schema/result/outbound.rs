@@ -3,10 +3,14 @@
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{PartResult, ResultError, ResultFormat, Run};
-use crate::domain::{Header, ModelIdentity, OutboundRecord, PartVerdict, Topic};
+use crate::domain::{CloseCause, Header, ModelIdentity, OutboundRecord, PartVerdict, Topic};
 
 /// The `ce_type` of results.
 const EVENT_TYPE: &str = "panoptes.result.v1";
+
+/// The header that says why no more views were waited for. No part of the result: the same part may be
+/// closed by the wall clock in one run and by stream time in another, and be judged alike.
+pub const CLOSED_BY: &str = "closed-by";
 
 /// What RFC 3986 asks to encode in a path segment, and a little more.
 const PATH_SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
@@ -41,11 +45,11 @@ pub fn outbound_result(
         partition: None,
         key: Some(result.part_id.clone().into_bytes()),
         value: Some(result.to_bytes(context.format)?),
-        headers: headers(&result, context.format),
+        headers: headers(&result, verdict.closed_by, context.format),
     })
 }
 
-fn headers(result: &PartResult, format: ResultFormat) -> Vec<Header> {
+fn headers(result: &PartResult, closed_by: CloseCause, format: ResultFormat) -> Vec<Header> {
     let line = utf8_percent_encode(&result.line, PATH_SEGMENT);
     // The time is optional in CloudEvents; only one that RFC 3339 cannot write is left out.
     let time = jiff::Timestamp::from_millisecond(result.timing.scored_at)
@@ -64,6 +68,7 @@ fn headers(result: &PartResult, format: ResultFormat) -> Vec<Header> {
         ("decision", Some(decision.to_owned())),
         ("class", result.class.clone()),
         ("model-version", Some(result.model.version.clone())),
+        (CLOSED_BY, Some(closed_by.as_str().to_owned())),
         ("traceparent", result.traceparent.clone()),
     ];
     named

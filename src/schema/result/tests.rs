@@ -82,6 +82,7 @@ fn verdict() -> PartVerdict {
         score: Some(0.25),
         threshold: Some(0.5),
         is_partial: true,
+        closed_by: crate::domain::CloseCause::StreamTime,
         views: vec![scored_view("top", 7), missing_view("left")],
         duplicates: Vec::new(),
         maps_dropped: false,
@@ -293,6 +294,7 @@ fn the_record_is_a_cloud_event_with_headers_to_filter_by() {
         ("decision", "review"),
         ("class", "bolt"),
         ("model-version", "1.2.0"),
+        ("closed-by", "stream_time"),
         ("traceparent", "00-aa-bb-01"),
     ];
     assert_eq!(record.headers.len(), expected.len());
