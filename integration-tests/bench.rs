@@ -131,15 +131,7 @@ fn a_pipeline_is_measured_on_topics_that_are_gone_afterwards() {
         assert_eq!(row["beside"], "60 of 30000");
     }
 
-    let mut arguments = vec![
-        "pipeline",
-        "--parts",
-        "100",
-        "--rounds",
-        "1",
-        "--instances",
-        "2",
-    ];
+    let mut arguments = vec!["pipeline", "--parts", "20", "--instances", "2"];
     arguments.extend(common.iter().chain(&small).copied());
     arguments.extend(["--model-time", "20ms"]);
     let report = bench(&arguments);
