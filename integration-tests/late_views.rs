@@ -37,8 +37,8 @@ fn assert_late(line: &Line<'_>) {
         .map(|letter| (letter.place().0, letter.reason()))
         .collect();
     told.sort();
-    let late = |view: &str| (line.camera(view), "late".to_owned());
-    assert_eq!(told, [late("back"), late("top")]);
+    let letter = |view: &str, reason: &str| (line.camera(view), reason.to_owned());
+    assert_eq!(told, [letter("back", "late"), letter("top", "duplicate")]);
 }
 
 fn stays_late_after_a_restart(name: &str, config: impl Fn(&Line<'_>) -> Config) {

@@ -45,6 +45,6 @@ pub struct PartClosure {
     pub reuse: Reuse,
     /// The views that it was closed with.
     pub views: Vec<(ViewId, Fingerprint)>,
-    /// All records that are finished with it, copies included.
+    /// All records that are finished with it, those of the views first and in their order, then copies.
     pub records: Vec<SourceOffset>,
 }

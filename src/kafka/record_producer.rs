@@ -129,8 +129,8 @@ impl RecordProducer {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
-        // Nothing is lost when it did not settle: the commit waits itself.
-        let _ = tokio::time::timeout(COMMIT_PAUSE, settled).await;
+        let settled = tokio::time::timeout(COMMIT_PAUSE, settled).await;
+        settled.ok(); // if it did not settle, the commit waits itself
     }
 
     /// The client itself, for the calls of transactions.

@@ -13,7 +13,7 @@ use crate::domain::{
     Fingerprint, PartClosure, PartKey, Reject, RejectReason, Reuse, SourceOffset, Timestamp, ViewId,
 };
 
-use super::group::{Arrival, HeldView, OpenGroup, misrouted, reject};
+use super::group::{Arrival, HeldView, OpenGroup, duplicate, misrouted, reject};
 use super::schedule::Sequence;
 use super::settings::ClosedMemorySettings;
 
@@ -115,11 +115,16 @@ impl ClosedPart {
         if view.record.source.partition != closure.opened_by.partition {
             return LateView::Rejected(misrouted(view, &closure.opened_by));
         }
-        let same_image = |(name, known): &(ViewId, Fingerprint)| {
-            *name == view.view && *known == arrival.fingerprint
-        };
-        if closure.views.iter().any(same_image) {
-            return LateView::Identical;
+        let mut views = closure.views.iter();
+        if let Some(place) = views.position(|(name, _)| *name == view.view) {
+            // Reads as it would, had it come while the part was open: only the order of reading decides.
+            return match (&closure.views[place], closure.records.get(place)) {
+                ((_, known), _) if *known == arrival.fingerprint => LateView::Identical,
+                (_, kept) => {
+                    let kept = kept.unwrap_or(&closure.opened_by);
+                    LateView::Rejected(duplicate(view, kept, "first"))
+                }
+            };
         }
         let error = format!(
             "view `{}` came after its part `{}` was closed",

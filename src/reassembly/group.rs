@@ -328,7 +328,7 @@ pub(crate) fn misrouted(view: &View, opened_by: &SourceOffset) -> Reject {
     reject(view, RejectReason::Misrouted, error)
 }
 
-fn duplicate(rejected: &View, kept: &SourceOffset, which: &str) -> Reject {
+pub(crate) fn duplicate(rejected: &View, kept: &SourceOffset, which: &str) -> Reject {
     let error = format!(
         "view `{}` of part `{}` came more than once with different bytes; the {which} one is \
          kept, from `{kept}`",

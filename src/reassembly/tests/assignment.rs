@@ -104,7 +104,7 @@ fn late_views_of_published_parts_are_still_known_after_a_rebalance() {
     buffer.mark_published(&view.part, &view.record.source, 1);
     buffer.assign(&zeroes(), 2, at(0));
     let events = accept(&buffer, reread("p", "left", 9).bytes("another"));
-    assert_eq!(rejected(&events).reason, RejectReason::Late);
+    assert_eq!(rejected(&events).reason, RejectReason::Duplicate);
 }
 
 /// Else it would be late, and missing when the others are read again.

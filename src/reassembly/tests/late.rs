@@ -32,7 +32,33 @@ fn a_late_copy_of_what_was_used_is_finished_in_silence() {
     assert!(matches!(&events[..], [Event::Finished(records)] if records[0].source.offset == 7));
     assert_eq!(buffer.counts().late_identical, 1);
     let events = accept(&buffer, shot("p", "top", 8).bytes("another image"));
-    assert_eq!(rejected(&events).reason, RejectReason::Late);
+    assert_eq!(rejected(&events).reason, RejectReason::Duplicate);
+}
+
+#[test]
+fn another_image_of_a_view_is_the_same_dead_letter_before_and_after_its_part_is_closed() {
+    let others = TOPICS.iter().skip(1).copied();
+    let others: Vec<Shot> = others.map(|topic| shot("p", topic, 0)).collect();
+    let told: Vec<(RejectReason, String)> = (0..=others.len())
+        .map(|come_before| {
+            let buffer = small_buffer(settings());
+            let mut shots = vec![shot("p", TOPICS[0], 0)];
+            shots.extend(others[..come_before].iter().cloned());
+            shots.push(shot("p", TOPICS[0], 1).bytes("another image"));
+            shots.extend(others[come_before..].iter().cloned());
+            let events = shots.into_iter().flat_map(|shot| accept(&buffer, shot));
+            let events: Vec<Event> = events.collect();
+            let rejects = events.iter().filter_map(|event| match event {
+                Event::Rejected(reject) => Some((reject.reason, reject.error.clone())),
+                _ => None,
+            });
+            let rejects: Vec<_> = rejects.collect();
+            assert_eq!(rejects.len(), 1, "{events:?}");
+            rejects[0].clone()
+        })
+        .collect();
+    assert_eq!(told[0].0, RejectReason::Duplicate);
+    assert!(told.iter().all(|one| *one == told[0]), "{told:?}");
 }
 
 #[test]
@@ -52,7 +78,7 @@ fn a_part_id_used_again_much_later_is_a_new_part() {
     let buffer = small_buffer(settings());
     complete(&buffer, "p", 0, 0);
     let events = accept(&buffer, shot("p", "top", 1).taken_at(60_000).bytes("x"));
-    assert_eq!(rejected(&events).reason, RejectReason::Late);
+    assert_eq!(rejected(&events).reason, RejectReason::Duplicate);
     complete(&buffer, "p", 2, 60_001);
 }
 
@@ -122,7 +148,7 @@ fn the_memory_of_closed_parts_is_bounded_and_drops_the_oldest() {
     assert_eq!(buffer.parts.len(), 2);
     assert_eq!(
         rejected(&accept(&buffer, shot("q", "top", 9).bytes("x"))).reason,
-        RejectReason::Late
+        RejectReason::Duplicate
     );
     assert!(
         accept(&buffer, shot("p", "top", 9).bytes("x")).is_empty(),
@@ -231,5 +257,5 @@ fn no_more_closed_parts_are_learnt_than_are_remembered() {
     let opened = accept(&buffer, shot("part-0", "top", 50));
     assert!(opened.is_empty());
     let events = accept(&buffer, shot("part-24", "top", 51).bytes("other"));
-    assert_eq!(rejected(&events).reason, RejectReason::Late);
+    assert_eq!(rejected(&events).reason, RejectReason::Duplicate);
 }
