@@ -219,6 +219,14 @@ impl PipelineSetup {
             board,
         }
     }
+
+    /// Tells this instance from the others of its group in this process: of two with the same transactional
+    /// ID the brokers end the earlier one.
+    pub fn name_instance(&mut self, number: usize) {
+        if let Commits::InTransactions(transactions) = &mut self.consumer.commits {
+            transactions.transactional_id += &format!("-{number}");
+        }
+    }
 }
 
 /// What any part may wait for its views.

@@ -84,7 +84,7 @@ impl Load {
 
 /// Reads all records, from the assignment on.
 async fn consume(line: &BenchLine, round: usize, load: &Load) -> anyhow::Result<Row> {
-    let setup = line.setup(round, Readiness::default()).await?;
+    let setup = line.setup(round, 0, Readiness::default()).await?;
     let mut settings = setup.consumer;
     settings.commits = Commits::Every(line.settings(round)?.bus.commit_interval);
     let ledger: SharedLedger = Arc::new(Mutex::new(OffsetLedger::default()));

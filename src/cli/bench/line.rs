@@ -236,10 +236,11 @@ impl BenchLine {
         Ok(settings)
     }
 
-    /// All that a round's pipeline is built from.
+    /// All that an instance of a round's pipeline is built from.
     pub(super) async fn setup(
         &self,
         round: usize,
+        instance: usize,
         readiness: Readiness,
     ) -> anyhow::Result<PipelineSetup> {
         let settings = self.settings(round)?;
@@ -250,7 +251,9 @@ impl BenchLine {
                 false => NullModel::served(model_time),
             };
             let board = StatusBoard::default();
-            Ok(PipelineSetup::around(served, &settings, readiness, board))
+            let mut setup = PipelineSetup::around(served, &settings, readiness, board);
+            setup.name_instance(instance);
+            Ok(setup)
         })
         .await
         .context("failed to set up")?
@@ -326,9 +329,9 @@ impl RunningPipeline {
             instances: JoinSet::new(),
             readiness: Vec::new(),
         };
-        for _ in 0..instances {
+        for instance in 0..instances {
             let readiness = Readiness::default();
-            let setup = line.setup(round, readiness.clone()).await?;
+            let setup = line.setup(round, instance, readiness.clone()).await?;
             let mut stopped = running.stop.subscribe();
             running.instances.spawn(pipeline::run(setup, async move {
                 stopped.changed().await.ok(); // the bench's own end by error stops it too

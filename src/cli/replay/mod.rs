@@ -33,7 +33,6 @@ use super::run::{run_until_stopped, stop_signal};
 use crate::admin::Readiness;
 use crate::archive::Archive;
 use crate::config::Settings;
-use crate::kafka::consumer::Commits;
 use crate::kafka::job_offsets::{Job, JobError, JobPartition, JobProgress, JobRange};
 use crate::kafka::offset_survey::OffsetSurvey;
 use crate::kafka::read_range::ReadRange;
@@ -324,9 +323,7 @@ impl Work {
         setup.consumer.range = Some(Arc::clone(&self.ends));
         setup.consumer.most_bytes_per_second =
             self.rate.map(|rate| rate.div_ceil(self.instances as u64));
-        if let Commits::InTransactions(transactions) = &mut setup.consumer.commits {
-            transactions.transactional_id += &format!("-{number}");
-        }
+        setup.name_instance(number);
         if let Some(archive) = &self.archive {
             let instance = Instance {
                 number,
