@@ -103,6 +103,7 @@ async fn play(
     let mut pipeline =
         RunningPipeline::start(line, round, usize::from(arguments.instances)).await?;
     pipeline.assigned().await?;
+    usage::forget_peak(); // that of writing the backlog
     let (began, cpu_before) = (Instant::now(), usage::cpu_seconds());
     if arguments.instances > 1 {
         // An instance that had the backlog first would take it all before it gives partitions up.

@@ -19,7 +19,12 @@ pub(super) fn resident_mib() -> Option<f64> {
     status_mib("VmRSS:")
 }
 
-/// The most that were in use so far.
+/// Lets [`peak_resident_mib`] begin anew, from what is in use now.
+pub(super) fn forget_peak() {
+    fs::write("/proc/self/clear_refs", "5").ok(); // where that is not allowed, the peak stays what it was
+}
+
+/// The most that were in use so far, or since that was forgotten.
 pub(super) fn peak_resident_mib() -> Option<f64> {
     status_mib("VmHWM:")
 }
@@ -40,5 +45,10 @@ mod tests {
         assert!(cpu_seconds().unwrap() >= 0.0);
         assert!(resident_mib().unwrap() > 1.0);
         assert!(peak_resident_mib().unwrap() >= resident_mib().unwrap() / 2.0);
+        let touched = std::hint::black_box(vec![1_u8; 64 << 20]);
+        let peak = peak_resident_mib().unwrap();
+        drop(touched);
+        forget_peak();
+        assert!(peak_resident_mib().unwrap() <= peak);
     }
 }
