@@ -45,10 +45,5 @@ mod tests {
         assert!(cpu_seconds().unwrap() >= 0.0);
         assert!(resident_mib().unwrap() > 1.0);
         assert!(peak_resident_mib().unwrap() >= resident_mib().unwrap() / 2.0);
-        let touched = std::hint::black_box(vec![1_u8; 64 << 20]);
-        let peak = peak_resident_mib().unwrap();
-        drop(touched);
-        forget_peak();
-        assert!(peak_resident_mib().unwrap() <= peak);
     }
 }
