@@ -62,8 +62,13 @@ pub(super) const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 /// longer by twice the time of a transaction, which may have to end first.
 pub(crate) const METADATA_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// The time of all three.
-pub(crate) const LEARNING_TIMEOUT: Duration = METADATA_TIMEOUT.saturating_mul(3);
+/// How long it waits for where its partitions end. Without that they are read all the same.
+pub(super) const ENDS_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The time of all four.
+pub(crate) const LEARNING_TIMEOUT: Duration = METADATA_TIMEOUT
+    .saturating_mul(3)
+    .saturating_add(ENDS_TIMEOUT);
 
 /// How often librdkafka reports positions; the ends of partitions are learnt from it, because its
 /// end-of-partition event names no topic.
@@ -191,6 +196,8 @@ pub enum ConsumerEvent {
         /// What earlier owners have closed of their parts, as far as it was not told before.
         closed: Vec<PartClosure>,
     },
+    /// Partitions are known to hold records up to these offsets.
+    Expected(Vec<(TopicPartition, i64)>),
     /// A record was read and entered into the ledger.
     Record(Record),
     /// A record was read and entered into the ledger, but not all of it can be had.
@@ -448,6 +455,7 @@ impl CameraConsumer {
             taken: AtomicU64::new(0),
             ends: Mutex::new(PartitionEnds::default()),
             ended: Mutex::new(Vec::new()),
+            expected: Mutex::new(Vec::new()),
             range: settings.range.clone(),
             ended_ranges: Mutex::new(Vec::new()),
             out_of_sight: Mutex::new(Vec::new()),

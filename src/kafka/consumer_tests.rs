@@ -108,7 +108,9 @@ impl Reader {
         loop {
             let event = tokio::time::timeout(PATIENCE, self.events.recv()).await;
             match event.expect("an event in time").expect("a running thread") {
-                ConsumerEvent::EndOfPartition(_) | ConsumerEvent::OutOfSight(_) => {}
+                ConsumerEvent::EndOfPartition(_)
+                | ConsumerEvent::Expected(_)
+                | ConsumerEvent::OutOfSight(_) => {}
                 ConsumerEvent::Revoked { done, .. } => done.send(()).unwrap_or_default(),
                 event => return event,
             }

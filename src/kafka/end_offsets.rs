@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaResult;
 use rdkafka::{Offset, TopicPartitionList};
 
@@ -48,27 +48,32 @@ impl EndOffsets {
         partitions: impl IntoIterator<Item = &'a TopicPartition>,
         patience: Duration,
     ) -> KafkaResult<HashMap<TopicPartition, i64>> {
-        let mut asked = TopicPartitionList::new();
-        for partition in partitions {
-            // As a time, this is the one after the last record.
-            asked.add_partition_offset(
-                partition.topic.as_str(),
-                partition.partition,
-                Offset::End,
-            )?;
-        }
-        let answered = self.client.offsets_for_times(asked, patience)?;
-        let elements = answered.elements();
-        let ends = elements.iter().filter_map(|element| {
-            let (Ok(()), Offset::Offset(end)) = (element.error(), element.offset()) else {
-                return None;
-            };
-            let partition = TopicPartition {
-                topic: Topic::new(element.topic()),
-                partition: element.partition(),
-            };
-            Some((partition, end))
-        });
-        Ok(ends.collect())
+        ends_of(&self.client, partitions, patience)
     }
+}
+
+/// As [`EndOffsets::of`], asked through any consumer.
+pub(super) fn ends_of<'a, C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    partitions: impl IntoIterator<Item = &'a TopicPartition>,
+    patience: Duration,
+) -> KafkaResult<HashMap<TopicPartition, i64>> {
+    let mut asked = TopicPartitionList::new();
+    for partition in partitions {
+        // As a time, this is the one after the last record.
+        asked.add_partition_offset(partition.topic.as_str(), partition.partition, Offset::End)?;
+    }
+    let answered = consumer.offsets_for_times(asked, patience)?;
+    let elements = answered.elements();
+    let ends = elements.iter().filter_map(|element| {
+        let (Ok(()), Offset::Offset(end)) = (element.error(), element.offset()) else {
+            return None;
+        };
+        let partition = TopicPartition {
+            topic: Topic::new(element.topic()),
+            partition: element.partition(),
+        };
+        Some((partition, end))
+    });
+    Ok(ends.collect())
 }

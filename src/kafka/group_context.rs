@@ -21,9 +21,10 @@ use tokio::sync::mpsc;
 use super::client::log_client_message;
 use super::closed_parts::{ClosedParts, ClosedPartsError};
 use super::consumer::{
-    CLOSE_PATIENCE, ConsumerError, ConsumerEvent, METADATA_TIMEOUT, POLL_INTERVAL, SharedLedger,
-    TransactionSettings, lock, send_within,
+    CLOSE_PATIENCE, ConsumerError, ConsumerEvent, ENDS_TIMEOUT, METADATA_TIMEOUT, POLL_INTERVAL,
+    SharedLedger, TransactionSettings, lock, send_within,
 };
+use super::end_offsets::ends_of;
 use super::gap_count::Skipped;
 use super::group_protocol::GroupProtocol;
 use super::partition_counts::{CoPartitioning, Permission, fetch_partition_counts};
@@ -70,6 +71,8 @@ pub(super) struct GroupContext {
     pub(super) taken: AtomicU64,
     pub(super) ends: Mutex<PartitionEnds>,
     pub(super) ended: Mutex<Vec<TopicPartition>>,
+    /// Where partitions end that are not read to their end, as of the last statistics.
+    pub(super) expected: Mutex<Vec<(TopicPartition, i64)>>,
     /// Where reading ends, for a replay.
     pub(super) range: Option<Arc<ReadRange>>,
     pub(super) ended_ranges: Mutex<Vec<TopicPartition>>,
@@ -106,6 +109,7 @@ impl GroupContext {
         lock(&self.pauses).forget(partitions);
         let afresh: HashSet<&TopicPartition> = partitions.iter().collect();
         lock(&self.ended).retain(|one| !afresh.contains(one));
+        lock(&self.expected).retain(|(one, _)| !afresh.contains(one));
         lock(&self.ended_ranges).retain(|one| !afresh.contains(one));
         lock(&self.out_of_sight).retain(|one| !afresh.contains(one));
     }
@@ -147,15 +151,44 @@ impl GroupContext {
         *lock(&self.assignment) = assignment;
         self.renew_membership(consumer);
         let closed = self.learn_closed_parts(&partitions, count, began);
+        let expected = ConsumerEvent::Expected(self.learn_ends(consumer, &partitions));
         let event = ConsumerEvent::Assigned {
             partitions,
             generation,
             count,
             closed,
         };
-        if !self.deliver(event, Instant::now()) {
+        lock(&self.undelivered).push_back(event);
+        if !self.deliver(expected, Instant::now()) {
             tracing::debug!(generation, "stages behind are full: assignment waits");
         }
+    }
+
+    /// Learns up to where there is something to read, for the order in which it is taken. Where that is not
+    /// told, statistics tell it later.
+    fn learn_ends(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        partitions: &[TopicPartition],
+    ) -> Vec<(TopicPartition, i64)> {
+        let ends = match &self.range {
+            Some(range) => {
+                let partitions = partitions.iter();
+                partitions
+                    .map(|one| (one.clone(), range.end(one)))
+                    .collect()
+            }
+            None => ends_of(consumer, partitions, ENDS_TIMEOUT).unwrap_or_else(|error| {
+                tracing::debug!(%error, "the ends of assigned partitions are not told");
+                HashMap::new()
+            }),
+        };
+        let ledger = lock(&self.ledger);
+        let has_more = |(partition, end): &(TopicPartition, i64)| {
+            let position = ledger.next_to_read(partition);
+            position.is_none_or(|position| position < *end)
+        };
+        ends.into_iter().filter(has_more).collect()
     }
 
     /// Learns which parts are closed of those whose partitions were assigned, while the first of their
@@ -327,11 +360,13 @@ impl ClientContext for GroupContext {
         let mut ends = lock(&self.ends);
         let taken = self.taken.load(Ordering::Relaxed);
         let mut ended = lock(&self.ended);
+        let mut expected = lock(&self.expected);
         let mut ended_ranges = lock(&self.ended_ranges);
         let mut out_of_sight = lock(&self.out_of_sight);
         let now = Instant::now();
         let is_held = !self.may_read();
         ended.clear();
+        expected.clear();
         ended_ranges.clear();
         out_of_sight.clear();
         let mut reports = HashMap::new();
@@ -362,6 +397,8 @@ impl ClientContext for GroupContext {
                     ended_ranges.push(topic_partition.clone());
                 } else if is_at_end {
                     ended.push(topic_partition.clone());
+                } else if position.is_none_or(|position| position < reported.end) {
+                    expected.push((topic_partition.clone(), reported.end));
                 }
                 let report = PartitionReport {
                     end: (is_led && reported.end >= 0).then_some(reported.end),

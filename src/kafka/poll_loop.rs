@@ -194,12 +194,16 @@ impl PollLoop {
         let polled = consumer.poll(interval);
         let ended = std::mem::take(&mut *lock(&self.consumer.context().ended));
         let ended = lock(&self.consumer.context().pauses).seen_ends(ended);
+        let expected = std::mem::take(&mut *lock(&self.consumer.context().expected));
         let ended_ranges = std::mem::take(&mut *lock(&self.consumer.context().ended_ranges));
         let out_of_sight = std::mem::take(&mut *lock(&self.consumer.context().out_of_sight));
         // The ends were told before the message was taken, so they go before it.
         if self.waiting.is_empty() && !self.is_drained {
             self.waiting
                 .extend(ended.into_iter().map(ConsumerEvent::EndOfPartition));
+            if !expected.is_empty() {
+                self.waiting.push_back(ConsumerEvent::Expected(expected));
+            }
             self.waiting
                 .extend(out_of_sight.into_iter().map(ConsumerEvent::OutOfSight));
             for partition in ended_ranges {
@@ -352,7 +356,9 @@ impl PollLoop {
         let is_on_its_way = |event: &ConsumerEvent| {
             !matches!(
                 event,
-                ConsumerEvent::EndOfPartition(_) | ConsumerEvent::OutOfSight(_)
+                ConsumerEvent::EndOfPartition(_)
+                    | ConsumerEvent::Expected(_)
+                    | ConsumerEvent::OutOfSight(_)
             )
         };
         self.waiting.retain(is_on_its_way);

@@ -139,6 +139,10 @@ impl StoredLoop {
             count: Some(self.source.partition_count),
             closed,
         });
+        let ends = ranges.iter().filter(|(_, range)| !range.is_empty());
+        let ends = ends.map(|(partition, range)| (partition.clone(), range.end));
+        self.waiting
+            .push_back(ConsumerEvent::Expected(ends.collect()));
         let records = &mut self.source.records;
         records.begin(ranges).map_err(ConsumerError::Stored)
     }

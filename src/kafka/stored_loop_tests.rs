@@ -179,6 +179,7 @@ impl Running {
                 ConsumerEvent::Record(record) => record.source.offset.to_string(),
                 ConsumerEvent::Unreadable(reject) => reject.error,
                 ConsumerEvent::EndOfRange(_) => return told,
+                ConsumerEvent::Expected(_) => continue,
                 other => panic!("{other:?}"),
             });
         }

@@ -109,10 +109,16 @@ impl Intake {
                         }
                         self.with_partitioners(events)
                     }
-                    Err(reject) => vec![Event::Rejected(reject)],
+                    Err(reject) => self.reject(reject, now),
                 }
             }
-            ConsumerEvent::Unreadable(reject) => vec![Event::Rejected(reject)],
+            ConsumerEvent::Unreadable(reject) => self.reject(reject, now),
+            ConsumerEvent::Expected(ends) => {
+                for (partition, end) in &ends {
+                    self.reassembly.expect_until(partition, *end);
+                }
+                Vec::new()
+            }
             ConsumerEvent::Assigned {
                 partitions,
                 generation,
@@ -143,7 +149,7 @@ impl Intake {
                 partition,
                 may_wait,
             } => {
-                let events = self.reassembly.make_way(&partition, may_wait);
+                let events = self.reassembly.make_way(&partition, may_wait, now);
                 if !events.is_empty() {
                     tracing::warn!(
                         topic = %partition.topic,
@@ -156,6 +162,13 @@ impl Intake {
             }
             ConsumerEvent::Revoked { .. } | ConsumerEvent::Drained => Vec::new(),
         }
+    }
+
+    /// A record that is no view goes its own way, and what waited for it goes on.
+    fn reject(&self, reject: Reject, now: Timestamp) -> Vec<Event> {
+        let mut events = self.reassembly.pass_over(&reject.record.source, now);
+        events.push(Event::Rejected(reject));
+        events
     }
 
     /// Adds to what is misrouted what is known of its producers.

@@ -70,10 +70,6 @@ impl ClosedPart {
         }
     }
 
-    pub(crate) fn reusable_after(&self) -> Timestamp {
-        self.closure.reuse.latest()
-    }
-
     /// Notes that its result is published, told by one of its records.
     pub(crate) fn mark_published(&mut self, source: &SourceOffset, generation: u64) {
         if self.own_record(source) == Some(Some(generation)) {
@@ -146,8 +142,17 @@ impl ClosedPart {
 #[derive(Debug)]
 pub(crate) struct ClosedQueue {
     limits: ClosedMemorySettings,
-    by_reuse: BTreeSet<(Timestamp, Sequence)>,
-    parts: BTreeMap<Sequence, (PartKey, usize)>,
+    /// By partition number, since each has a stream time of its own.
+    by_reuse: BTreeMap<i32, BTreeSet<(Timestamp, Sequence)>>,
+    parts: BTreeMap<Sequence, Remembered>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Remembered {
+    part: PartKey,
+    number: i32,
+    reusable_after: Timestamp,
     bytes: usize,
 }
 
@@ -155,7 +160,7 @@ impl ClosedQueue {
     pub(crate) fn new(limits: ClosedMemorySettings) -> Self {
         Self {
             limits,
-            by_reuse: BTreeSet::new(),
+            by_reuse: BTreeMap::new(),
             parts: BTreeMap::new(),
             bytes: 0,
         }
@@ -164,43 +169,62 @@ impl ClosedQueue {
     pub(crate) fn insert(&mut self, closed: &ClosedPart) {
         let part = closed.closure.part.clone();
         let bytes = closed.size_bytes() + part.line.as_str().len() + part.part.as_str().len();
-        self.by_reuse
-            .insert((closed.reusable_after(), closed.sequence));
-        self.parts.insert(closed.sequence, (part, bytes));
+        let remembered = Remembered {
+            part,
+            number: closed.closure.opened_by.partition,
+            reusable_after: closed.closure.reuse.latest(),
+            bytes,
+        };
+        let of_number = self.by_reuse.entry(remembered.number).or_default();
+        of_number.insert((remembered.reusable_after, closed.sequence));
+        self.parts.insert(closed.sequence, remembered);
         self.bytes += bytes;
     }
 
-    pub(crate) fn remove(&mut self, sequence: Sequence, reusable_after: Timestamp) {
-        self.take(reusable_after, sequence);
+    pub(crate) fn remove(&mut self, sequence: Sequence) {
+        self.take(sequence);
     }
 
-    /// Takes out the parts whose IDs may be used again, and the oldest ones over the bounds.
+    /// Takes out the parts whose IDs may be used again by the stream time of their numbers, and the oldest
+    /// ones over the bounds.
     pub(crate) fn take_forgotten(
         &mut self,
-        stream_time: Option<Timestamp>,
+        stream_time: impl Fn(i32) -> Option<Timestamp>,
     ) -> Vec<(PartKey, Sequence)> {
         let mut forgotten = Vec::new();
-        while let Some(&(reusable_after, sequence)) = self.by_reuse.first() {
-            let is_reusable = stream_time.is_some_and(|time| time > reusable_after);
-            let is_over =
-                self.parts.len() > self.limits.max_parts || self.bytes > self.limits.max_bytes;
-            if !is_reusable && !is_over {
-                break;
-            }
-            let part = self.take(reusable_after, sequence);
-            forgotten.extend(part.map(|part| (part, sequence)));
+        for (number, of_number) in &self.by_reuse {
+            let stream_time = stream_time(*number);
+            let reusable = of_number.iter().map_while(|(reusable_after, sequence)| {
+                let is_reusable = stream_time.is_some_and(|time| time > *reusable_after);
+                is_reusable.then_some(*sequence)
+            });
+            forgotten.extend(reusable);
         }
-        forgotten
+        let mut taken: Vec<_> = forgotten
+            .into_iter()
+            .filter_map(|sequence| self.take(sequence))
+            .collect();
+        while (self.parts.len() > self.limits.max_parts || self.bytes > self.limits.max_bytes)
+            && let Some((_, sequence)) = self.by_reuse.values().filter_map(BTreeSet::first).min()
+        {
+            taken.extend(self.take(*sequence));
+        }
+        taken
     }
 
     pub(crate) fn len(&self) -> usize {
         self.parts.len()
     }
 
-    fn take(&mut self, reusable_after: Timestamp, sequence: Sequence) -> Option<PartKey> {
-        self.by_reuse.remove(&(reusable_after, sequence));
-        let (part, bytes) = self.parts.remove(&sequence)?;
-        self.bytes = self.bytes.saturating_sub(bytes);
-        Some(part)
+    fn take(&mut self, sequence: Sequence) -> Option<(PartKey, Sequence)> {
+        let remembered = self.parts.remove(&sequence)?;
+        self.bytes = self.bytes.saturating_sub(remembered.bytes);
+        if let Some(of_number) = self.by_reuse.get_mut(&remembered.number) {
+            of_number.remove(&(remembered.reusable_after, sequence));
+            if of_number.is_empty() {
+                self.by_reuse.remove(&remembered.number);
+            }
+        }
+        Some((remembered.part, sequence))
     }
 }

@@ -63,7 +63,8 @@ impl ReassemblyBuffer {
             CloseCause::Complete => group.last_event,
             _ => group.last_event.max(group.deadline),
         };
-        let stream_time = timeline.clock.stream_time().unwrap_or(closed_at);
+        let number = group.opened_by().partition;
+        let stream_time = timeline.clock.stream_time(number).unwrap_or(closed_at);
         Reuse {
             taken_after: closed_at.max(stream_time).after(self.settings.reuse_after),
             written_after: group.last_written.after(self.settings.reuse_after),

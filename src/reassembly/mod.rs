@@ -17,11 +17,13 @@ mod expected;
 mod group;
 mod memory;
 mod quiet_time;
+mod read_order;
 mod receiving;
 mod report;
 mod schedule;
 mod settings;
 mod stream_time;
+mod taking;
 mod timeline;
 
 #[cfg(test)]
@@ -35,7 +37,7 @@ use dashmap::DashMap;
 
 use crate::domain::{
     CloseCause, MemoryBudget, PartClosure, PartKey, Record, Reject, SourceOffset, Timestamp,
-    TopicPartition, View, ViewId,
+    TopicPartition, ViewId,
 };
 
 pub use expected::{ExpectedViews, ViewList};
@@ -48,7 +50,7 @@ pub use settings::{
 };
 
 use closed::ClosedPart;
-use group::{OpenGroup, fingerprint_of};
+use group::OpenGroup;
 use memory::Marks;
 use schedule::{Due, Sequence};
 use timeline::Timeline;
@@ -137,7 +139,7 @@ impl ReassemblyBuffer {
                 false
             }
             PartState::Closed(closed) if closed.is_undecided(is_revoked) => {
-                undecided.push((closed.sequence, closed.reusable_after()));
+                undecided.push(closed.sequence);
                 false
             }
             _ => true,
@@ -147,87 +149,11 @@ impl ReassemblyBuffer {
             timeline.schedule.remove(*sequence);
             timeline.open_bytes = timeline.open_bytes.saturating_sub(*bytes as u64);
         }
-        for (sequence, reusable_after) in undecided {
-            timeline.closed.remove(sequence, reusable_after);
+        for sequence in undecided {
+            timeline.closed.remove(sequence);
         }
         timeline.counts.forgotten += forgotten.len() as u64;
         forgotten.len()
-    }
-
-    /// Takes a view in. Its time moves stream time first, so groups that are due close before it;
-    /// then it joins its group, which may complete it. A view of a stale generation is dropped.
-    pub fn accept(&self, view: View, now: Timestamp) -> Vec<Event> {
-        let mut events = Vec::new();
-        let (event_time, due) = {
-            let mut timeline = self.timeline();
-            if !timeline.is_current(&view.record) {
-                timeline.counts.stale += 1;
-                return events;
-            }
-            let event_time = timeline.observe(&view.record, view.captured_at, now);
-            (event_time, timeline.take_passed(now))
-        };
-        self.close_due(due, &mut events);
-        let fingerprint = fingerprint_of(view.image_bytes());
-        self.receive(view, fingerprint, event_time, now, &mut events);
-        self.forget_closed();
-        events
-    }
-
-    /// Closes what is due. To be called a few times per second, whether or not records come.
-    pub fn tick(&self, now: Timestamp) -> Vec<Event> {
-        let mut events = Vec::new();
-        let due = {
-            let mut timeline = self.timeline();
-            let mut due = timeline.take_passed(now);
-            due.extend(timeline.take_quiet(now));
-            due
-        };
-        self.close_due(due, &mut events);
-        self.forget_closed();
-        events
-    }
-
-    /// Notes that everything in a partition was read. This must be told every time a partition
-    /// comes to its end: neither idleness nor the wall-clock deadline begins without it. What is due
-    /// by that closes with the next tick: ends are told by the thousand.
-    pub fn end_of_partition(&self, partition: &TopicPartition, now: Timestamp) {
-        self.timeline().reach_end(partition, now);
-    }
-
-    /// Notes that nothing of a partition follows, since a replay reads no further. Where that holds of its
-    /// number on every topic, no group of that number waits any longer.
-    pub fn end_of_range(&self, partition: &TopicPartition, now: Timestamp) -> Vec<Event> {
-        let (is_number_over, mut due) = {
-            let mut timeline = self.timeline();
-            let is_number_over = timeline.end_range(partition);
-            (is_number_over, timeline.take_passed(now))
-        };
-        if is_number_over {
-            due.extend(self.open_of(partition.partition));
-        }
-        let mut events = Vec::new();
-        self.close_due(due, &mut events);
-        self.forget_closed();
-        events
-    }
-
-    /// The open groups of a partition number, the oldest first.
-    fn open_of(&self, number: i32) -> Vec<Due> {
-        let mut open: Vec<Due> = self
-            .parts
-            .iter()
-            .filter_map(|entry| match entry.value() {
-                PartState::Open(group) if group.opened_by().partition == number => Some(Due {
-                    part: entry.key().clone(),
-                    sequence: group.sequence,
-                    cause: CloseCause::StreamTime,
-                }),
-                _ => None,
-            })
-            .collect();
-        open.sort_by_key(|due| due.sequence);
-        open
     }
 
     /// Notes that more may be written to a partition than can be seen: it holds stream time back until
@@ -252,9 +178,16 @@ impl ReassemblyBuffer {
     /// leases are from. To be called like [`Self::tick`]; each transition is named once.
     pub fn flow(&self, budget: &MemoryBudget, now: Timestamp) -> FlowDecision {
         let marks = Marks::of(budget, self.settings.memory);
-        self.timeline().update_flow(marks, budget.used_bytes(), now);
         let mut events = Vec::new();
-        loop {
+        let gives_up_order = {
+            let mut timeline = self.timeline();
+            timeline.update_flow(marks, budget.used_bytes(), now);
+            timeline.gives_up_order(marks, now)
+        };
+        if gives_up_order {
+            self.take_waiting(now, &mut events);
+        }
+        while !gives_up_order {
             let has_evicted = !events.is_empty();
             let evicted = self.timeline().take_evicted(marks, has_evicted, now);
             let Some(due) = evicted else { break };
@@ -271,7 +204,14 @@ impl ReassemblyBuffer {
 
     /// Closes the groups of a partition that are due first, until at most `may_wait` of its records
     /// wait: nothing else lets the partition go on. What is on its way to be published does not wait.
-    pub fn make_way(&self, partition: &TopicPartition, may_wait: usize) -> Vec<Event> {
+    pub fn make_way(
+        &self,
+        partition: &TopicPartition,
+        may_wait: usize,
+        now: Timestamp,
+    ) -> Vec<Event> {
+        let mut events = Vec::new();
+        self.take_turns(partition.partition, true, now, &mut events);
         let groups = self.timeline().schedule.of_number(partition.partition);
         let of_partition = |record: &&Arc<Record>| record.source.topic_partition() == *partition;
         let mut waiting = Vec::new();
@@ -300,7 +240,6 @@ impl ReassemblyBuffer {
                 });
             }
         }
-        let mut events = Vec::new();
         self.close_due(due, &mut events);
         self.forget_closed();
         events
@@ -332,7 +271,7 @@ impl ReassemblyBuffer {
                 open_groups: timeline.schedule.len(),
                 open_bytes: timeline.open_bytes,
                 closed_parts: timeline.closed.len(),
-                stream_time: timeline.clock.stream_time(),
+                stream_time: timeline.clock.lowest_stream_time(),
                 oldest: None,
                 partitions: timeline.partition_statuses(now),
             };
@@ -411,8 +350,13 @@ impl ReassemblyBuffer {
     fn forget_closed(&self) {
         let forgotten = {
             let mut timeline = self.timeline();
-            let stream_time = timeline.clock.stream_time();
-            timeline.closed.take_forgotten(stream_time)
+            let Timeline { clock, closed, .. } = &mut *timeline;
+            // Of what is not ours any more nobody else is known to be ahead.
+            let others = clock.lowest_stream_time();
+            closed.take_forgotten(|number| match clock.has_number(number) {
+                true => clock.stream_time(number),
+                false => others,
+            })
         };
         for (part, sequence) in forgotten {
             self.parts.remove_if(&part, |_, state| {

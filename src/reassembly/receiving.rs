@@ -50,9 +50,7 @@ impl ReassemblyBuffer {
                 PartState::Closed(known)
                     if known.closure.reuse.latest() <= closure.reuse.latest() =>
                 {
-                    timeline
-                        .closed
-                        .remove(known.sequence, known.reusable_after());
+                    timeline.closed.remove(known.sequence);
                 }
                 _ => return,
             },
@@ -73,7 +71,8 @@ impl ReassemblyBuffer {
     ) -> Arrival {
         let timeout = self.settings.for_line(&view.part.line).timeout;
         // A backlog that was taken over lies behind stream time; its parts get their time too.
-        let opened_at = timeline.clock.stream_time().max(Some(event_time));
+        let number = view.record.source.partition;
+        let opened_at = timeline.clock.stream_time(number).max(Some(event_time));
         let written_at = view.record.timestamp.unwrap_or(event_time);
         Arrival {
             view,
@@ -107,9 +106,7 @@ impl ReassemblyBuffer {
         match closed.receive(&arrival) {
             LateView::OpensAnew => {
                 if let Some(group) = self.open(arrival, now, timeline, events) {
-                    timeline
-                        .closed
-                        .remove(closed.sequence, closed.reusable_after());
+                    timeline.closed.remove(closed.sequence);
                     *state = PartState::Open(Box::new(group));
                     self.close_complete(state, timeline, events);
                 }

@@ -69,6 +69,9 @@ pub struct ReassemblyCounts {
     pub evicted: u64,
     /// Groups forgotten because their partitions were revoked.
     pub forgotten: u64,
+    /// Views taken before others of their partition number that had been written earlier may have been
+    /// read, for lack of memory.
+    pub out_of_order: u64,
 }
 
 impl ReassemblyCounts {
@@ -87,7 +90,7 @@ pub struct ReassemblyStatus {
     pub open_bytes: u64,
     /// Closed parts that are remembered.
     pub closed_parts: usize,
-    /// How far the log has come.
+    /// How far the log has come, on the partition number that is furthest behind.
     pub stream_time: Option<Timestamp>,
     /// The group with the earliest deadline.
     pub oldest: Option<OldestGroup>,
@@ -126,7 +129,7 @@ pub struct PartitionStatus {
     pub partition: TopicPartition,
     /// Its highest event time.
     pub highest: Option<Timestamp>,
-    /// How far it is ahead of stream time.
+    /// How far it is ahead of the stream time of its number.
     pub ahead: Duration,
     /// Whether it no longer holds stream time back.
     pub is_idle: bool,

@@ -1,4 +1,4 @@
-//! When open groups are due: by stream time, and by the quiet time of their partition number.
+//! When open groups are due: by the stream time and by the quiet time of their partition number.
 //!
 //! Every open group has exactly one entry here, taken out when the group closes or is forgotten.
 
@@ -14,10 +14,12 @@ pub(crate) type Sequence = u64;
 #[derive(Clone, Debug)]
 pub(crate) struct Appointment {
     pub(crate) part: PartKey,
-    /// Due once stream time is past this.
+    /// The partition number of its views.
+    pub(crate) number: i32,
+    /// Due once the number's stream time is past this.
     pub(crate) deadline: Timestamp,
-    /// Due once the partition number has been quiet for longer than this.
-    pub(crate) quiet_deadline: Option<(i32, Duration)>,
+    /// Due once the number has been quiet for longer than this.
+    pub(crate) quiet_deadline: Option<Duration>,
 }
 
 /// A group whose time has come.
@@ -31,40 +33,38 @@ pub(crate) struct Due {
 #[derive(Debug, Default)]
 pub(crate) struct Schedule {
     appointments: HashMap<Sequence, Appointment>,
+    numbers: HashMap<i32, OfNumber>,
+}
+
+/// The groups of one partition number.
+#[derive(Debug, Default)]
+struct OfNumber {
     by_deadline: BTreeSet<(Timestamp, Sequence)>,
-    by_quiet: HashMap<i32, BTreeSet<(Duration, Sequence)>>,
+    by_quiet: BTreeSet<(Duration, Sequence)>,
 }
 
 impl Schedule {
     pub(crate) fn insert(&mut self, sequence: Sequence, appointment: Appointment) {
-        self.by_deadline.insert((appointment.deadline, sequence));
-        if let Some((number, due)) = appointment.quiet_deadline {
-            self.by_quiet
-                .entry(number)
-                .or_default()
-                .insert((due, sequence));
+        let of_number = self.numbers.entry(appointment.number).or_default();
+        of_number
+            .by_deadline
+            .insert((appointment.deadline, sequence));
+        if let Some(due) = appointment.quiet_deadline {
+            of_number.by_quiet.insert((due, sequence));
         }
         self.appointments.insert(sequence, appointment);
     }
 
-    /// The groups of a partition number, the earliest deadline first. Where numbers are not kept, all.
+    /// The groups of a partition number, the earliest deadline first.
     pub(crate) fn of_number(&self, number: i32) -> Vec<(Sequence, PartKey)> {
-        let mut groups: Vec<(Timestamp, Sequence)> = match self.by_quiet.get(&number) {
-            Some(of_number) => of_number
-                .iter()
-                .filter_map(|(_, sequence)| {
-                    let appointment = self.appointments.get(sequence)?;
-                    Some((appointment.deadline, *sequence))
-                })
-                .collect(),
-            None => self.by_deadline.iter().copied().collect(),
+        let Some(of_number) = self.numbers.get(&number) else {
+            return Vec::new();
         };
-        groups.sort_unstable();
-        let named = |(_, sequence): (Timestamp, Sequence)| {
-            let appointment = self.appointments.get(&sequence)?;
-            Some((sequence, appointment.part.clone()))
+        let named = |(_, sequence): &(Timestamp, Sequence)| {
+            let appointment = self.appointments.get(sequence)?;
+            Some((*sequence, appointment.part.clone()))
         };
-        groups.into_iter().filter_map(named).collect()
+        of_number.by_deadline.iter().filter_map(named).collect()
     }
 
     /// The parts of all groups.
@@ -77,35 +77,40 @@ impl Schedule {
 
     /// Moves a group's deadline; its quiet deadline stays.
     pub(crate) fn move_deadline(&mut self, sequence: Sequence, deadline: Timestamp) {
-        if let Some(appointment) = self.appointments.get_mut(&sequence) {
-            self.by_deadline.remove(&(appointment.deadline, sequence));
+        if let Some(appointment) = self.appointments.get_mut(&sequence)
+            && let Some(of_number) = self.numbers.get_mut(&appointment.number)
+        {
+            let by_deadline = &mut of_number.by_deadline;
+            by_deadline.remove(&(appointment.deadline, sequence));
             appointment.deadline = deadline;
-            self.by_deadline.insert((deadline, sequence));
+            by_deadline.insert((deadline, sequence));
         }
     }
 
     pub(crate) fn remove(&mut self, sequence: Sequence) -> Option<Appointment> {
         let appointment = self.appointments.remove(&sequence)?;
-        self.by_deadline.remove(&(appointment.deadline, sequence));
-        if let Some((number, due)) = appointment.quiet_deadline
-            && let Some(of_number) = self.by_quiet.get_mut(&number)
-        {
-            of_number.remove(&(due, sequence));
-            if of_number.is_empty() {
-                self.by_quiet.remove(&number);
+        if let Some(of_number) = self.numbers.get_mut(&appointment.number) {
+            of_number
+                .by_deadline
+                .remove(&(appointment.deadline, sequence));
+            if let Some(due) = appointment.quiet_deadline {
+                of_number.by_quiet.remove(&(due, sequence));
+            }
+            if of_number.by_deadline.is_empty() {
+                self.numbers.remove(&appointment.number);
             }
         }
         Some(appointment)
     }
 
-    /// Takes out the groups that stream time has passed, the earliest deadline first.
-    pub(crate) fn take_passed(&mut self, stream_time: Timestamp) -> Vec<Due> {
+    /// Takes out the groups of a number that its stream time has passed, the earliest deadline first.
+    pub(crate) fn take_passed(&mut self, number: i32, stream_time: Timestamp) -> Vec<Due> {
         let mut due = Vec::new();
-        while let Some(&(deadline, _)) = self.by_deadline.first() {
+        while let Some(&(deadline, sequence)) = self.first_of(number) {
             if deadline >= stream_time {
                 break;
             }
-            due.extend(self.take_earliest(CloseCause::StreamTime));
+            due.extend(self.take(sequence, CloseCause::StreamTime));
         }
         due
     }
@@ -113,7 +118,8 @@ impl Schedule {
     /// Takes out the groups whose partition number has been quiet for too long.
     pub(crate) fn take_quiet(&mut self, number: i32, elapsed: Duration) -> Vec<Due> {
         let mut due = Vec::new();
-        while let Some(&(deadline, sequence)) = self.by_quiet.get(&number).and_then(BTreeSet::first)
+        while let Some(of_number) = self.numbers.get(&number)
+            && let Some(&(deadline, sequence)) = of_number.by_quiet.first()
         {
             if deadline >= elapsed {
                 break;
@@ -123,15 +129,15 @@ impl Schedule {
         due
     }
 
-    /// Takes out the group with the earliest deadline.
+    /// Takes out the group with the earliest deadline of all.
     pub(crate) fn take_earliest(&mut self, cause: CloseCause) -> Option<Due> {
-        let &(_, sequence) = self.by_deadline.first()?;
+        let &(_, sequence) = self.first()?;
         self.take(sequence, cause)
     }
 
-    /// The group with the earliest deadline.
+    /// The group with the earliest deadline of all.
     pub(crate) fn earliest(&self) -> Option<&Appointment> {
-        let (_, sequence) = self.by_deadline.first()?;
+        let (_, sequence) = self.first()?;
         self.appointments.get(sequence)
     }
 
@@ -139,17 +145,24 @@ impl Schedule {
         self.appointments.len()
     }
 
-    /// Whether the three indexes agree.
+    /// Whether the indexes agree.
     #[cfg(test)]
     pub(crate) fn is_consistent(&self) -> bool {
         let with_quiet = |one: &&Appointment| one.quiet_deadline.is_some();
-        let quiet = self.by_quiet.values().map(BTreeSet::len).sum::<usize>();
-        self.by_deadline.len() == self.appointments.len()
+        let quiet: usize = self.numbers.values().map(|one| one.by_quiet.len()).sum();
+        let due: usize = self.numbers.values().map(|one| one.by_deadline.len()).sum();
+        due == self.appointments.len()
             && quiet == self.appointments.values().filter(with_quiet).count()
-            && self
-                .by_quiet
-                .values()
-                .all(|of_number| !of_number.is_empty())
+            && self.numbers.values().all(|one| !one.by_deadline.is_empty())
+    }
+
+    fn first_of(&self, number: i32) -> Option<&(Timestamp, Sequence)> {
+        self.numbers.get(&number)?.by_deadline.first()
+    }
+
+    fn first(&self) -> Option<&(Timestamp, Sequence)> {
+        let numbers = self.numbers.values();
+        numbers.filter_map(|one| one.by_deadline.first()).min()
     }
 
     fn take(&mut self, sequence: Sequence, cause: CloseCause) -> Option<Due> {

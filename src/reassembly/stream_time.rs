@@ -1,16 +1,20 @@
 //! Stream time: how far the log itself has come.
 //!
-//! Stream time is the lowest of the partitions' highest event times, over the assigned partitions
-//! that are not idle. It never runs backwards. A partition without any record holds it back until
-//! it is known to be empty. A partition is idle when it has been at its end, without a record, for
-//! `idle_after`; when all are, stream time is the highest event time seen. A partition that is
-//! paused, back-pressured or out of sight is never idle, since records may wait there. One that a
-//! replay has read to the end of its range is *over*: it never counts again.
+//! Each partition number has its own, since the views of a part lie on one number of every topic: what
+//! becomes of a part does not depend on which other numbers the same instance has.
+//!
+//! Stream time is the lowest of the highest event times that were taken of the number's partitions,
+//! over those that are assigned and not idle. It never runs backwards. A partition without any record
+//! holds it back until it is known to be empty. A partition is idle when it has been at its end, without
+//! a record, for `idle_after`; when all are, stream time is the highest event time seen. A partition that
+//! is paused, back-pressured or out of sight is never idle, since records may wait there; nor is one of
+//! which a record was read and not taken yet. One that a replay has read to the end of its range is
+//! *over*: it never counts again.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::domain::{Timestamp, Topic, TopicPartition};
+use crate::domain::{Timestamp, TopicPartition};
 
 /// What a record's arrival meant for the clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,34 +27,41 @@ pub(crate) struct Observed {
 
 #[derive(Debug)]
 pub(crate) struct StreamClock {
-    partitions: HashMap<TopicPartition, PartitionClock>,
-    /// The topics of which a partition number is assigned.
-    topics: HashMap<i32, Vec<Topic>>,
-    stream_time: Option<Timestamp>,
+    numbers: BTreeMap<i32, NumberClock>,
     is_back_pressured: bool,
     idle_after: Duration,
     max_future: Duration,
+}
+
+/// What is known of the time of one partition number.
+#[derive(Debug, Default)]
+struct NumberClock {
+    stream_time: Option<Timestamp>,
+    partitions: Vec<(TopicPartition, PartitionClock)>,
 }
 
 /// What is known of one partition's time.
 #[derive(Clone, Debug)]
 pub(crate) struct PartitionClock {
     pub(crate) generation: u64,
-    pub(crate) highest: Option<Timestamp>,
+    /// The highest event time that was read.
+    pub(crate) highest_read: Option<Timestamp>,
     pub(crate) is_at_end: bool,
     pub(crate) is_paused: bool,
     /// Nothing follows.
     pub(crate) is_over: bool,
-    /// Wall time of the last record, of reaching the end, or of the end of a pause.
+    /// The highest event time that was taken.
+    highest: Option<Timestamp>,
+    /// Records that were read and not taken yet.
+    untaken: usize,
+    /// Wall time of the last record read or taken, of reaching the end, or of the end of a pause.
     active_at: Timestamp,
 }
 
 impl StreamClock {
     pub(crate) fn new(idle_after: Duration, max_future: Duration) -> Self {
         Self {
-            partitions: HashMap::new(),
-            topics: HashMap::new(),
-            stream_time: None,
+            numbers: BTreeMap::new(),
             is_back_pressured: false,
             idle_after,
             max_future,
@@ -60,42 +71,55 @@ impl StreamClock {
     pub(crate) fn assign(&mut self, partition: TopicPartition, generation: u64, now: Timestamp) {
         let clock = PartitionClock {
             generation,
-            highest: None,
+            highest_read: None,
             is_at_end: false,
             is_paused: false,
             is_over: false,
+            highest: None,
+            untaken: 0,
             active_at: now,
         };
-        let (number, topic) = (partition.partition, partition.topic.clone());
-        if self.partitions.insert(partition, clock).is_none() {
-            self.topics.entry(number).or_default().push(topic);
+        match self.clock(&partition) {
+            Some(held) => *held = clock,
+            None => {
+                let number = self.numbers.entry(partition.partition).or_default();
+                number.partitions.push((partition, clock));
+            }
         }
     }
 
     pub(crate) fn revoke(&mut self, partition: &TopicPartition) {
-        self.partitions.remove(partition);
-        if let Some(topics) = self.topics.get_mut(&partition.partition) {
-            topics.retain(|topic| *topic != partition.topic);
-            if topics.is_empty() {
-                self.topics.remove(&partition.partition);
+        if let Some(number) = self.numbers.get_mut(&partition.partition) {
+            number.partitions.retain(|(held, _)| held != partition);
+            if number.partitions.is_empty() {
+                self.numbers.remove(&partition.partition);
             }
         }
     }
 
     /// Whether any partition of that number is assigned.
     pub(crate) fn has_number(&self, number: i32) -> bool {
-        self.topics.contains_key(&number)
+        self.numbers.contains_key(&number)
+    }
+
+    /// The numbers of which partitions are assigned.
+    pub(crate) fn numbers(&self) -> Vec<i32> {
+        self.numbers.keys().copied().collect()
     }
 
     pub(crate) fn generation(&self, partition: &TopicPartition) -> Option<u64> {
-        self.partitions.get(partition).map(|clock| clock.generation)
+        let number = self.numbers.get(&partition.partition)?;
+        let mut partitions = number.partitions.iter();
+        let (_, clock) = partitions.find(|(held, _)| held == partition)?;
+        Some(clock.generation)
     }
 
-    pub(crate) fn partitions(&self) -> impl Iterator<Item = (&TopicPartition, &PartitionClock)> {
-        self.partitions.iter()
+    pub(crate) fn partitions(&self) -> impl Iterator<Item = &(TopicPartition, PartitionClock)> {
+        let numbers = self.numbers.values();
+        numbers.flat_map(|number| &number.partitions)
     }
 
-    /// Notes a record of an assigned partition.
+    /// Notes that a record of an assigned partition was read.
     pub(crate) fn observe(
         &mut self,
         partition: &TopicPartition,
@@ -104,8 +128,9 @@ impl StreamClock {
     ) -> Observed {
         let latest = now.after(self.max_future);
         let event_time = captured_at.min(latest);
-        if let Some(clock) = self.partitions.get_mut(partition) {
-            clock.highest = clock.highest.max(Some(event_time));
+        if let Some(clock) = self.clock(partition) {
+            clock.highest_read = clock.highest_read.max(Some(event_time));
+            clock.untaken += 1;
             clock.is_at_end = false;
             clock.active_at = now;
         }
@@ -115,9 +140,23 @@ impl StreamClock {
         }
     }
 
+    /// Notes that it is the turn of a record that was read.
+    pub(crate) fn take(
+        &mut self,
+        partition: &TopicPartition,
+        event_time: Timestamp,
+        now: Timestamp,
+    ) {
+        if let Some(clock) = self.clock(partition) {
+            clock.highest = clock.highest.max(Some(event_time));
+            clock.untaken = clock.untaken.saturating_sub(1);
+            clock.active_at = now;
+        }
+    }
+
     /// Notes that everything was read. Idleness begins here, but for repetitions.
     pub(crate) fn reach_end(&mut self, partition: &TopicPartition, now: Timestamp) {
-        if let Some(clock) = self.partitions.get_mut(partition)
+        if let Some(clock) = self.clock(partition)
             && !clock.is_at_end
         {
             clock.is_at_end = true;
@@ -127,16 +166,16 @@ impl StreamClock {
 
     /// Notes that nothing of the partition follows; whether that holds of its number on every topic.
     pub(crate) fn end_range(&mut self, partition: &TopicPartition) -> bool {
-        if let Some(clock) = self.partitions.get_mut(partition) {
+        if let Some(clock) = self.clock(partition) {
             clock.is_over = true;
         }
-        let mut others = self.partitions.iter();
-        others.all(|(one, clock)| one.partition != partition.partition || clock.is_over)
+        let number = self.numbers.get(&partition.partition);
+        number.is_none_or(|number| number.partitions.iter().all(|(_, clock)| clock.is_over))
     }
 
     /// Notes that more may be written than can be seen.
     pub(crate) fn lose_sight(&mut self, partition: &TopicPartition) {
-        if let Some(clock) = self.partitions.get_mut(partition) {
+        if let Some(clock) = self.clock(partition) {
             clock.is_at_end = false;
         }
     }
@@ -147,7 +186,7 @@ impl StreamClock {
         is_paused: bool,
         now: Timestamp,
     ) {
-        if let Some(clock) = self.partitions.get_mut(partition) {
+        if let Some(clock) = self.clock(partition) {
             clock.is_paused = is_paused;
             // What came in the meantime was not seen: the end is to be told again.
             clock.is_at_end &= is_paused;
@@ -160,8 +199,10 @@ impl StreamClock {
             return;
         }
         self.is_back_pressured = is_back_pressured;
-        for clock in self.partitions.values_mut() {
-            clock.active_at = now;
+        for number in self.numbers.values_mut() {
+            for (_, clock) in &mut number.partitions {
+                clock.active_at = now;
+            }
         }
     }
 
@@ -169,36 +210,47 @@ impl StreamClock {
         self.is_back_pressured
     }
 
-    pub(crate) fn stream_time(&self) -> Option<Timestamp> {
-        self.stream_time
+    /// Of one partition number.
+    pub(crate) fn stream_time(&self, number: i32) -> Option<Timestamp> {
+        self.numbers.get(&number)?.stream_time
     }
 
-    /// Moves stream time as far as the partitions allow.
-    pub(crate) fn advance(&mut self, now: Timestamp) -> Option<Timestamp> {
-        let reached = match self.lowest(now) {
-            Some(lowest) => lowest,
-            None => self
-                .partitions
-                .values()
-                .filter_map(|clock| clock.highest)
-                .max(),
+    /// Of the number that is furthest behind and has something left to read; where none has, of the one
+    /// that is furthest ahead.
+    pub(crate) fn lowest_stream_time(&self) -> Option<Timestamp> {
+        let is_behind = |number: &&NumberClock| {
+            let mut partitions = number.partitions.iter();
+            partitions.any(|(_, clock)| !clock.is_over && !clock.is_read())
         };
-        self.stream_time = self.stream_time.max(reached);
-        self.stream_time
+        let behind = self.numbers.values().filter(is_behind);
+        let lowest = behind.map(|number| number.stream_time).min();
+        let highest = || self.numbers.values().map(|number| number.stream_time).max();
+        lowest.or_else(highest).flatten()
     }
 
-    /// The lowest of the highest event times of the partitions that count: `None` if none counts,
-    /// `Some(None)` if one of them has had no record yet.
-    pub(crate) fn lowest(&self, now: Timestamp) -> Option<Option<Timestamp>> {
-        self.partitions
-            .values()
-            .filter(|clock| !clock.is_over && !self.is_idle(clock, now))
-            .map(|clock| clock.highest)
-            .min()
+    /// Moves the stream time of a number as far as its partitions allow.
+    pub(crate) fn advance(&mut self, number: i32, now: Timestamp) -> Option<Timestamp> {
+        let held = self.numbers.get(&number)?;
+        let counting = held.partitions.iter();
+        let counting = counting.filter(|(_, clock)| !clock.is_over && !self.is_idle(clock, now));
+        let lowest = counting.map(|(_, clock)| clock.highest).min();
+        let highest = || held.partitions.iter().map(|(_, clock)| clock.highest).max();
+        let reached = lowest.or_else(highest).flatten();
+        let held = self.numbers.get_mut(&number)?;
+        held.stream_time = held.stream_time.max(reached);
+        held.stream_time
+    }
+
+    /// The lowest of the highest event times that were read of the partitions that count, whatever their
+    /// number: `None` if none counts, `Some(None)` if nothing of one of them was read yet.
+    pub(crate) fn lowest_read(&self, now: Timestamp) -> Option<Option<Timestamp>> {
+        let counting = self.partitions();
+        let counting = counting.filter(|(_, clock)| !clock.is_over && !self.is_idle(clock, now));
+        counting.map(|(_, clock)| clock.highest_read).min()
     }
 
     pub(crate) fn is_idle(&self, clock: &PartitionClock, now: Timestamp) -> bool {
-        clock.is_at_end
+        clock.is_read()
             && !clock.is_paused
             && !self.is_back_pressured
             && now.since(clock.active_at) >= self.idle_after
@@ -207,23 +259,31 @@ impl StreamClock {
     /// Whether nothing is left to read on any assigned partition of that number, and nothing
     /// keeps us from reading what comes.
     pub(crate) fn is_quiet(&self, number: i32) -> bool {
-        let is_quiet = |topic: &Topic| {
-            let topic = topic.clone();
-            let partition = TopicPartition {
-                topic,
-                partition: number,
-            };
-            let clock = self.partitions.get(&partition);
-            clock.is_some_and(|clock| clock.is_at_end && !clock.is_paused)
-        };
-        let topics = self.topics.get(&number);
-        !self.is_back_pressured && topics.is_some_and(|topics| topics.iter().all(is_quiet))
+        let is_quiet = |clock: &PartitionClock| clock.is_read() && !clock.is_paused;
+        let number = self.numbers.get(&number);
+        let all_are = |number: &NumberClock| number.partitions.iter().all(|(_, one)| is_quiet(one));
+        !self.is_back_pressured && number.is_some_and(all_are)
+    }
+
+    fn clock(&mut self, partition: &TopicPartition) -> Option<&mut PartitionClock> {
+        let number = self.numbers.get_mut(&partition.partition)?;
+        let mut partitions = number.partitions.iter_mut();
+        let (_, clock) = partitions.find(|(held, _)| held == partition)?;
+        Some(clock)
+    }
+}
+
+impl PartitionClock {
+    /// Whether everything is read, and taken.
+    fn is_read(&self) -> bool {
+        self.is_at_end && self.untaken == 0
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::Topic;
 
     #[test]
     fn after_a_pause_the_end_must_be_told_again() {

@@ -2,12 +2,13 @@
 //!
 //! It sits behind one mutex that is a leaf: whoever holds it takes no other lock.
 
-use crate::domain::{CloseCause, Record, Timestamp, TopicPartition};
+use crate::domain::{CloseCause, Record, Timestamp, TopicPartition, View};
 
 use super::closed::ClosedQueue;
 use super::group::OpenGroup;
 use super::memory::{Flow, Marks, Pressure, should_pause};
 use super::quiet_time::QuietClocks;
+use super::read_order::{ReadOrder, Turn};
 use super::report::{FlowDecision, PartitionStatus, ReassemblyCounts};
 use super::schedule::{Appointment, Due, Schedule, Sequence};
 use super::settings::ReassemblySettings;
@@ -16,6 +17,7 @@ use super::stream_time::StreamClock;
 #[derive(Debug)]
 pub(crate) struct Timeline {
     pub(crate) clock: StreamClock,
+    pub(crate) order: ReadOrder,
     pub(crate) schedule: Schedule,
     pub(crate) closed: ClosedQueue,
     pub(crate) flow: Flow,
@@ -29,6 +31,7 @@ impl Timeline {
     pub(crate) fn new(settings: &ReassemblySettings) -> Self {
         Self {
             clock: StreamClock::new(settings.idle_after, settings.max_future),
+            order: ReadOrder::new(settings.idle_after),
             schedule: Schedule::default(),
             closed: ClosedQueue::new(settings.closed),
             flow: Flow::new(settings.stall_after),
@@ -51,12 +54,14 @@ impl Timeline {
 
     pub(crate) fn assign(&mut self, partition: TopicPartition, generation: u64, now: Timestamp) {
         let number = partition.partition;
+        self.order.assign(&partition);
         self.clock.assign(partition, generation, now);
         self.refresh_quiet(number, now);
     }
 
     pub(crate) fn revoke(&mut self, partitions: &[TopicPartition], now: Timestamp) {
         for partition in partitions {
+            self.order.revoke(partition);
             self.clock.revoke(partition);
             self.refresh_quiet(partition.partition, now);
         }
@@ -67,23 +72,36 @@ impl Timeline {
         }
     }
 
-    /// Notes a record and moves stream time; returns the record's event time.
-    pub(crate) fn observe(
-        &mut self,
-        record: &Record,
-        captured_at: Timestamp,
-        now: Timestamp,
-    ) -> Timestamp {
-        let partition = record.source.topic_partition();
-        let observed = self.clock.observe(&partition, captured_at, now);
+    /// Notes a view that was read, and holds it until it is its turn.
+    pub(crate) fn read(&mut self, view: View, now: Timestamp) {
+        let partition = view.record.source.topic_partition();
+        let observed = self.clock.observe(&partition, view.captured_at, now);
         self.quiet.set_quiet(partition.partition, false, now);
         self.flow.note_progress(now);
         self.counts.views += 1;
         self.counts.clamped += u64::from(observed.was_clamped);
-        observed.event_time
+        self.order.hold(view, observed.event_time);
+    }
+
+    /// What is to be taken next of a partition number; see [`ReadOrder::next`].
+    pub(crate) fn next_turn(
+        &mut self,
+        number: i32,
+        is_forced: bool,
+        now: Timestamp,
+    ) -> Option<Turn> {
+        let (turn, is_early) = self.order.next(number, is_forced)?;
+        if let Turn::View(view, event_time) = &turn {
+            let partition = view.record.source.topic_partition();
+            self.clock.take(&partition, *event_time, now);
+            self.refresh_quiet(number, now);
+            self.counts.out_of_order += u64::from(is_early);
+        }
+        Some(turn)
     }
 
     pub(crate) fn reach_end(&mut self, partition: &TopicPartition, now: Timestamp) {
+        self.order.reach_end(partition);
         self.clock.reach_end(partition, now);
         self.refresh_quiet(partition.partition, now);
     }
@@ -93,6 +111,7 @@ impl Timeline {
     }
 
     pub(crate) fn lose_sight(&mut self, partition: &TopicPartition, now: Timestamp) {
+        self.order.reach_end(partition); // nobody knows how long it would be waited for
         self.clock.lose_sight(partition);
         self.refresh_quiet(partition.partition, now);
     }
@@ -118,12 +137,30 @@ impl Timeline {
     pub(crate) fn update_flow(&mut self, marks: Marks, used: u64, now: Timestamp) {
         let is_back_pressured = self.clock.is_back_pressured();
         self.flow.update(marks, used, is_back_pressured, now);
+        if self.flow.pressure == Pressure::Normal {
+            self.order.set_given_up(false);
+        }
     }
 
-    /// Moves stream time and takes out the groups that it has passed.
-    pub(crate) fn take_passed(&mut self, now: Timestamp) -> Vec<Due> {
-        match self.clock.advance(now) {
-            Some(stream_time) => self.schedule.take_passed(stream_time),
+    /// Gives up the order in which records are taken, if memory would have groups give way otherwise:
+    /// what completes them may wait for its turn. Whether there is anything that waits.
+    pub(crate) fn gives_up_order(&mut self, marks: Marks, now: Timestamp) -> bool {
+        let held = self.order.held_bytes();
+        let gives_up = held > 0
+            && self
+                .flow
+                .must_evict(marks, self.open_bytes + held, false, now);
+        if gives_up {
+            self.order.set_given_up(true);
+            self.flow.note_progress(now);
+        }
+        gives_up
+    }
+
+    /// Moves the stream time of a number and takes out the groups that it has passed.
+    pub(crate) fn take_passed(&mut self, number: i32, now: Timestamp) -> Vec<Due> {
+        match self.clock.advance(number, now) {
+            Some(stream_time) => self.schedule.take_passed(number, stream_time),
             None => Vec::new(),
         }
     }
@@ -149,9 +186,10 @@ impl Timeline {
         let timeout = settings.for_line(&group.part().line).timeout;
         let quiet_deadline = settings
             .wall_grace
-            .map(|grace| (number, self.quiet.elapsed(number, now) + timeout + grace));
+            .map(|grace| self.quiet.elapsed(number, now) + timeout + grace);
         let appointment = Appointment {
             part: group.part().clone(),
+            number,
             deadline: group.deadline,
             quiet_deadline,
         };
@@ -189,21 +227,28 @@ impl Timeline {
         now: Timestamp,
     ) -> FlowDecision {
         let pressure = self.flow.pressure;
-        let lowest = self.clock.lowest(now).flatten();
+        let lowest = self.clock.lowest_read(now).flatten();
         // However close together they all are, those that are furthest ahead make room for the others.
         let highest = self
             .clock
             .partitions()
-            .filter_map(|(_, clock)| clock.highest);
+            .filter_map(|(_, clock)| clock.highest_read);
         let spread = highest.max().zip(lowest);
         let spread = spread.map(|(highest, lowest)| highest.since(lowest));
         let margin = settings.ahead_margin.min(spread.unwrap_or_default() / 2);
         let margin = margin.mul_f64(self.flow.leeway);
         let mut decision = FlowDecision::default();
-        for (partition, clock) in self.clock.partitions().filter(|(_, clock)| !clock.is_over) {
+        let counting = self.clock.partitions().filter(|(_, clock)| !clock.is_over);
+        for (partition, clock) in counting {
             let is_exempt = pressure == Pressure::High && self.clock.is_idle(clock, now);
             let pause = !is_exempt
-                && should_pause(pressure, clock.is_paused, clock.highest, lowest, margin);
+                && should_pause(
+                    pressure,
+                    clock.is_paused,
+                    clock.highest_read,
+                    lowest,
+                    margin,
+                );
             match (clock.is_paused, pause) {
                 (false, true) => decision.pause.push(partition.clone()),
                 (true, false) => decision.resume.push(partition.clone()),
@@ -225,16 +270,15 @@ impl Timeline {
     }
 
     pub(crate) fn partition_statuses(&self, now: Timestamp) -> Vec<PartitionStatus> {
-        let stream_time = self.clock.stream_time();
         let mut statuses: Vec<_> = self
             .clock
             .partitions()
             .map(|(partition, clock)| PartitionStatus {
                 partition: partition.clone(),
-                highest: clock.highest,
+                highest: clock.highest_read,
                 ahead: clock
-                    .highest
-                    .zip(stream_time)
+                    .highest_read
+                    .zip(self.clock.stream_time(partition.partition))
                     .map_or_else(Default::default, |(highest, time)| highest.since(time)),
                 is_idle: self.clock.is_idle(clock, now),
                 is_paused: clock.is_paused,

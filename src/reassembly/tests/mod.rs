@@ -15,10 +15,11 @@ mod time;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use super::group::fingerprint_of;
 use super::*;
 use crate::domain::{
     ClassName, CloseCause, Group, ImageEncoding, LineId, PartId, RejectReason, ScoringOrder,
-    TimeoutPolicy, Topic,
+    TimeoutPolicy, Topic, View,
 };
 
 /// Wall time at the start of every test, in epoch milliseconds; so that event times can be small

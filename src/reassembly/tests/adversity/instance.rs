@@ -226,7 +226,7 @@ impl Instance {
                     Vec::new()
                 }
                 Message::Stuck(partition, may_wait) => {
-                    process.buffer.make_way(&partition, may_wait)
+                    process.buffer.make_way(&partition, may_wait, now)
                 }
                 Message::Assigned(partitions, generation, closures) => {
                     process.told_generation = generation;
