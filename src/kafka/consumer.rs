@@ -196,7 +196,8 @@ pub enum ConsumerEvent {
         /// What earlier owners have closed of their parts, as far as it was not told before.
         closed: Vec<PartClosure>,
     },
-    /// Partitions are known to hold records up to these offsets.
+    /// Partitions are known to hold records up to these offsets; where that is `i64::MAX`, until the end of
+    /// their range is told.
     Expected(Vec<(TopicPartition, i64)>),
     /// A record was read and entered into the ledger.
     Record(Record),

@@ -171,18 +171,13 @@ impl GroupContext {
         consumer: &BaseConsumer<Self>,
         partitions: &[TopicPartition],
     ) -> Vec<(TopicPartition, i64)> {
-        let ends = match &self.range {
-            Some(range) => {
-                let partitions = partitions.iter();
-                partitions
-                    .map(|one| (one.clone(), range.end(one)))
-                    .collect()
-            }
-            None => ends_of(consumer, partitions, ENDS_TIMEOUT).unwrap_or_else(|error| {
-                tracing::debug!(%error, "the ends of assigned partitions are not told");
-                HashMap::new()
-            }),
-        };
+        if self.range.is_some() {
+            return partitions.iter().cloned().map(until_told).collect();
+        }
+        let ends = ends_of(consumer, partitions, ENDS_TIMEOUT).unwrap_or_else(|error| {
+            tracing::debug!(%error, "the ends of assigned partitions are not told");
+            HashMap::new()
+        });
         let ledger = lock(&self.ledger);
         let has_more = |(partition, end): &(TopicPartition, i64)| {
             let position = ledger.next_to_read(partition);
@@ -397,6 +392,8 @@ impl ClientContext for GroupContext {
                     ended_ranges.push(topic_partition.clone());
                 } else if is_at_end {
                     ended.push(topic_partition.clone());
+                } else if range_end.is_some() {
+                    expected.push(until_told(topic_partition.clone()));
                 } else if position.is_none_or(|position| position < reported.end) {
                     expected.push((topic_partition.clone(), reported.end));
                 }
@@ -413,6 +410,11 @@ impl ClientContext for GroupContext {
             .store(!out_of_sight.is_empty(), Ordering::Relaxed);
         lock(&self.report).partitions = reports;
     }
+}
+
+/// As the end of what is expected of a partition, where its range's end will be told.
+pub(super) fn until_told(partition: TopicPartition) -> (TopicPartition, i64) {
+    (partition, i64::MAX)
 }
 
 /// Tells of offsets that no record was read from. What was deleted is lost to whoever reads here.

@@ -16,6 +16,7 @@ use super::consumer::{
     Commits, ConsumerCommand, ConsumerError, ConsumerEvent, ConsumerSettings, METADATA_TIMEOUT,
     POLL_INTERVAL, ThreadLink, lock, send_within,
 };
+use super::group_context::until_told;
 use super::job_offsets::JobError;
 use super::offsets::Begun;
 use super::pauses::Pauses;
@@ -139,10 +140,9 @@ impl StoredLoop {
             count: Some(self.source.partition_count),
             closed,
         });
-        let ends = ranges.iter().filter(|(_, range)| !range.is_empty());
-        let ends = ends.map(|(partition, range)| (partition.clone(), range.end));
-        self.waiting
-            .push_back(ConsumerEvent::Expected(ends.collect()));
+        let read = ranges.iter().map(|(partition, _)| partition.clone());
+        let expected = read.map(until_told).collect();
+        self.waiting.push_back(ConsumerEvent::Expected(expected));
         let records = &mut self.source.records;
         records.begin(ranges).map_err(ConsumerError::Stored)
     }

@@ -8,14 +8,22 @@
 //! line that keeps up is taken as it comes. It is what Kafka Streams does for the topics of a task
 //! (KIP-353, KIP-695).
 //!
-//! A record's turn comes at the latest [`ReadOrder::longest_gap`] after that of the one before it in its
-//! partition: a camera that was silent, or one wrong time, holds up neither stream time, which is how it
-//! goes in a line that keeps up, nor the records behind it.
+//! A partition of which the next record was written long after those that are taken is *silent* until
+//! then, and need not hold stream time back: a line that keeps up knows it by the wall clock. A single
+//! record with a time far ahead makes nobody silent, and waits no longer than the one behind it.
 //!
-//! Order is worth waiting for and not worth a loss: under memory pressure it is given up.
+//! Order is worth waiting for and not worth a loss: it is given up under memory pressure, and where so
+//! many views in a row come late that clocks must differ by more than parts may take.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
+
+/// After this long without its first record a partition is silent. It is longer than `silent_after`: what
+/// was never heard of may have a clock that is ahead.
+const UNHEARD_FOR: Duration = Duration::from_secs(60);
+
+/// With as many late views in a row the order of a partition number is given up.
+const MOST_LATE: u32 = 32;
 
 use crate::domain::{SourceOffset, Timestamp, Topic, TopicPartition, View};
 
@@ -28,11 +36,14 @@ pub(crate) enum Turn {
     End(TopicPartition),
 }
 
+/// Whether something is taken though more may come that was written earlier.
+pub(crate) type IsEarly = bool;
+
 /// What was read of the assigned partitions and waits for its turn.
 #[derive(Debug)]
 pub(crate) struct ReadOrder {
     numbers: BTreeMap<i32, Lanes>,
-    longest_gap: Duration,
+    silent_after: Duration,
     held_bytes: u64,
     is_given_up: bool,
 }
@@ -43,6 +54,9 @@ struct Lanes {
     lanes: Vec<Lane>,
     /// When the first record that was taken had been written.
     first: Option<Timestamp>,
+    /// The turn that has come.
+    reached: Option<Timestamp>,
+    is_given_up: bool,
 }
 
 #[derive(Debug)]
@@ -55,6 +69,8 @@ struct Lane {
     known_end: i64,
     /// When the last record that was taken had been written.
     last: Option<Timestamp>,
+    /// Late views in a row.
+    late: u32,
 }
 
 #[derive(Debug)]
@@ -67,10 +83,10 @@ enum Held {
 }
 
 impl ReadOrder {
-    pub(crate) fn new(longest_gap: Duration) -> Self {
+    pub(crate) fn new(silent_after: Duration) -> Self {
         Self {
             numbers: BTreeMap::new(),
-            longest_gap,
+            silent_after,
             held_bytes: 0,
             is_given_up: false,
         }
@@ -86,6 +102,7 @@ impl ReadOrder {
             next_offset: 0,
             known_end: 0,
             last: None,
+            late: 0,
         });
         lanes.sort_by(|one, other| one.topic.cmp(&other.topic));
     }
@@ -154,32 +171,71 @@ impl ReadOrder {
         }
     }
 
-    /// What is to be taken next of a partition number, and whether that is out of order: only where
-    /// `is_forced`, or order is given up.
-    pub(crate) fn next(&mut self, number: i32, is_forced: bool) -> Option<(Turn, bool)> {
+    /// Comes to the next turn of a partition number, if there is one: whether it is out of order, which it
+    /// may be only where `is_forced`, or order is given up.
+    pub(crate) fn reach_next(&mut self, number: i32, is_forced: bool) -> Option<IsEarly> {
+        let silent_after = self.silent_after;
         let of_number = self.numbers.get_mut(&number)?;
-        let is_early = !of_number.lanes.iter().all(Lane::is_known);
-        if is_early && !is_forced && !self.is_given_up {
+        let is_known = |lane: &Lane| lane.is_known(silent_after);
+        let is_early = !of_number.lanes.iter().all(is_known);
+        if is_early && !is_forced && !self.is_given_up && !of_number.is_given_up {
             return None;
         }
-        let (first, longest_gap) = (of_number.first, self.longest_gap);
-        let turns = of_number.lanes.iter_mut();
-        let turns = turns.filter_map(|lane| Some((lane.turn(first, longest_gap)?, lane)));
-        let (_, lane) = turns.min_by_key(|(turn, _)| *turn)?;
+        let turn = of_number.next(silent_after)?.turn(silent_after);
+        of_number.reached = of_number.reached.max(turn);
+        Some(is_early)
+    }
+
+    /// Takes what the turn is that was reached.
+    pub(crate) fn take(&mut self, number: i32) -> Option<Turn> {
+        let of_number = self.numbers.get_mut(&number)?;
+        let lane = of_number.next(self.silent_after)?;
         let held = lane.held.pop_front()?;
         self.held_bytes -= held.bytes();
+        lane.last = held.written_at().or(lane.last);
+        let last = lane.last;
         let turn = match held {
-            Held::View { view, event_time } => {
-                lane.last = Some(written_at(&view));
-                of_number.first = of_number.first.or(lane.last);
-                Turn::View(view, event_time)
-            }
+            Held::View { view, event_time } => Turn::View(view, event_time),
             Held::End => Turn::End(TopicPartition {
                 topic: lane.topic.clone(),
                 partition: number,
             }),
         };
-        Some((turn, is_early))
+        of_number.first = of_number.first.or(last);
+        Some(turn)
+    }
+
+    /// The partitions of a number that have had nothing for a while, by what comes next of them. Of one that
+    /// is read to its end nobody knows; its records may only be slow to come.
+    pub(crate) fn silent(&self, number: i32) -> Vec<&Topic> {
+        let Some(of_number) = self.numbers.get(&number) else {
+            return Vec::new();
+        };
+        let Some(reached) = of_number.reached else {
+            return Vec::new();
+        };
+        let silent_since = |lane: &Lane| match lane.last {
+            Some(last) => Some(last.after(self.silent_after)),
+            None => Some(of_number.first?.after(UNHEARD_FOR)),
+        };
+        let is_silent = |lane: &&Lane| {
+            let next = lane.turn(self.silent_after);
+            next >= Some(reached) && silent_since(lane).is_some_and(|since| reached >= since)
+        };
+        let silent = of_number.lanes.iter().filter(is_silent);
+        silent.map(|lane| &lane.topic).collect()
+    }
+
+    /// Notes whether a view came late for its part.
+    pub(crate) fn note_late(&mut self, partition: &TopicPartition, is_late: bool) {
+        let Some(number) = self.numbers.get_mut(&partition.partition) else {
+            return;
+        };
+        let mut lanes = number.lanes.iter_mut();
+        if let Some(lane) = lanes.find(|lane| lane.topic == partition.topic) {
+            lane.late = if is_late { lane.late + 1 } else { 0 };
+            number.is_given_up |= lane.late >= MOST_LATE;
+        }
     }
 
     /// The numbers of which something waits.
@@ -206,21 +262,45 @@ impl ReadOrder {
     }
 }
 
+impl Lanes {
+    /// Of those that hold something the one whose turn is next.
+    fn next(&mut self, silent_after: Duration) -> Option<&mut Lane> {
+        let lanes = self.lanes.iter_mut();
+        let turns = lanes.filter_map(|lane| Some((lane.turn(silent_after)?, lane)));
+        let (_, lane) = turns.min_by_key(|(turn, _)| *turn)?;
+        Some(lane)
+    }
+}
+
 impl Lane {
-    /// Whether it is known what comes next of it, be it nothing.
-    fn is_known(&self) -> bool {
-        !self.held.is_empty() || self.next_offset >= self.known_end
+    /// Whether it is known when it is its turn, if ever.
+    fn is_known(&self, silent_after: Duration) -> bool {
+        let is_read = self.next_offset >= self.known_end;
+        match self.held.len() {
+            0 => is_read,
+            1 => is_read || !self.has_jumped(silent_after),
+            _ => true,
+        }
     }
 
-    /// When it is its turn, if it has something.
-    fn turn(&self, first: Option<Timestamp>, longest_gap: Duration) -> Option<Timestamp> {
-        let latest = self.last.or(first).map(|before| before.after(longest_gap));
-        match self.held.front()? {
-            Held::View { view, .. } => {
-                let written_at = written_at(view);
-                Some(latest.map_or(written_at, |latest| written_at.min(latest)))
-            }
-            Held::End => Some(latest.unwrap_or(Timestamp(i64::MIN))),
+    /// Whether its next record was written long after the one before it: then the one behind it tells
+    /// whether that time is right.
+    fn has_jumped(&self, silent_after: Duration) -> bool {
+        let next = self.held.front().and_then(Held::written_at);
+        let jump = next.zip(self.last);
+        jump.is_some_and(|(next, last)| next > last.after(silent_after))
+    }
+
+    /// When it is its turn, if it has something. That nothing follows is told when it would be silent.
+    fn turn(&self, silent_after: Duration) -> Option<Timestamp> {
+        let Some(next) = self.held.front()?.written_at() else {
+            let silent_since = self.last.map(|last| last.after(silent_after));
+            return Some(silent_since.unwrap_or(Timestamp(i64::MIN)));
+        };
+        let behind = self.held.get(1).and_then(Held::written_at);
+        match behind {
+            Some(behind) if self.has_jumped(silent_after) => Some(next.min(behind)),
+            _ => Some(next),
         }
     }
 }
@@ -232,8 +312,12 @@ impl Held {
             Self::End => 0,
         }
     }
-}
 
-fn written_at(view: &View) -> Timestamp {
-    view.record.timestamp.unwrap_or(view.captured_at)
+    /// By its Kafka timestamp; where it has none, when it was taken must do.
+    fn written_at(&self) -> Option<Timestamp> {
+        match self {
+            Self::View { view, .. } => Some(view.record.timestamp.unwrap_or(view.captured_at)),
+            Self::End => None,
+        }
+    }
 }

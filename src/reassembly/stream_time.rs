@@ -3,18 +3,19 @@
 //! Each partition number has its own, since the views of a part lie on one number of every topic: what
 //! becomes of a part does not depend on which other numbers the same instance has.
 //!
-//! Stream time is the lowest of the highest event times that were taken of the number's partitions,
-//! over those that are assigned and not idle. It never runs backwards. A partition without any record
-//! holds it back until it is known to be empty. A partition is idle when it has been at its end, without
-//! a record, for `idle_after`; when all are, stream time is the highest event time seen. A partition that
-//! is paused, back-pressured or out of sight is never idle, since records may wait there; nor is one of
-//! which a record was read and not taken yet. One that a replay has read to the end of its range is
-//! *over*: it never counts again.
+//! Stream time is the lowest of the highest event times that were taken of the number's partitions, over
+//! those that are assigned and not idle. It never runs backwards. A partition without any record holds it
+//! back until it is known to be empty. A partition is idle when it has been at its end, without a record,
+//! for `idle_after`, or when its next record is known to be that much later (it is *silent* in
+//! [`ReadOrder`](super::read_order::ReadOrder)); when all are, stream time is the highest event time seen.
+//! A partition that is paused, back-pressured or out of sight is not idle by the clock, since records may
+//! wait there; nor is one of which a record was read and not taken yet. One that a replay has read to the
+//! end of its range is *over*: it never counts again.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::domain::{Timestamp, TopicPartition};
+use crate::domain::{Timestamp, Topic, TopicPartition};
 
 /// What a record's arrival meant for the clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -228,11 +229,18 @@ impl StreamClock {
         lowest.or_else(highest).flatten()
     }
 
-    /// Moves the stream time of a number as far as its partitions allow.
-    pub(crate) fn advance(&mut self, number: i32, now: Timestamp) -> Option<Timestamp> {
+    /// Moves the stream time of a number as far as its partitions allow, those of `silent` topics aside.
+    pub(crate) fn advance(
+        &mut self,
+        number: i32,
+        silent: &[&Topic],
+        now: Timestamp,
+    ) -> Option<Timestamp> {
         let held = self.numbers.get(&number)?;
         let counting = held.partitions.iter();
-        let counting = counting.filter(|(_, clock)| !clock.is_over && !self.is_idle(clock, now));
+        let counting = counting.filter(|(partition, clock)| {
+            !clock.is_over && !self.is_idle(clock, now) && !silent.contains(&&partition.topic)
+        });
         let lowest = counting.map(|(_, clock)| clock.highest).min();
         let highest = || held.partitions.iter().map(|(_, clock)| clock.highest).max();
         let reached = lowest.or_else(highest).flatten();
@@ -283,7 +291,6 @@ impl PartitionClock {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Topic;
 
     #[test]
     fn after_a_pause_the_end_must_be_told_again() {

@@ -39,8 +39,9 @@ impl ReassemblyBuffer {
         events
     }
 
-    /// Notes that a partition is known to hold records up to an offset. Those of other partitions of its
-    /// number that were written later than these are taken after them.
+    /// Notes that a partition is known to hold records up to an offset, or, with `i64::MAX`, that the end of
+    /// its range will be told. Records of other partitions of its number are taken after those of these that
+    /// were written earlier.
     pub fn expect_until(&self, partition: &TopicPartition, end: i64) {
         self.timeline().order.expect_until(partition, end);
     }
@@ -98,21 +99,16 @@ impl ReassemblyBuffer {
     ) {
         loop {
             let turn = self.timeline().next_turn(number, is_forced, now);
+            let Some((due, turn)) = turn else { return };
+            self.close_due(due, events);
             match turn {
-                None => return,
-                Some(Turn::View(view, event_time)) => self.take(*view, event_time, now, events),
-                Some(Turn::End(partition)) => self.take_end(&partition, now, events),
+                Turn::View(view, event_time) => {
+                    let fingerprint = fingerprint_of(view.image_bytes());
+                    self.receive(*view, fingerprint, event_time, now, events);
+                }
+                Turn::End(partition) => self.take_end(&partition, now, events),
             }
         }
-    }
-
-    fn take(&self, view: View, event_time: Timestamp, now: Timestamp, events: &mut Vec<Event>) {
-        let due = self
-            .timeline()
-            .take_passed(view.record.source.partition, now);
-        self.close_due(due, events);
-        let fingerprint = fingerprint_of(view.image_bytes());
-        self.receive(view, fingerprint, event_time, now, events);
     }
 
     fn take_end(&self, partition: &TopicPartition, now: Timestamp, events: &mut Vec<Event>) {

@@ -83,21 +83,25 @@ impl Timeline {
         self.order.hold(view, observed.event_time);
     }
 
-    /// What is to be taken next of a partition number; see [`ReadOrder::next`].
+    /// Takes what it is the turn of on a partition number, if anything is ([`ReadOrder::reach_next`]); and the
+    /// groups that were due by then.
     pub(crate) fn next_turn(
         &mut self,
         number: i32,
         is_forced: bool,
         now: Timestamp,
-    ) -> Option<Turn> {
-        let (turn, is_early) = self.order.next(number, is_forced)?;
+    ) -> Option<(Vec<Due>, Turn)> {
+        let is_early = self.order.reach_next(number, is_forced)?;
+        let mut due = self.take_passed(number, now);
+        let turn = self.order.take(number)?;
         if let Turn::View(view, event_time) = &turn {
             let partition = view.record.source.topic_partition();
             self.clock.take(&partition, *event_time, now);
             self.refresh_quiet(number, now);
             self.counts.out_of_order += u64::from(is_early);
         }
-        Some(turn)
+        due.extend(self.take_passed(number, now));
+        Some((due, turn))
     }
 
     pub(crate) fn reach_end(&mut self, partition: &TopicPartition, now: Timestamp) {
@@ -159,7 +163,8 @@ impl Timeline {
 
     /// Moves the stream time of a number and takes out the groups that it has passed.
     pub(crate) fn take_passed(&mut self, number: i32, now: Timestamp) -> Vec<Due> {
-        match self.clock.advance(number, now) {
+        let silent = self.order.silent(number);
+        match self.clock.advance(number, &silent, now) {
             Some(stream_time) => self.schedule.take_passed(number, stream_time),
             None => Vec::new(),
         }

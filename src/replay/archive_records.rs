@@ -2,10 +2,9 @@
 //!
 //! Each partition is read ahead by a task of its own, up to its share of the bytes that may be read ahead.
 //! Of those that may be read, the next record comes from the partition that is furthest behind: by the
-//! earlier of the times of its last and its next record. So stream time, which goes by the partition that
-//! is furthest behind, moves on with little in memory. A camera that was silent for an hour does not hold
-//! it back, since its next record is read when its last one was the earliest; and a single record with a
-//! wrong time moves its partition neither ahead nor back for longer than that record.
+//! earliest of the times of its last two records and its next one. Reassembly takes them in the order of
+//! their times, whatever order they come in; here it is seen to that it always has the next two of each
+//! partition, of one with a single wrong time or after an hour's silence as well, and little more.
 //!
 //! The tasks run on threads of their own: checksums of images are work, and the pipeline has its own.
 
@@ -66,8 +65,8 @@ struct Reading {
     read: mpsc::Receiver<Result<Step, ArchiveError>>,
     head: Option<Step>,
     is_over: bool,
-    /// The time of the last record that was given.
-    last: Option<Timestamp>,
+    /// The times of the last two records that were given.
+    last: [Option<Timestamp>; 2],
 }
 
 /// What comes next of a partition.
@@ -131,7 +130,7 @@ impl StoredRecords for ArchiveRecords {
                 read,
                 head: None,
                 is_over: false,
-                last: None,
+                last: [None; 2],
             });
         }
         partitions.sort_by(|one, other| one.partition.cmp(&other.partition));
@@ -177,7 +176,7 @@ impl StoredRecords for ArchiveRecords {
         let Some(Step::Record(copy, _room)) = reading.head.take() else {
             return Ok(StoredReading::Nothing); // it was chosen by its record
         };
-        reading.last = copy.record.timestamp.or(reading.last);
+        reading.last = [reading.last[1], copy.record.timestamp.or(reading.last[1])];
         Ok(StoredReading::Record(copy))
     }
 
@@ -222,13 +221,12 @@ impl Reading {
     }
 }
 
-/// How far behind a partition is, by the time of its last record and that of its next one. One that has
-/// given none yet is furthest behind.
-fn turn(last: Option<Timestamp>, next: Option<Timestamp>) -> Timestamp {
-    match (last, next) {
-        (Some(last), Some(next)) => last.min(next),
-        (Some(last), None) => last,
-        (None, _) => Timestamp(i64::MIN),
+/// How far behind a partition is, by the times of its last two records and that of its next one. One that
+/// has not given two yet is furthest behind.
+fn turn(last: [Option<Timestamp>; 2], next: Option<Timestamp>) -> Timestamp {
+    match last {
+        [Some(before), Some(last)] => before.min(last).min(next.unwrap_or(last)),
+        _ => Timestamp(i64::MIN),
     }
 }
 

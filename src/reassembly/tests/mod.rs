@@ -9,6 +9,7 @@ mod grouping;
 mod late;
 mod pressure;
 mod properties;
+mod read_order;
 mod simulation;
 mod time;
 

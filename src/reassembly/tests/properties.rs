@@ -27,6 +27,7 @@ pub(super) enum Fate {
     FromTheFuture,
     FromThePast,
     MuchLater,
+    WrittenLate,
 }
 
 /// One view: its fate, and how long after the part's first it is taken.
@@ -44,10 +45,11 @@ fn any_fate() -> impl Strategy<Value = Fate> + Clone {
         1 => Just(Fate::FromTheFuture),
         1 => Just(Fate::FromThePast),
         1 => Just(Fate::MuchLater),
+        1 => Just(Fate::WrittenLate),
     ]
 }
 
-fn plans(
+pub(super) fn plans(
     fate: impl Strategy<Value = Fate> + Clone,
     spread: i64,
 ) -> impl Strategy<Value = Vec<[Plan; 3]>> {
@@ -139,6 +141,7 @@ fn write_view(
         Fate::OfAnotherClass => put(number, taken_at, plain.class("gear")),
         Fate::FromTheFuture => put(number, taken_at, plain.taken_at(taken_at + 400_000_000)),
         Fate::FromThePast => put(number, taken_at, plain.taken_at(taken_at - 400_000_000)),
+        Fate::WrittenLate => put(number, taken_at + 3_100, plain),
         Fate::MuchLater => put(number, taken_at + 20_000, plain.taken_at(taken_at + 20_000)),
     }
 }
