@@ -45,10 +45,23 @@ impl ReassemblyBuffer {
         timeline.open_bytes = timeline.open_bytes.saturating_sub(group.bytes as u64);
         timeline.closed.insert(&closed);
         timeline.count_closed(cause);
+        self.note_times(group, cause, timeline);
         let closure = Arc::clone(&closed.closure);
         let previous = mem::replace(state, PartState::Closed(Box::new(closed)));
         if let PartState::Open(group) = previous {
             self.hand_on(*group, closure, cause, timeline, events);
+        }
+    }
+
+    /// Tells the order of reading what the times of a group's views say of the clocks behind them.
+    fn note_times(&self, group: &OpenGroup, cause: CloseCause, timeline: &mut Timeline) {
+        let number = group.opened_by().partition;
+        if cause == CloseCause::Complete {
+            let timeout = self.settings.for_line(&group.part().line).timeout;
+            let is_close = group.written_within() <= timeout;
+            timeline.order.note_complete(number, is_close);
+        } else {
+            timeline.order.note_incomplete(number, group.part());
         }
     }
 

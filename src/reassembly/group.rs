@@ -1,6 +1,7 @@
 //! One open group: the views of a part gathered so far, and what a new one means to it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use twox_hash::XxHash3_64;
 
@@ -118,6 +119,16 @@ impl OpenGroup {
             .iter()
             .map(|held| &held.view.record)
             .chain(&self.absorbed)
+    }
+
+    /// By how much the times differ at which its views were written, as Kafka has them.
+    pub(crate) fn written_within(&self) -> Duration {
+        let times = || {
+            let views = self.views.iter().map(|held| &held.view);
+            views.map(|view| view.record.timestamp.unwrap_or(view.captured_at))
+        };
+        let span = times().max().zip(times().min());
+        span.map_or(Duration::ZERO, |(last, first)| last.since(first))
     }
 
     /// Takes a view in, or says why not.

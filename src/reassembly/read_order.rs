@@ -12,8 +12,8 @@
 //! then, and need not hold stream time back: a line that keeps up knows it by the wall clock. A single
 //! record with a time far ahead makes nobody silent, and waits no longer than the one behind it.
 //!
-//! Order is worth waiting for and not worth a loss: it is given up under memory pressure, and where so
-//! many views in a row come late that clocks must differ by more than parts may take.
+//! Order is worth waiting for and not worth a loss: it is given up under memory pressure, and where clocks
+//! differ by more than parts may take.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -22,10 +22,15 @@ use std::time::Duration;
 /// was never heard of may have a clock that is ahead.
 const UNHEARD_FOR: Duration = Duration::from_secs(60);
 
-/// With as many late views in a row the order of a partition number is given up.
-const MOST_LATE: u32 = 32;
+/// After so many parts in a row that miss views which wait for their turn, order is given up.
+const MOST_MISSED: u32 = 32;
 
-use crate::domain::{SourceOffset, Timestamp, Topic, TopicPartition, View};
+#[cfg(test)]
+use std::sync::Arc;
+
+#[cfg(test)]
+use crate::domain::Record;
+use crate::domain::{PartKey, SourceOffset, Timestamp, Topic, TopicPartition, View};
 
 /// What is taken next.
 #[derive(Debug)]
@@ -57,6 +62,10 @@ struct Lanes {
     /// The turn that has come.
     reached: Option<Timestamp>,
     is_given_up: bool,
+    /// Parts in a row that were closed without views that wait here.
+    missed: u32,
+    /// Parts in a row of which all views were written at about one time.
+    agreeing: u32,
 }
 
 #[derive(Debug)]
@@ -69,8 +78,6 @@ struct Lane {
     known_end: i64,
     /// When the last record that was taken had been written.
     last: Option<Timestamp>,
-    /// Late views in a row.
-    late: u32,
 }
 
 #[derive(Debug)]
@@ -102,7 +109,6 @@ impl ReadOrder {
             next_offset: 0,
             known_end: 0,
             last: None,
-            late: 0,
         });
         lanes.sort_by(|one, other| one.topic.cmp(&other.topic));
     }
@@ -226,15 +232,25 @@ impl ReadOrder {
         silent.map(|lane| &lane.topic).collect()
     }
 
-    /// Notes whether a view came late for its part.
-    pub(crate) fn note_late(&mut self, partition: &TopicPartition, is_late: bool) {
-        let Some(number) = self.numbers.get_mut(&partition.partition) else {
-            return;
-        };
-        let mut lanes = number.lanes.iter_mut();
-        if let Some(lane) = lanes.find(|lane| lane.topic == partition.topic) {
-            lane.late = if is_late { lane.late + 1 } else { 0 };
-            number.is_given_up |= lane.late >= MOST_LATE;
+    /// Notes that a part of a number was closed without all views. Where those that it misses are read and
+    /// wait for their turn, time after time, clocks must differ by more than parts may take.
+    pub(crate) fn note_incomplete(&mut self, number: i32, part: &PartKey) {
+        if let Some(of_number) = self.numbers.get_mut(&number)
+            && of_number.holds(part)
+        {
+            of_number.agreeing = 0;
+            of_number.missed += 1;
+            of_number.is_given_up |= of_number.missed >= MOST_MISSED;
+        }
+    }
+
+    /// Notes that a part of a number was closed with all views, and whether the times at which they were
+    /// written differ by less than parts may take. Where they do time after time, order is kept again.
+    pub(crate) fn note_complete(&mut self, number: i32, is_close: bool) {
+        if let Some(of_number) = self.numbers.get_mut(&number) {
+            of_number.missed = 0;
+            of_number.agreeing = if is_close { of_number.agreeing + 1 } else { 0 };
+            of_number.is_given_up &= of_number.agreeing < MOST_MISSED;
         }
     }
 
@@ -244,6 +260,18 @@ impl ReadOrder {
         let numbers = self.numbers.iter();
         let waiting = numbers.filter(|(_, lanes)| is_waiting(lanes));
         waiting.map(|(number, _)| *number).collect()
+    }
+
+    /// The records that wait.
+    #[cfg(test)]
+    pub(crate) fn records(&self) -> impl Iterator<Item = &Arc<Record>> {
+        let lanes = self.numbers.values().flat_map(|number| &number.lanes);
+        lanes
+            .flat_map(|lane| &lane.held)
+            .filter_map(|held| match held {
+                Held::View { view, .. } => Some(&view.record),
+                Held::End => None,
+            })
     }
 
     /// Bytes of the records that wait.
@@ -263,6 +291,12 @@ impl ReadOrder {
 }
 
 impl Lanes {
+    fn holds(&self, part: &PartKey) -> bool {
+        let held = self.lanes.iter().flat_map(|lane| &lane.held);
+        let mut views = held.filter_map(Held::view);
+        views.any(|view| view.part == *part)
+    }
+
     /// Of those that hold something the one whose turn is next.
     fn next(&mut self, silent_after: Duration) -> Option<&mut Lane> {
         let lanes = self.lanes.iter_mut();
@@ -306,18 +340,21 @@ impl Lane {
 }
 
 impl Held {
-    fn bytes(&self) -> u64 {
+    fn view(&self) -> Option<&View> {
         match self {
-            Self::View { view, .. } => view.record.size_bytes() as u64,
-            Self::End => 0,
+            Self::View { view, .. } => Some(view),
+            Self::End => None,
         }
+    }
+
+    fn bytes(&self) -> u64 {
+        self.view()
+            .map_or(0, |view| view.record.size_bytes() as u64)
     }
 
     /// By its Kafka timestamp; where it has none, when it was taken must do.
     fn written_at(&self) -> Option<Timestamp> {
-        match self {
-            Self::View { view, .. } => Some(view.record.timestamp.unwrap_or(view.captured_at)),
-            Self::End => None,
-        }
+        let view = self.view()?;
+        Some(view.record.timestamp.unwrap_or(view.captured_at))
     }
 }

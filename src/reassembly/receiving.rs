@@ -2,7 +2,7 @@
 
 use dashmap::mapref::entry::Entry;
 
-use crate::domain::{CloseCause, Fingerprint, PartClosure, RejectReason, Timestamp, View};
+use crate::domain::{CloseCause, Fingerprint, PartClosure, Timestamp, View};
 
 use super::closed::{ClosedPart, LateView};
 use super::group::{Arrival, Joined, OpenGroup};
@@ -116,13 +116,7 @@ impl ReassemblyBuffer {
                 timeline.counts.late_identical += 1;
                 events.push(Event::Finished(vec![arrival.view.record]));
             }
-            LateView::Rejected(reject) => {
-                if reject.reason == RejectReason::Late {
-                    let partition = reject.record.source.topic_partition();
-                    timeline.order.note_late(&partition, true);
-                }
-                push_reject(reject, timeline, events);
-            }
+            LateView::Rejected(reject) => push_reject(reject, timeline, events),
         }
     }
 
@@ -151,8 +145,6 @@ impl ReassemblyBuffer {
         events: &mut Vec<Event>,
     ) {
         let duplicates = self.settings.for_line(&arrival.view.part.line).duplicates;
-        let partition = arrival.view.record.source.topic_partition();
-        timeline.order.note_late(&partition, false);
         let (bytes, conflicts, deadline) = (group.bytes, group.count_conflicts, group.deadline);
         match group.join(arrival, &self.settings.expected, duplicates) {
             Joined::Held(displaced) => {

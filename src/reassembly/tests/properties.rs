@@ -188,10 +188,11 @@ fn run(
     budget_records: u64,
     plans: &[[Plan; 3]],
     steps: &[Step],
+    knows_ends: bool,
 ) -> World {
     let size = shot("p0", "top", 0).build(None).record.size_bytes() as u64;
     let budget = MemoryBudget::new(size * budget_records);
-    let mut world = World::new(settings, budget, write(plans));
+    let mut world = World::new(settings, budget, write(plans), knows_ends);
     for step in steps {
         world.apply(step);
     }
@@ -216,16 +217,18 @@ proptest! {
         budget in prop_oneof![Just(6u64), Just(20), Just(1_000)],
         plans in plans(any_fate(), 800),
         steps in any_steps(),
+        knows_ends in any::<bool>(),
     ) {
-        run(settings, budget, &plans, &steps);
+        run(settings, budget, &plans, &steps, knows_ends);
     }
 
     #[test]
     fn a_part_whose_views_all_come_in_time_closes_complete_and_once(
         plans in plans(Just(Fate::Written), 2_000),
         steps in reading(),
+        knows_ends in any::<bool>(),
     ) {
-        let world = run(two_seconds(), 1_000, &plans, &steps);
+        let world = run(two_seconds(), 1_000, &plans, &steps, knows_ends);
         prop_assert_eq!(world.closed.len(), plans.len());
         prop_assert!(world.closed.iter().all(|closing| closing.is_complete));
     }
@@ -239,8 +242,8 @@ proptest! {
         steps in reading(),
         other_steps in reading(),
     ) {
-        let one = run(two_seconds(), 1_000, &plans, &steps);
-        let other = run(two_seconds(), 1_000, &plans, &other_steps);
+        let one = run(two_seconds(), 1_000, &plans, &steps, false);
+        let other = run(two_seconds(), 1_000, &plans, &other_steps, true);
         prop_assert_eq!(sorted(one.closed), sorted(other.closed));
     }
 
@@ -248,8 +251,9 @@ proptest! {
     fn no_part_closes_twice_without_a_rebalance(
         plans in plans(any_fate(), 800),
         steps in reading(),
+        knows_ends in any::<bool>(),
     ) {
-        let world = run(two_seconds(), 1_000, &plans, &steps);
+        let world = run(two_seconds(), 1_000, &plans, &steps, knows_ends);
         let mut parts: Vec<_> = world.closed.iter().map(|closing| &closing.part).collect();
         let closings = parts.len();
         parts.sort();
@@ -263,6 +267,7 @@ proptest! {
     fn a_tight_budget_pauses_but_evicts_no_part_that_can_complete(
         plans in plans(Just(Fate::Written), 0),
         turns in prop::collection::vec(any::<usize>(), 0..150),
+        knows_ends in any::<bool>(),
     ) {
         let settings = ReassemblySettings {
             ahead_margin: Duration::ZERO,
@@ -275,7 +280,7 @@ proptest! {
             Step::Wait { millis: 0 },
         ];
         let steps: Vec<Step> = turns.into_iter().flat_map(turn).collect();
-        let world = run(settings, 24, &plans, &steps);
+        let world = run(settings, 24, &plans, &steps, knows_ends);
         prop_assert_eq!(world.evictions, 0);
         prop_assert!(world.closed.iter().all(|closing| closing.is_complete));
     }

@@ -211,3 +211,135 @@ proptest! {
         prop_assert_eq!(then, now);
     }
 }
+
+/// A buffer that knows of each of its three partitions that it holds `records` records.
+fn backlog_of(records: i64) -> ReassemblyBuffer {
+    let buffer = small_buffer(ReassemblySettings {
+        reuse_after: Duration::from_secs(7_200),
+        ..settings()
+    });
+    for topic in TOPICS {
+        buffer.expect_until(&partition(topic, 0), records);
+    }
+    buffer
+}
+
+/// A view that was taken and written at one time.
+fn view_at(part: &'static str, view: &'static str, offset: i64, millis: i64) -> Shot {
+    shot(part, view, offset).taken_at(millis).written_at(millis)
+}
+
+#[test]
+fn nobody_waits_for_a_partition_at_its_end() {
+    let buffer = backlog_of(1);
+    assert!(accept(&buffer, view_at("a", "top", 0, 0)).is_empty());
+    assert!(accept(&buffer, view_at("a", "left", 0, 0)).is_empty());
+    assert_eq!(
+        buffer.open_groups(),
+        0,
+        "`right` may have something earlier"
+    );
+    buffer.end_of_partition(&partition("right", 0), at(0));
+    assert!(buffer.tick(at(0)).is_empty());
+    assert_eq!(buffer.open_groups(), 1);
+    assert!(accept(&buffer, view_at("b", "top", 1, 100)).is_empty());
+    assert_eq!(buffer.open_groups(), 2, "all are at their ends");
+}
+
+#[test]
+fn what_waited_for_a_record_goes_on_though_it_is_no_view() {
+    let buffer = backlog_of(1);
+    assert!(accept(&buffer, view_at("a", "top", 0, 0)).is_empty());
+    assert!(accept(&buffer, view_at("a", "left", 0, 0)).is_empty());
+    let unreadable = shot("a", "right", 0).build(None).record.source.clone();
+    assert!(buffer.pass_over(&unreadable, at(0)).is_empty());
+    assert_eq!(buffer.open_groups(), 1);
+}
+
+#[test]
+fn a_partition_whose_leader_is_away_is_not_waited_for() {
+    let buffer = backlog_of(1);
+    assert!(accept(&buffer, view_at("a", "top", 0, 0)).is_empty());
+    assert!(accept(&buffer, view_at("a", "left", 0, 0)).is_empty());
+    buffer.lose_sight(&partition("right", 0), at(0));
+    assert!(buffer.tick(at(0)).is_empty());
+    assert_eq!(buffer.open_groups(), 1);
+}
+
+/// One record of `top` has a time an hour ahead; parts come a second apart.
+#[test]
+fn one_time_far_ahead_keeps_no_part_waiting_and_makes_nobody_silent() {
+    let parts = 20;
+    let buffer = backlog_of(parts);
+    let mut closed = Vec::new();
+    for index in 0..parts {
+        let millis = index * 1_000;
+        for topic in TOPICS {
+            let is_wrong = topic == "top" && index == 7;
+            let written_at = millis + if is_wrong { 3_600_000 } else { 0 };
+            let part = part_name(usize::try_from(index).unwrap());
+            let shot = view_at(part, topic, index, millis).written_at(written_at);
+            closed.extend(buffer.accept(shot.build(None), at(LATER)));
+        }
+    }
+    assert_eq!(closed.len() as i64, parts);
+    assert_eq!(buffer.counts().complete as i64, parts);
+    assert_eq!(buffer.counts().out_of_order, 0);
+}
+
+/// The clock of `right` is ten minutes ahead, and parts may take no longer than seconds.
+#[test]
+fn where_clocks_differ_by_more_than_parts_may_take_order_is_given_up() {
+    let parts: i64 = 500;
+    let buffer = backlog_of(parts);
+    for index in 0..parts {
+        let millis = index * 1_000;
+        for topic in TOPICS {
+            let ahead = if topic == "right" { 600_000 } else { 0 };
+            let part = part_name(usize::try_from(index).unwrap());
+            let shot = view_at(part, topic, index, millis + ahead);
+            buffer.accept(shot.build(None), at(LATER));
+        }
+    }
+    let counts = buffer.counts();
+    let lost = parts as u64 - counts.complete;
+    assert!(counts.out_of_order > 0);
+    // Those that were open when it was found out, too.
+    assert!(lost < 100, "{counts:?}");
+}
+
+#[test]
+fn for_want_of_memory_order_is_given_up_before_a_part_is() {
+    let record = view_at("p0", "top", 0, 0).build(None).record.size_bytes() as u64;
+    let budget = MemoryBudget::new(record * 11);
+    let buffer = backlog_of(100);
+    for index in 0..10 {
+        let topic = ["top", "left"][index % 2];
+        let (part, offset) = (part_name(index / 2), index as i64 / 2);
+        let shot = view_at(part, topic, offset, offset * 1_000);
+        assert!(buffer.accept(shot.build(Some(&budget)), at(0)).is_empty());
+    }
+    buffer.flow(&budget, at(0));
+    assert_eq!(buffer.open_groups(), 0, "it is still waited for `right`");
+    let decision = buffer.flow(&budget, at(60_000));
+    assert!(decision.events.is_empty());
+    assert_eq!(buffer.open_groups(), 5);
+    assert_eq!(buffer.counts().out_of_order, 10);
+}
+
+#[test]
+fn what_is_stuck_waits_for_its_turn_no_longer() {
+    let buffer = backlog_of(100);
+    assert!(accept(&buffer, view_at("a", "top", 0, 0)).is_empty());
+    assert!(buffer.make_way(&partition("top", 0), 10, at(0)).is_empty());
+    assert_eq!(buffer.open_groups(), 1);
+}
+
+#[test]
+fn what_waits_of_a_revoked_partition_is_forgotten() {
+    let buffer = backlog_of(1);
+    assert!(accept(&buffer, view_at("a", "top", 0, 0)).is_empty());
+    buffer.revoke(&TOPICS.map(|topic| partition(topic, 0)), at(0));
+    assert_eq!(buffer.timeline().order.records().count(), 0);
+    assert_eq!(buffer.timeline().order.held_bytes(), 0);
+}

@@ -68,6 +68,8 @@ pub(super) struct World {
     paused: HashSet<TopicPartition>,
     at_end: HashSet<TopicPartition>,
     generation: u64,
+    /// Whether the ends of partitions are known when they are assigned.
+    knows_ends: bool,
     now: i64,
     outgoing: Vec<Outgoing>,
     /// Accepted and not yet decided; the count is of distinct records.
@@ -86,6 +88,7 @@ impl World {
         settings: ReassemblySettings,
         budget: MemoryBudget,
         logs: BTreeMap<TopicPartition, Vec<Shot>>,
+        knows_ends: bool,
     ) -> Self {
         let mut world = Self {
             buffer: ReassemblyBuffer::new(settings),
@@ -105,6 +108,7 @@ impl World {
             paused: HashSet::new(),
             at_end: HashSet::new(),
             generation: 1,
+            knows_ends,
             now: 0,
             outgoing: Vec::new(),
             undecided: HashSet::new(),
@@ -114,9 +118,18 @@ impl World {
             read_twice: HashSet::new(),
         };
         let partitions: Vec<_> = world.logs.keys().cloned().collect();
-        world.buffer.assign(&partitions, 1, at(0));
+        world.assign(&partitions);
         world.ledger.assign(partitions, 1);
         world
+    }
+
+    fn assign(&self, partitions: &[TopicPartition]) {
+        self.buffer
+            .assign(partitions, self.generation, at(self.now));
+        for partition in partitions.iter().filter(|_| self.knows_ends) {
+            let end = self.logs[partition].len() as i64;
+            self.buffer.expect_until(partition, end);
+        }
     }
 
     pub(super) fn apply(&mut self, step: &Step) {
@@ -191,8 +204,8 @@ impl World {
         };
         let view = self.view(&partition, again);
         let identity = (view.record.source.clone(), view.record.generation);
-        // What was refused is not remembered here; the ledger tells its copies.
-        if self.undecided.contains(&identity) {
+        // What was refused is not remembered here, nor what waits for its turn; the ledger tells its copies.
+        if !self.knows_ends && self.undecided.contains(&identity) {
             assert_eq!(self.ledger.begin(&view.record.source), Begun::InFlight);
             let events = self.buffer.accept(view, at(self.now));
             self.take(events);
@@ -322,7 +335,7 @@ impl World {
         self.undecided
             .retain(|(source, _)| !lost.contains(&source.topic_partition()));
         self.generation += 1;
-        self.buffer.assign(&lost, self.generation, at(self.now));
+        self.assign(&lost);
         self.ledger.assign(lost.iter().cloned(), self.generation);
         for partition in lost {
             let committed = self.committed[&partition];
@@ -336,7 +349,8 @@ impl World {
         }
     }
 
-    /// The buffer's books agree with each other, and every undecided record is in an open group.
+    /// The buffer's books agree with each other, and every undecided record waits for its turn or is in an
+    /// open group.
     fn check(&self) {
         let mut held: HashSet<Identity> = HashSet::new();
         let (mut open, mut closed, mut bytes) = (0, 0, 0);
@@ -354,11 +368,18 @@ impl World {
                 PartState::Closed(_) => closed += 1,
             }
         }
+        for record in self.buffer.timeline().order.records() {
+            let identity = (record.source.clone(), record.generation);
+            assert!(held.insert(identity), "held twice");
+        }
         assert_eq!(held, self.undecided);
         let status = self.buffer.status(at(self.now));
         assert_eq!((status.open_groups, status.closed_parts), (open, closed));
         assert_eq!(status.open_bytes, bytes as u64);
-        assert!(self.buffer.timeline().schedule.is_consistent());
+        let timeline = self.buffer.timeline();
+        assert!(timeline.schedule.is_consistent());
+        let waiting = timeline.order.records().map(|one| one.size_bytes() as u64);
+        assert_eq!(timeline.order.held_bytes(), waiting.sum::<u64>());
     }
 
     /// Reads everything, lets time pass and publishes until nothing is left to do.
