@@ -186,12 +186,8 @@ impl ReassemblyBuffer {
         };
         if gives_up_order {
             self.take_waiting(now, &mut events);
-        }
-        while !gives_up_order {
-            let has_evicted = !events.is_empty();
-            let evicted = self.timeline().take_evicted(marks, has_evicted, now);
-            let Some(due) = evicted else { break };
-            self.close_due(vec![due], &mut events);
+        } else {
+            self.evict(marks, now, &mut events);
         }
         self.forget_closed();
         let mut timeline = self.timeline();
@@ -200,6 +196,15 @@ impl ReassemblyBuffer {
         }
         let decision = timeline.decide_flow(&self.settings, now);
         FlowDecision { events, ..decision }
+    }
+
+    fn evict(&self, marks: Marks, now: Timestamp, events: &mut Vec<Event>) {
+        loop {
+            let has_evicted = !events.is_empty();
+            let evicted = self.timeline().take_evicted(marks, has_evicted, now);
+            let Some(due) = evicted else { return };
+            self.close_due(vec![due], events);
+        }
     }
 
     /// Closes the groups of a partition that are due first, until at most `may_wait` of its records
