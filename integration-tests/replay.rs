@@ -2,18 +2,23 @@
 
 mod archived;
 mod cameras;
+mod comparison;
 mod disturbed;
+#[cfg(feature = "failpoints")]
+mod side_by_side;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::process::{Child, Output, Stdio};
+use std::collections::BTreeSet;
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+pub(crate) use self::comparison::{assert_same, comparable, differences, letters};
+
 use crate::kafka::Broker;
 use crate::support::config::Config;
 use crate::support::line::{Line, VIEWS, names};
-use crate::support::outcomes::{Outcomes, Place};
+use crate::support::outcomes::Outcomes;
 use crate::support::process::{Panoptes, binary, write_config};
 use crate::support::shots::Shot;
 
@@ -32,6 +37,12 @@ pub(crate) fn config(line: &Line<'_>) -> Config {
 
 pub(crate) fn made_at(number: usize) -> i64 {
     BEGAN + TAKT * i64::try_from(number).unwrap()
+}
+
+/// The same as a person writes it.
+pub(crate) fn time_of(number: usize) -> String {
+    let since = Duration::from_millis(made_at(number).unsigned_abs());
+    humantime::format_rfc3339_millis(std::time::UNIX_EPOCH + since).to_string()
 }
 
 /// Parts of a shift: of ten, one lacks a view, and has another one `again` as another image; one has an
@@ -96,12 +107,14 @@ impl Replay {
         self
     }
 
+    fn command(&self) -> Command {
+        let mut command = binary();
+        command.args(&self.words).stdin(Stdio::null());
+        command
+    }
+
     pub(crate) fn run(&self) -> Output {
-        binary()
-            .args(&self.words)
-            .stdin(Stdio::null())
-            .output()
-            .unwrap()
+        self.command().output().unwrap()
     }
 
     /// Runs it to its end and returns what it says then.
@@ -114,8 +127,7 @@ impl Replay {
 
     /// Starts it and waits until it has published something; says how much.
     pub(crate) fn start_to_publish(&self, into: &Line<'_>) -> (Child, usize) {
-        let mut command = binary();
-        command.args(&self.words).stdin(Stdio::null());
+        let mut command = self.command();
         command.stdout(Stdio::piped()).stderr(Stdio::null());
         let child = command.spawn().unwrap();
         let deadline = Instant::now() + Duration::from_secs(120);
@@ -143,78 +155,6 @@ pub(crate) fn summary(output: &Output) -> Value {
     let is_summary = |line: &&str| line.starts_with("{\"cut\"") || line.starts_with("{\"archive\"");
     let summary = text.lines().find(is_summary);
     serde_json::from_str(summary.unwrap_or_else(|| panic!("{text}"))).unwrap()
-}
-
-/// Results by part, without what differs between runs.
-pub(crate) fn comparable(outcomes: &Outcomes) -> BTreeMap<String, Vec<u8>> {
-    let records = outcomes.results.iter().map(|record| {
-        let mut value: Value = serde_json::from_slice(&record.value).unwrap();
-        let result = value.as_object_mut().unwrap();
-        for name in ["timing", "run", "is_simulated", "result_id"] {
-            result.remove(name).unwrap();
-        }
-        (record.key.clone(), serde_json::to_vec(&value).unwrap())
-    });
-    let all: BTreeMap<String, Vec<u8>> = records.collect();
-    assert_eq!(all.len(), outcomes.results.len(), "a part has two results");
-    all
-}
-
-/// Where the records of the dead letters are, and why they are that; one that came twice is here twice.
-fn letters(outcomes: &Outcomes) -> Vec<(Place, String)> {
-    let letters = outcomes.dead_letters.iter();
-    let mut letters: Vec<_> = letters
-        .map(|letter| (letter.place(), letter.reason()))
-        .collect();
-    letters.sort();
-    letters
-}
-
-/// What a replay made otherwise than the live line.
-fn differences(live: &Outcomes, replayed: &Outcomes) -> Vec<String> {
-    let records = replayed.results.iter();
-    let not_simulated = records.filter(|record| !record.result.is_simulated);
-    let mut differences: Vec<String> = not_simulated
-        .map(|record| format!("{} is not simulated", record.key))
-        .collect();
-    let told = |results: &BTreeMap<String, Vec<u8>>, part: &str| {
-        let result = results.get(part).map(|it| String::from_utf8_lossy(it));
-        result.map_or_else(|| "nothing".to_owned(), |it| without_maps(&it))
-    };
-    let (live_results, results) = (comparable(live), comparable(replayed));
-    let parts: BTreeSet<&String> = live_results.keys().chain(results.keys()).collect();
-    for part in parts {
-        if live_results.get(part) != results.get(part) {
-            let [live, now] = [&live_results, &results].map(|all| told(all, part));
-            differences.push(format!("{part}: live {live}\n    now {now}"));
-        }
-    }
-    let (live, now) = (letters(live), letters(replayed));
-    for (letters, others, whose) in [(&live, &now, "live"), (&now, &live, "replayed")] {
-        let alone = letters.iter().filter(|letter| !others.contains(letter));
-        differences.extend(alone.map(|letter| format!("only {whose}: dead letter {letter:?}")));
-    }
-    if live.len() != now.len() {
-        let (live, now) = (live.len(), now.len());
-        differences.push(format!("{live} dead letters live, {now} replayed"));
-    }
-    differences
-}
-
-/// Short enough to be read.
-fn without_maps(result: &str) -> String {
-    let mut result: Value = serde_json::from_str(result).unwrap();
-    for view in result["views"].as_array_mut().unwrap() {
-        let view = view.as_object_mut().unwrap();
-        view.remove("map");
-        view.remove("regions");
-    }
-    result.to_string()
-}
-
-fn assert_same(live: &Outcomes, replayed: &Outcomes) {
-    let differences = differences(live, replayed);
-    assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
 
 #[test]
@@ -289,11 +229,8 @@ fn a_range_of_time_takes_the_parts_that_began_in_it_whole() {
     line.send(shift(&line, &parts, None));
     // The last view of part 19 is written after the range's end.
     let into = target(&line, "again");
-    let time = |number: usize| {
-        let time = std::time::UNIX_EPOCH + Duration::from_millis(made_at(number) as u64);
-        humantime::format_rfc3339_millis(time).to_string()
-    };
-    let range = ["--from", &time(10), "--to", &time(20), "--lead", "8s"];
+    let [from, to] = [10, 20].map(time_of);
+    let range = ["--from", &from, "--to", &to, "--lead", "8s"];
     let replay = Replay::of(&line, &config, &into).with(&range);
     let estimate = String::from_utf8(replay.with(&["--dry-run"]).run().stdout).unwrap();
     assert!(estimate.contains("records"), "{estimate}");

@@ -119,14 +119,13 @@ fn live(line: &Line<'_>, config: &Config) -> (Vec<SentPart>, Outcomes) {
         panoptes.stop_in_order();
         sent
     });
-    let mut outcomes = line.outcomes();
-    add_untold(&mut outcomes, &sent, &course.changes);
-    (sent, outcomes)
+    let outcomes = line.outcomes();
+    (sent.clone(), with_untold(outcomes, &sent, &course.changes))
 }
 
-/// Adds what a live line does not know any more (`docs/replay.md`): that another image came of a view, where
-/// partitions changed hands between that and the part's last view.
-fn add_untold(outcomes: &mut Outcomes, sent: &[SentPart], changes: &[Range<usize>]) {
+/// With what is not known any more (`docs/replay.md`): that another image came of a view, where partitions
+/// changed hands between that and the part's last view.
+fn with_untold(mut outcomes: Outcomes, sent: &[SentPart], changes: &[Range<usize>]) -> Outcomes {
     for record in &mut outcomes.results {
         let number = sent.iter().position(|part| part.name == record.key);
         let number = number.expect("it was sent");
@@ -142,6 +141,7 @@ fn add_untold(outcomes: &mut Outcomes, sent: &[SentPart], changes: &[Range<usize
             record.result = serde_json::from_value(value).unwrap();
         }
     }
+    outcomes
 }
 
 /// What is not as the records' own times ask for: one result of each part, a dead letter of each bad record.
@@ -194,18 +194,25 @@ fn a_live_line_that_was_killed_and_rebalanced_is_replayed_the_same_at_any_speed(
     assert_eq!(closed_by, ["complete", "stream_time"].into());
 
     let mut wrong = faults(&sent, &live);
-    let ways: [(&str, &[&str]); 4] = [
-        ("alone", &[]),
-        ("slowly", &["--rate", "600KB"]),
-        ("thrice", &["--parallel", "3"]),
-        ("thrice-slowly", &["--parallel", "3", "--rate", "600KB"]),
+    // Three instances join one after the other, so that partitions change hands at any time.
+    let all = 0..sent.len();
+    let ways: [(&str, &[&str], &[Range<usize>]); 4] = [
+        ("alone", &[], &[]),
+        ("slowly", &["--rate", "600KB"], &[]),
+        ("thrice", &["--parallel", "3"], std::slice::from_ref(&all)),
+        (
+            "thrice-slowly",
+            &["--parallel", "3", "--rate", "600KB"],
+            std::slice::from_ref(&all),
+        ),
     ];
-    for (name, words) in ways {
+    for (name, words, changes) in ways {
         let into = target(&line, name);
         let replay = Replay::of(&line, &config, &into).with(&["--no-report"]);
         let summary = replay.with(words).complete();
         println!("replayed {name} in {} s", summary["seconds"]);
-        let found = differences(&live, &into.outcomes());
+        let replayed = with_untold(into.outcomes(), &sent, changes);
+        let found = differences(&live, &replayed);
         wrong.extend(found.iter().map(|fault| format!("{name}: {fault}")));
     }
     let count = wrong.len();
