@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-pub(crate) use self::comparison::{assert_same, comparable, differences, letters};
+pub(crate) use self::comparison::{assert_same, differences, letters};
 
 use crate::kafka::Broker;
 use crate::support::config::Config;

@@ -9,6 +9,7 @@ use std::sync::mpsc;
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
+use super::comparison::comparable;
 use super::*;
 use crate::kafka::{children, tools};
 use crate::support::outcomes::OutcomeReader;

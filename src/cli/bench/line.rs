@@ -377,12 +377,16 @@ impl RunningPipeline {
         })
     }
 
-    /// Waits until every instance has its partitions, and reads.
+    /// Waits until every instance has its partitions, and reads; of a replay until one does, which does not
+    /// wait for the others.
     pub(super) async fn assigned(&mut self) -> anyhow::Result<()> {
-        let readiness = self.readiness.clone();
+        let (readiness, is_replay) = (self.readiness.clone(), self.ends_by_itself);
         let is_assigned = |one: &Readiness| one.is_met(Condition::ConsumerAssigned);
-        self.while_it_runs(until(move || readiness.iter().all(is_assigned)))
-            .await
+        let are_assigned = move || match is_replay {
+            true => readiness.iter().any(is_assigned),
+            false => readiness.iter().all(is_assigned),
+        };
+        self.while_it_runs(until(are_assigned)).await
     }
 
     /// Waits until every instance can do all that it should.
