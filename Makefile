@@ -6,7 +6,7 @@ CARGO ?= cargo
 
 .DEFAULT_GOAL := help
 .PHONY: help setup test-setup parity-setup demo test soak parity check format clippy rules doc deny fuzz \
-	scaled-jpeg bench bench-decode bench-peer bench-growth
+	scaled-jpeg bench bench-decode bench-peer bench-growth bench-replay
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -73,3 +73,6 @@ bench-peer: test-setup ## Hold Panoptes against a Python consumer with the same 
 
 bench-growth: test-setup ## Measure and draw how cost grows with views, bytes, batch, cores and open parts
 	@scripts/bench-growth
+
+bench-replay: test-setup ## Measure replays, killed ones too, beside the model alone and beside Kafka's own consumer
+	@scripts/bench-replay

@@ -131,6 +131,14 @@ fn a_pipeline_is_measured_on_topics_that_are_gone_afterwards() {
         assert_eq!(row["beside"], "60 of 30000");
     }
 
+    let mut arguments = vec!["pipeline", "--replay", "--parts", "20", "--instances", "2"];
+    arguments.extend(common.iter().chain(&small).copied());
+    let report = bench(&arguments);
+    assert_eq!(report["conditions"]["replay"], true);
+    let row = &rows(&report)[0];
+    let [parts, records] = ["parts_per_second", "records_per_second"].map(|name| number(row, name));
+    assert!((records - 3.0 * parts).abs() < 1e-6 * records, "{row}");
+
     let mut arguments = vec!["pipeline", "--parts", "20", "--instances", "2"];
     arguments.extend(common.iter().chain(&small).copied());
     arguments.extend(["--model-time", "20ms"]);

@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::kafka::Broker;
 use crate::support::config::Config;
 use crate::support::line::Line;
-use crate::support::process::{Panoptes, log_folder, panoptes};
+use crate::support::process::{FREE_MODEL, Panoptes, log_folder, panoptes};
 use crate::support::shots::Shot;
 
 const MIB: u64 = 1 << 20;
@@ -46,8 +46,8 @@ fn config(line: &Line, on_timeout: &str) -> Config {
 }
 
 fn start(line: &Line, on_timeout: &str) -> Panoptes {
-    let variables = [("FAILPOINTS", "device-blank-maps=return")];
-    let mut panoptes = Panoptes::start_with(&config(line, on_timeout), &line.name, &variables);
+    let config = config(line, on_timeout);
+    let mut panoptes = Panoptes::start_with(&config, &line.name, &[FREE_MODEL]);
     panoptes.wait_until_ready();
     panoptes
 }

@@ -1,12 +1,19 @@
 //! `panoptes replay`: the same results as the live line's, from a range, once, whatever interrupts it.
 
 mod archived;
+mod cameras;
+mod comparison;
+mod disturbed;
+#[cfg(feature = "failpoints")]
+mod side_by_side;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::process::{Child, Output, Stdio};
+use std::collections::BTreeSet;
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+
+pub(crate) use self::comparison::{assert_same, differences, letters};
 
 use crate::kafka::Broker;
 use crate::support::config::Config;
@@ -30,6 +37,12 @@ pub(crate) fn config(line: &Line<'_>) -> Config {
 
 pub(crate) fn made_at(number: usize) -> i64 {
     BEGAN + TAKT * i64::try_from(number).unwrap()
+}
+
+/// The same as a person writes it.
+pub(crate) fn time_of(number: usize) -> String {
+    let since = Duration::from_millis(made_at(number).unsigned_abs());
+    humantime::format_rfc3339_millis(std::time::UNIX_EPOCH + since).to_string()
 }
 
 /// Parts of a shift: of ten, one lacks a view, and has another one `again` as another image; one has an
@@ -94,12 +107,14 @@ impl Replay {
         self
     }
 
+    fn command(&self) -> Command {
+        let mut command = binary();
+        command.args(&self.words).stdin(Stdio::null());
+        command
+    }
+
     pub(crate) fn run(&self) -> Output {
-        binary()
-            .args(&self.words)
-            .stdin(Stdio::null())
-            .output()
-            .unwrap()
+        self.command().output().unwrap()
     }
 
     /// Runs it to its end and returns what it says then.
@@ -112,8 +127,7 @@ impl Replay {
 
     /// Starts it and waits until it has published something; says how much.
     pub(crate) fn start_to_publish(&self, into: &Line<'_>) -> (Child, usize) {
-        let mut command = binary();
-        command.args(&self.words).stdin(Stdio::null());
+        let mut command = self.command();
         command.stdout(Stdio::piped()).stderr(Stdio::null());
         let child = command.spawn().unwrap();
         let deadline = Instant::now() + Duration::from_secs(120);
@@ -141,45 +155,6 @@ pub(crate) fn summary(output: &Output) -> Value {
     let is_summary = |line: &&str| line.starts_with("{\"cut\"") || line.starts_with("{\"archive\"");
     let summary = text.lines().find(is_summary);
     serde_json::from_str(summary.unwrap_or_else(|| panic!("{text}"))).unwrap()
-}
-
-/// Results by part, without what differs between runs.
-pub(crate) fn comparable(outcomes: &Outcomes) -> BTreeMap<String, Vec<u8>> {
-    let records = outcomes.results.iter().map(|record| {
-        let mut value: Value = serde_json::from_slice(&record.value).unwrap();
-        let result = value.as_object_mut().unwrap();
-        for name in ["timing", "run", "is_simulated", "result_id"] {
-            result.remove(name).unwrap();
-        }
-        (record.key.clone(), serde_json::to_vec(&value).unwrap())
-    });
-    let all: BTreeMap<String, Vec<u8>> = records.collect();
-    assert_eq!(all.len(), outcomes.results.len(), "a part has two results");
-    all
-}
-
-fn letters(outcomes: &Outcomes) -> BTreeSet<(String, (String, i32, i64))> {
-    let letters = outcomes.dead_letters.iter();
-    letters
-        .map(|letter| (letter.reason(), letter.place()))
-        .collect()
-}
-
-fn assert_same(live: &Outcomes, replayed: &Outcomes) {
-    assert!(
-        replayed
-            .results
-            .iter()
-            .all(|record| record.result.is_simulated)
-    );
-    let (live_results, results) = (comparable(live), comparable(replayed));
-    let keys = |results: &BTreeMap<String, Vec<u8>>| results.keys().cloned().collect::<Vec<_>>();
-    assert_eq!(keys(&live_results), keys(&results));
-    for (part, result) in &live_results {
-        let (live, now) = (String::from_utf8_lossy(result), &results[part]);
-        assert_eq!(live, String::from_utf8_lossy(now), "{part}");
-    }
-    assert_eq!(letters(live), letters(replayed));
 }
 
 #[test]
@@ -254,11 +229,8 @@ fn a_range_of_time_takes_the_parts_that_began_in_it_whole() {
     line.send(shift(&line, &parts, None));
     // The last view of part 19 is written after the range's end.
     let into = target(&line, "again");
-    let time = |number: usize| {
-        let time = std::time::UNIX_EPOCH + Duration::from_millis(made_at(number) as u64);
-        humantime::format_rfc3339_millis(time).to_string()
-    };
-    let range = ["--from", &time(10), "--to", &time(20), "--lead", "8s"];
+    let [from, to] = [10, 20].map(time_of);
+    let range = ["--from", &from, "--to", &to, "--lead", "8s"];
     let replay = Replay::of(&line, &config, &into).with(&range);
     let estimate = String::from_utf8(replay.with(&["--dry-run"]).run().stdout).unwrap();
     assert!(estimate.contains("records"), "{estimate}");
@@ -271,7 +243,7 @@ fn a_range_of_time_takes_the_parts_that_began_in_it_whole() {
     assert!(
         letters(&outcomes)
             .iter()
-            .all(|(_, place)| place.0 == line.camera("top"))
+            .all(|(place, _)| place.0 == line.camera("top"))
     );
 
     let list = tempfile::NamedTempFile::new().unwrap();

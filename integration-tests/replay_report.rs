@@ -1,21 +1,15 @@
 //! `panoptes replay`: what it tells of its results when it is done.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::Value;
 
 use crate::compare::{check_page, save_model};
 use crate::kafka::Broker;
-use crate::replay::{Replay, config, made_at, run_live, shift, target};
+use crate::replay::{Replay, config, made_at, run_live, shift, target, time_of};
 use crate::support::line::{Line, VIEWS, names};
 use crate::support::outcomes::Outcomes;
 use crate::support::process::Panoptes;
-
-fn time(number: usize) -> String {
-    let time = UNIX_EPOCH + Duration::from_millis(made_at(number) as u64);
-    humantime::format_rfc3339_millis(time).to_string()
-}
 
 /// A threshold that calls half of these parts `ng`.
 fn halving_threshold(outcomes: &Outcomes, parts: &[String]) -> f32 {
@@ -57,7 +51,7 @@ fn the_report_tells_what_changed_in_the_range_and_takes_nothing_else_for_missing
     let page = folder.path().join("page.html");
     let saved = folder.path().join("report.json");
     let replay = Replay::of(&line, &config, &into).with(&["--model", model.to_str().unwrap()]);
-    let replay = replay.with(&["--from", &time(10), "--to", &time(20), "--lead", "8s"]);
+    let replay = replay.with(&["--from", &time_of(10), "--to", &time_of(20), "--lead", "8s"]);
     let words = ["--pictures", "2", "--html", page.to_str().unwrap()];
     let replay = replay.with(&words);
     let replay = replay.with(&["--save-json", saved.to_str().unwrap()]);

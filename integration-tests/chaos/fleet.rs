@@ -8,13 +8,10 @@ use super::recovery::Disturbance;
 use super::schedule::{Action, Step};
 use crate::kafka::Cluster;
 use crate::support::config::Config;
-use crate::support::process::{Metrics, Panoptes};
+use crate::support::process::{FREE_MODEL, Metrics, Panoptes};
 
 /// Long enough for an instance that was frozen to hear that its group went on without it.
 const OUTCAST_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The model costs nothing: what is tested lies around it.
-const FAIL_POINTS: (&str, &str) = ("FAILPOINTS", "device-blank-maps=return");
 
 /// All instances of one line, on a cluster.
 pub(super) struct Fleet<'a> {
@@ -142,7 +139,7 @@ impl<'a> Fleet<'a> {
 
     fn spawn(&self, config: &Config, number: usize, life: usize) -> Panoptes {
         let name = format!("{}-{number}-{life}", self.name);
-        Panoptes::start_with(config, &name, &[FAIL_POINTS])
+        Panoptes::start_with(config, &name, &[FREE_MODEL])
     }
 
     /// Another life in the place of one that is killed or has ended.

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 use super::*;
@@ -30,8 +30,7 @@ impl Replay {
     fn start(&self, into: &Line<'_>) -> Started {
         let log = log_folder().join(format!("{}.log", into.name));
         let output = File::create(&log).unwrap();
-        let mut command = binary();
-        command.args(&self.words).stdin(Stdio::null());
+        let mut command = self.command();
         command.stdout(output.try_clone().unwrap()).stderr(output);
         let before = into.outcomes().results.len();
         let child = children::spawn(command);
@@ -221,9 +220,4 @@ fn a_damaged_segment_ends_a_replay_that_goes_on_once_it_is_whole() {
     let words = ["--archive", nowhere.to_str().unwrap()];
     let errors = Replay::of(&line, &config, &into).with(&words).fail(2);
     assert!(errors.contains(nowhere.to_str().unwrap()), "{errors}");
-}
-
-fn time_of(number: usize) -> String {
-    let since = Duration::from_millis(made_at(number).unsigned_abs());
-    humantime::format_rfc3339_millis(std::time::UNIX_EPOCH + since).to_string()
 }

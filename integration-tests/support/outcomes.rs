@@ -44,6 +44,8 @@ pub(crate) struct PartResult {
     pub(crate) is_simulated: bool,
     pub(crate) model: ModelName,
     pub(crate) views: Vec<ViewResult>,
+    #[serde(default)]
+    pub(crate) duplicates: Vec<String>,
     pub(crate) timing: Timing,
     pub(crate) run: Run,
 }

@@ -16,6 +16,9 @@ const EVENT_TIMEOUT: Duration = Duration::from_secs(120);
 /// Longer than `bus.drain_timeout` of the tests.
 const STOP_TIMEOUT: Duration = Duration::from_secs(150);
 
+/// In the environment: the model costs nothing, where what is tested lies around it (feature `failpoints`).
+pub(crate) const FREE_MODEL: (&str, &str) = ("FAILPOINTS", "device-blank-maps=return");
+
 /// Where logs and configurations of the processes are kept.
 pub(crate) fn log_folder() -> PathBuf {
     let folder = repository().join("target/test-logs");

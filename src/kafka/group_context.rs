@@ -122,6 +122,9 @@ impl GroupContext {
         }
         let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
         self.start_afresh(&partitions);
+        if self.range.is_some() {
+            lock(&self.ends).refetch(&partitions, Instant::now());
+        }
         lock(&self.ledger).assign(partitions.iter().cloned(), generation);
         self.learn_what_is_finished(consumer, list);
         let mut assignment = lock(&self.assignment).clone();
@@ -384,7 +387,9 @@ impl ClientContext for GroupContext {
                 let range_end = self.range.as_ref().map(|range| range.end(&topic_partition));
                 let has_range_end = range_end.is_some_and(|end| reported.end >= end);
                 reported.end = reported.end.min(range_end.unwrap_or(i64::MAX));
-                let is_at_end = ends.is_read(&topic_partition, reported, position, taken);
+                let is_passed = position.is_some_and(|position| position >= reported.end);
+                let is_at_end = ends.is_read(&topic_partition, reported, position, taken)
+                    && (is_passed || ends.is_settled(&topic_partition, now));
                 let is_led = leader_is_up(&statistics, partition.leader);
                 if ends.is_out_of_sight(&topic_partition, is_led, now) || is_held {
                     out_of_sight.push(topic_partition.clone());

@@ -26,12 +26,18 @@ pub(super) struct Reported {
 /// cluster takes to elect another one.
 const LEADER_PATIENCE: Duration = Duration::from_secs(30);
 
+/// How old what the statistics say of a partition may be: librdkafka's threads tell how far they have
+/// fetched once a second.
+const STATISTICS_AGE: Duration = Duration::from_secs(3);
+
 /// Partitions that are fetched to their end.
 #[derive(Debug, Default)]
 pub(super) struct PartitionEnds {
     fetched: HashMap<TopicPartition, Fetched>,
     /// Since when no broker that leads them is reached.
     away: HashMap<TopicPartition, Instant>,
+    /// When they were last assigned, paused or resumed.
+    refetched: HashMap<TopicPartition, Instant>,
 }
 
 #[derive(Debug)]
@@ -78,6 +84,25 @@ impl PartitionEnds {
         }
     }
 
+    /// Notes that partitions are fetched from their position on again, or will be: a pause makes void what
+    /// was fetched and not taken.
+    pub(super) fn refetch<'a>(
+        &mut self,
+        partitions: impl IntoIterator<Item = &'a TopicPartition>,
+        now: Instant,
+    ) {
+        for partition in partitions {
+            self.refetched.insert(partition.clone(), now);
+        }
+    }
+
+    /// Whether what the statistics say of a partition is younger than its last pause. Before that it may
+    /// seem read to its end, and what a pause made void would be lost to a replay, which reads no further.
+    pub(super) fn is_settled(&self, partition: &TopicPartition, now: Instant) -> bool {
+        let at = self.refetched.get(partition);
+        at.is_none_or(|at| now.duration_since(*at) >= STATISTICS_AGE)
+    }
+
     /// Whether more may be written to a partition than can be seen, since its leader is away; not for
     /// longer than that may take to heal.
     pub(super) fn is_out_of_sight(
@@ -99,6 +124,7 @@ impl PartitionEnds {
         for partition in partitions {
             self.fetched.remove(partition);
             self.away.remove(partition);
+            self.refetched.remove(partition);
         }
     }
 }
@@ -152,6 +178,20 @@ mod tests {
         let mut ends = PartitionEnds::default();
         assert!(!ends.is_read(&partition(), reported(7, 7, 5), Some(6), 2));
         assert!(ends.is_read(&partition(), reported(7, 7, 0), Some(6), 2));
+    }
+
+    #[test]
+    fn a_partition_is_settled_some_time_after_its_last_pause() {
+        let mut ends = PartitionEnds::default();
+        let start = Instant::now();
+        assert!(ends.is_settled(&partition(), start));
+        ends.refetch([&partition()], start);
+        assert!(!ends.is_settled(&partition(), start + STATISTICS_AGE / 2));
+        assert!(ends.is_settled(&partition(), start + STATISTICS_AGE));
+        ends.refetch([&partition()], start + STATISTICS_AGE);
+        assert!(!ends.is_settled(&partition(), start + STATISTICS_AGE));
+        ends.forget([&partition()]);
+        assert!(ends.is_settled(&partition(), start + STATISTICS_AGE));
     }
 
     #[test]

@@ -410,6 +410,7 @@ impl PollLoop {
     }
 
     fn pause(&self, partitions: &[TopicPartition]) {
+        lock(&self.consumer.context().ends).refetch(partitions, Instant::now());
         if let Err(error) = self.consumer.pause(&self.still_assigned(partitions)) {
             tracing::warn!(%error, "failed to pause partitions");
         }
@@ -458,6 +459,7 @@ impl PollLoop {
     }
 
     fn resume(&self, partitions: &[TopicPartition]) {
+        lock(&self.consumer.context().ends).refetch(partitions, Instant::now());
         if let Err(error) = self.consumer.resume(&self.still_assigned(partitions)) {
             tracing::warn!(%error, "failed to resume partitions");
         }

@@ -3,9 +3,10 @@
 
 use std::future::Future;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use bytesize::ByteSize;
 use clap::Args;
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -18,6 +19,7 @@ use super::null_model::NullModel;
 use super::report::Row;
 use crate::admin::{Condition, Readiness};
 use crate::cli::config::SettingsArgs;
+use crate::cli::replay::{Backlog, LoadModel};
 use crate::config::{Delivery, InputSettings, MapCodecSetting, Settings, ViewSettings};
 use crate::domain::{Header, OutboundRecord, Topic};
 use crate::kafka::client::BusSettings;
@@ -115,7 +117,12 @@ impl BenchLine {
 
     /// Deletes all that was created, and gives `outcome` back.
     pub(super) async fn delete<T>(&self, outcome: anyhow::Result<T>) -> anyhow::Result<T> {
-        let groups: Vec<String> = (0..self.rounds).map(|round| self.group(round)).collect();
+        let groups = (0..self.rounds).flat_map(|round| {
+            let group = self.group(round);
+            // Those of a replay, too.
+            [format!("{group}-begin"), format!("{group}-end"), group]
+        });
+        let groups: Vec<String> = groups.collect();
         let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
         let deleted = delete_topics(&self.bus, &self.topics(), &groups).await;
         let outcome = outcome?;
@@ -244,12 +251,9 @@ impl BenchLine {
         readiness: Readiness,
     ) -> anyhow::Result<PipelineSetup> {
         let settings = self.settings(round)?;
-        let (has_model, model_time) = (self.has_model(), self.arguments.model_time);
+        let load = self.load_model();
         tokio::task::spawn_blocking(move || {
-            let served = match has_model {
-                true => ServedModel::load(&settings)?,
-                false => NullModel::served(model_time),
-            };
+            let served = load(&settings)?;
             let board = StatusBoard::default();
             let mut setup = PipelineSetup::around(served, &settings, readiness, board);
             setup.name_instance(instance);
@@ -257,6 +261,13 @@ impl BenchLine {
         })
         .await
         .context("failed to set up")?
+    }
+
+    fn load_model(&self) -> LoadModel {
+        match (self.has_model(), self.arguments.model_time) {
+            (true, _) => Arc::new(ServedModel::load),
+            (false, time) => Arc::new(move |_: &Settings| Ok(NullModel::served(time))),
+        }
     }
 
     /// A producer for the cameras.
@@ -315,6 +326,8 @@ pub(super) struct RunningPipeline {
     stop: watch::Sender<()>,
     instances: JoinSet<anyhow::Result<()>>,
     readiness: Vec<Readiness>,
+    /// As a replay does.
+    ends_by_itself: bool,
 }
 
 impl RunningPipeline {
@@ -328,6 +341,7 @@ impl RunningPipeline {
             stop: watch::Sender::new(()),
             instances: JoinSet::new(),
             readiness: Vec::new(),
+            ends_by_itself: false,
         };
         for instance in 0..instances {
             let readiness = Readiness::default();
@@ -341,12 +355,38 @@ impl RunningPipeline {
         Ok(running)
     }
 
-    /// Waits until every instance has its partitions, and reads.
-    pub(super) async fn assigned(&mut self) -> anyhow::Result<()> {
-        let readiness = self.readiness.clone();
-        let is_assigned = |one: &Readiness| one.is_met(Condition::ConsumerAssigned);
-        self.while_it_runs(until(move || readiness.iter().all(is_assigned)))
+    /// The same as a replay of all that there is, which ends by itself.
+    pub(super) async fn replay(
+        line: &BenchLine,
+        round: usize,
+        instances: usize,
+    ) -> anyhow::Result<Self> {
+        let (settings, load) = (line.settings(round)?, line.load_model());
+        let made = move || Backlog::new(settings, load, instances);
+        let backlog = tokio::task::spawn_blocking(made)
             .await
+            .context("failed to make the replay")??;
+        let readiness = backlog.readiness();
+        let mut instances = JoinSet::new();
+        instances.spawn(backlog.run());
+        Ok(Self {
+            stop: watch::Sender::new(()),
+            instances,
+            readiness,
+            ends_by_itself: true,
+        })
+    }
+
+    /// Waits until every instance has its partitions, and reads; of a replay until one does, which does not
+    /// wait for the others.
+    pub(super) async fn assigned(&mut self) -> anyhow::Result<()> {
+        let (readiness, is_replay) = (self.readiness.clone(), self.ends_by_itself);
+        let is_assigned = |one: &Readiness| one.is_met(Condition::ConsumerAssigned);
+        let are_assigned = move || match is_replay {
+            true => readiness.iter().any(is_assigned),
+            false => readiness.iter().all(is_assigned),
+        };
+        self.while_it_runs(until(are_assigned)).await
     }
 
     /// Waits until every instance can do all that it should.
@@ -361,13 +401,18 @@ impl RunningPipeline {
         &mut self,
         work: impl Future<Output = anyhow::Result<T>>,
     ) -> anyhow::Result<T> {
+        tokio::pin!(work);
         tokio::select! {
-            worked = work => worked,
+            worked = &mut work => return worked,
             Some(ended) = self.instances.join_next() => {
                 ended.context("the pipeline panicked")?.context("the pipeline failed")?;
-                bail!("the pipeline ended before it was told to");
             }
         }
+        ensure!(
+            self.ends_by_itself,
+            "the pipeline ended before it was told to"
+        );
+        work.await
     }
 
     /// Drains it.

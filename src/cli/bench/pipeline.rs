@@ -41,6 +41,9 @@ pub struct PipelineArguments {
     /// written when all have their partitions, and not before; there is one round then
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
     pub instances: u8,
+    /// As a replay of the backlog, which ends by itself
+    #[arg(long)]
+    pub replay: bool,
     /// Run this by `sh -c` after each round and show the last line that it prints. It finds `$BROKERS`,
     /// `$TOPICS` (a regular expression), `$RECORDS` and `$BYTES` in its environment
     #[arg(long, value_name = "COMMAND")]
@@ -53,6 +56,11 @@ impl PipelineArguments {
             1 => usize::from(self.rounds),
             _ => 1,
         }
+    }
+
+    /// Whether parts are written before anybody reads.
+    fn has_backlog(&self) -> bool {
+        self.instances == 1 || self.replay
     }
 }
 
@@ -68,8 +76,9 @@ async fn measure(line: &BenchLine, arguments: &PipelineArguments) -> anyhow::Res
     let mut conditions = line.conditions();
     conditions.push(("parts", json!(parts)));
     conditions.push(("instances", json!(arguments.instances)));
+    conditions.push(("replay", json!(arguments.replay)));
     let mut report = Report::new("pipeline", conditions);
-    if arguments.instances == 1 {
+    if arguments.has_backlog() {
         line.fill(&line.producer()?, parts).await?;
     }
     let mut alone = match &arguments.line.model {
@@ -100,12 +109,15 @@ async fn play(
 ) -> anyhow::Result<(Row, f64)> {
     let parts = arguments.parts as usize;
     let mut outcomes = Outcomes::of(line, round)?;
-    let mut pipeline =
-        RunningPipeline::start(line, round, usize::from(arguments.instances)).await?;
+    let instances = usize::from(arguments.instances);
+    let mut pipeline = match arguments.replay {
+        true => RunningPipeline::replay(line, round, instances).await?,
+        false => RunningPipeline::start(line, round, instances).await?,
+    };
     pipeline.assigned().await?;
     usage::forget_peak(); // that of writing the backlog
     let (began, cpu_before) = (Instant::now(), usage::cpu_seconds());
-    if arguments.instances > 1 {
+    if !arguments.has_backlog() {
         // An instance that had the backlog first would take it all before it gives partitions up.
         let producer = line.producer()?;
         pipeline.while_it_runs(line.fill(&producer, parts)).await?;
@@ -120,6 +132,10 @@ async fn play(
         ("round", json!(round + 1)),
         ("seconds", json!(seconds)),
         ("parts_per_second", json!(rate)),
+        (
+            "records_per_second",
+            json!(rate * line.images.views().len() as f64),
+        ),
         (
             "mb_per_second",
             json!(rate * line.images.mean_part_bytes() / 1e6),

@@ -5,6 +5,7 @@
 //! that was interrupted. The records come from the topics, or from an archive (`archived`).
 
 mod archived;
+mod backlog;
 mod estimate;
 mod flags;
 mod progress;
@@ -21,6 +22,7 @@ use anyhow::{Context, bail};
 use futures::FutureExt as _;
 use tokio::sync::watch;
 
+pub(in crate::cli) use self::backlog::Backlog;
 pub use self::flags::{ReplayArguments, ReplayFlagError};
 pub use self::report::ReplayReportArguments;
 
@@ -37,7 +39,7 @@ use crate::kafka::job_offsets::{Job, JobError, JobPartition, JobProgress, JobRan
 use crate::kafka::offset_survey::OffsetSurvey;
 use crate::kafka::read_range::ReadRange;
 use crate::model::bundle::Bundle;
-use crate::pipeline::{PipelineSetup, Selection, bus_settings};
+use crate::pipeline::{PipelineSetup, Selection, ServedModel, bus_settings};
 use crate::replay::{Plan, RangeSpec, plan_archive};
 use crate::schema::result::RunKind;
 use crate::status::StatusBoard;
@@ -118,19 +120,20 @@ pub fn run(arguments: &ReplayArguments) -> anyhow::Result<()> {
     let report = Report::plan(arguments, &settings, &range, &without_lead, &selection)?;
     let work = Work {
         settings,
+        load: Arc::new(ServedModel::load),
         plan,
         selection,
         ends: Arc::new(range.ends()),
         range,
         rate: arguments.rate.map(|rate| rate.as_u64()),
-        instances,
+        instances: (0..instances).map(|_| Readiness::default()).collect(),
         archive,
         job: Arc::new(job),
     };
     let display = Display::new(arguments.progress_interval);
     super::block_on(async move {
         let watch = TopicWatch::new(survey, &work.range);
-        let ended = Arc::new(work).run(watch, display).await?;
+        let ended = Arc::new(work).run(watch, Some(display)).await?;
         close(ended, report).await
     })
 }
@@ -233,23 +236,33 @@ async fn close(ended: Ended, report: Option<Report>) -> anyhow::Result<()> {
     }
 }
 
+/// Loads the model of an instance.
+pub(in crate::cli) type LoadModel =
+    Arc<dyn Fn(&Settings) -> anyhow::Result<ServedModel> + Send + Sync>;
+
 /// A job as instances of this process do it.
 struct Work {
     settings: Settings,
+    load: LoadModel,
     plan: Plan,
     selection: Selection,
     range: JobRange,
     ends: Arc<ReadRange>,
     rate: Option<u64>,
-    instances: usize,
+    /// One for each.
+    instances: Vec<Readiness>,
     archive: Option<Archive>,
     job: Arc<Job>,
 }
 
 impl Work {
-    async fn run(self: Arc<Self>, watch: TopicWatch, display: Display) -> anyhow::Result<Ended> {
+    async fn run(
+        self: Arc<Self>,
+        watch: TopicWatch,
+        display: Option<Display>,
+    ) -> anyhow::Result<Ended> {
         let began = Instant::now();
-        let boards: Vec<StatusBoard> = (0..self.instances)
+        let boards: Vec<StatusBoard> = (0..self.instances.len())
             .map(|_| StatusBoard::default())
             .collect();
         let is_ending = Arc::new(AtomicBool::new(false));
@@ -277,11 +290,8 @@ impl Work {
         let stop = stop.boxed().shared();
         let instances = boards.into_iter().enumerate().map(|(number, board)| {
             let work = Arc::clone(&self);
-            let readiness = Readiness::default();
-            let setup = {
-                let readiness = readiness.clone();
-                move || work.setup(number, readiness.clone(), board.clone())
-            };
+            let readiness = self.instances[number].clone();
+            let setup = move || work.setup(number, board.clone());
             run_until_stopped(setup, readiness, stop.clone())
         });
         let outcome = futures::future::try_join_all(instances).await;
@@ -311,23 +321,21 @@ impl Work {
         })
     }
 
-    fn setup(
-        &self,
-        number: usize,
-        readiness: Readiness,
-        board: StatusBoard,
-    ) -> anyhow::Result<PipelineSetup> {
-        let mut setup = PipelineSetup::from_settings(&self.settings, readiness, board)?;
+    fn setup(&self, number: usize, board: StatusBoard) -> anyhow::Result<PipelineSetup> {
+        let (settings, readiness) = (&self.settings, self.instances[number].clone());
+        let served = (self.load)(settings)?;
+        let mut setup = PipelineSetup::around(served, settings, readiness, board);
         let topics: BTreeSet<&str> = self.range.0.keys().map(|one| one.topic.as_str()).collect();
         setup.consumer.subscription = topics.into_iter().map(str::to_owned).collect();
         setup.consumer.range = Some(Arc::clone(&self.ends));
-        setup.consumer.most_bytes_per_second =
-            self.rate.map(|rate| rate.div_ceil(self.instances as u64));
+        setup.consumer.most_bytes_per_second = self
+            .rate
+            .map(|rate| rate.div_ceil(self.instances.len() as u64));
         setup.name_instance(number);
         if let Some(archive) = &self.archive {
             let instance = Instance {
                 number,
-                of: self.instances,
+                of: self.instances.len(),
             };
             archived::read_archive(&mut setup, archive, &self.plan, &self.job, instance)?;
         }
@@ -351,7 +359,7 @@ impl Look {
     fn until_complete(
         self,
         mut watch: TopicWatch,
-        mut display: Display,
+        mut display: Option<Display>,
     ) -> anyhow::Result<(JobProgress, TopicWatch)> {
         let mut kept_at = Instant::now();
         loop {
@@ -361,7 +369,9 @@ impl Look {
             }
             let is_last = self.is_ending.load(Ordering::Relaxed);
             let progress = self.work.job.progress(&self.work.range, watch.gone())?;
-            display.show(&progress, self.work.range.offsets(), &self.boards);
+            if let Some(display) = &mut display {
+                display.show(&progress, self.work.range.offsets(), &self.boards);
+            }
             self.told.send_replace(progress.clone());
             if is_last || progress.is_complete {
                 return Ok((progress, watch));
