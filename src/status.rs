@@ -47,6 +47,9 @@ pub struct PipelineStatus {
     /// Parts closed since the pipeline was built.
     #[serde(default)]
     pub closed_parts: u64,
+    /// Views taken before what may have been written earlier was read, since the pipeline was built.
+    #[serde(default)]
+    pub views_out_of_order: u64,
     /// How far stream time lies behind the wall clock.
     pub stream_time_lag_ms: Option<u64>,
     /// Whether records are read.
@@ -108,6 +111,15 @@ pub enum Holder {
         open_ms: u64,
         /// Longer than the timeout and what is waited for quiet cameras: one is far behind, or its clock.
         is_overdue: bool,
+    },
+    /// Other records of its partition number, which were written earlier, are to be read first.
+    Turn {
+        /// The line.
+        line: String,
+        /// The part.
+        part_id: String,
+        /// How long it has waited, by the wall clock.
+        waited_ms: u64,
     },
     /// It is on its way through the stages.
     Work,
@@ -206,6 +218,7 @@ impl PipelineStatus {
             in_flight: 0,
             finished_records: 10,
             closed_parts: 2,
+            views_out_of_order: 0,
             stream_time_lag_ms: None,
             reading: Reading::Running,
             poll_thread_silent_ms: 3,

@@ -140,6 +140,7 @@ fn describe() {
         ABSORBED,
         CLAMPED_TIMESTAMPS,
         STALE_VIEWS,
+        VIEWS_OUT_OF_ORDER,
         MAPS_DROPPED,
         BATCHES,
         COMMITS,
@@ -298,6 +299,11 @@ pub fn groups_closed(cause: CloseCause, count: u64) {
 /// Counts views of partitions that were revoked.
 pub fn views_stale(count: u64) {
     counter!(STALE_VIEWS).increment(count);
+}
+
+/// Counts views that were taken out of order.
+pub fn views_out_of_order(count: u64) {
+    counter!(VIEWS_OUT_OF_ORDER).increment(count);
 }
 
 /// States how many groups wait for views.

@@ -167,6 +167,16 @@ fn state(partition: &PartitionStatus) -> &'static str {
 fn held_by(holder: &Holder) -> String {
     match holder {
         Holder::Work => "being scored or published".to_owned(),
+        Holder::Turn {
+            line,
+            part_id,
+            waited_ms,
+        } => {
+            let age = humantime::format_duration(Duration::from_secs(waited_ms / 1000));
+            format!(
+                "part `{part_id}` of {line}: waits for {age} for other cameras' records that were written earlier"
+            )
+        }
         Holder::Part {
             line,
             part_id,

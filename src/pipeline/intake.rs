@@ -260,6 +260,13 @@ impl Intake {
         );
         telemetry::timestamps_clamped(counts.clamped - before.clamped);
         telemetry::views_stale(counts.stale - before.stale);
+        telemetry::views_out_of_order(counts.out_of_order - before.out_of_order);
+        if before.out_of_order == 0 && counts.out_of_order > 0 {
+            tracing::warn!(
+                "records of a backlog are taken out of order, for want of memory or because clocks differ: \
+                 which views are late or duplicates is left to chance"
+            );
+        }
         for (cause, closed) in [
             (CloseCause::Complete, counts.complete - before.complete),
             (CloseCause::StreamTime, counts.timed_out - before.timed_out),

@@ -50,6 +50,7 @@ impl Observer {
         };
         let report = lock(&self.poll).clone();
         let reassembly = self.reassembly.status(now);
+        let counts = self.reassembly.counts();
         let clocks: HashMap<&TopicPartition, &reassembly::PartitionStatus> = reassembly
             .partitions
             .iter()
@@ -78,7 +79,8 @@ impl Observer {
             open_parts: reassembly.open_groups,
             in_flight: self.in_flight.count(),
             finished_records,
-            closed_parts: self.reassembly.counts().closed(),
+            closed_parts: counts.closed(),
+            views_out_of_order: counts.out_of_order,
             stream_time_lag_ms: reassembly.stream_time.map(|time| millis(now.since(time))),
             reading: reading(&report),
             poll_thread_silent_ms: millis(report.turned_at.elapsed()),
@@ -106,8 +108,8 @@ fn lowest_unfinished(progress: &Progress) -> Option<SourceOffset> {
     })
 }
 
-/// `holder` is the open group that has the lowest unfinished record, if there is such a record, and
-/// such a group.
+/// `holder` is what in reassembly has the lowest unfinished record, if there is such a record, and it is
+/// there.
 fn partition_status(
     progress: &Progress,
     report: Option<&PartitionReport>,
@@ -144,6 +146,13 @@ fn partition_status(
 }
 
 fn waiting_part(waiting: &WaitingPart) -> Holder {
+    if !waiting.is_open {
+        return Holder::Turn {
+            line: waiting.part.line.to_string(),
+            part_id: waiting.part.part.to_string(),
+            waited_ms: millis(waiting.open_for),
+        };
+    }
     let missing = waiting.missing.iter();
     Holder::Part {
         line: waiting.part.line.to_string(),

@@ -213,7 +213,7 @@ fn stall_of(
     let is_held = match &now.held_by {
         Some(Holder::Work) => before.held_by == now.held_by && !is_awaited,
         Some(Holder::Part { is_overdue, .. }) => *is_overdue && nothing_comes,
-        None => false,
+        Some(Holder::Turn { .. }) | None => false, // that others are not read is told of them
     };
     (is_held && before.position == now.position).then_some(Stall::Position { partition })
 }

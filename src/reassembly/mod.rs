@@ -290,8 +290,8 @@ impl ReassemblyBuffer {
         status
     }
 
-    /// The open groups that hold these records. It looks at every open group, so it is for operators
-    /// and not for every record.
+    /// What holds these records: open groups, or that it is not their turn. It looks at everything that
+    /// waits, so it is for operators and not for every record.
     pub fn holders(
         &self,
         sources: &HashSet<SourceOffset>,
@@ -301,7 +301,21 @@ impl ReassemblyBuffer {
         if sources.is_empty() {
             return holders;
         }
-        let open = self.timeline().schedule.parts();
+        let open = {
+            let timeline = self.timeline();
+            let views = timeline.order.views();
+            for (view, read_at) in views.filter(|(view, _)| sources.contains(&view.record.source)) {
+                let waiting = WaitingPart {
+                    part: view.part.clone(),
+                    is_open: false,
+                    missing: Vec::new(),
+                    open_for: now.since(read_at),
+                    is_overdue: false,
+                };
+                holders.insert(view.record.source.clone(), waiting);
+            }
+            timeline.schedule.parts()
+        };
         for part in open {
             let state = self.parts.get(&part);
             let Some(PartState::Open(group)) = state.as_deref() else {
@@ -323,6 +337,7 @@ impl ReassemblyBuffer {
         let open_for = now.since(group.opened_at());
         WaitingPart {
             part: group.part().clone(),
+            is_open: true,
             missing: group.missing(&settings.expected),
             open_for,
             is_overdue: open_for > timeout + quiet,

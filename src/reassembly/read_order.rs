@@ -85,6 +85,8 @@ enum Held {
     View {
         view: Box<View>,
         event_time: Timestamp,
+        /// By the wall clock.
+        read_at: Timestamp,
     },
     End,
 }
@@ -161,18 +163,16 @@ impl ReadOrder {
     }
 
     /// Holds a view until it is its turn.
-    pub(crate) fn hold(&mut self, view: View, event_time: Timestamp) {
-        self.pass_over(&view.record.source);
-        let held = Held::View {
-            view: Box::new(view),
-            event_time,
-        };
-        let Held::View { view, .. } = &held else {
-            return; // it is one
-        };
-        let (partition, bytes) = (view.record.source.topic_partition(), held.bytes());
+    pub(crate) fn hold(&mut self, view: View, event_time: Timestamp, now: Timestamp) {
+        let source = &view.record.source;
+        let (partition, bytes) = (source.topic_partition(), view.record.size_bytes() as u64);
+        self.pass_over(source);
         if let Some(lane) = self.lane(&partition) {
-            lane.held.push_back(held);
+            lane.held.push_back(Held::View {
+                view: Box::new(view),
+                event_time,
+                read_at: now,
+            });
             self.held_bytes += bytes;
         }
     }
@@ -201,7 +201,9 @@ impl ReadOrder {
         lane.last = held.written_at().or(lane.last);
         let last = lane.last;
         let turn = match held {
-            Held::View { view, event_time } => Turn::View(view, event_time),
+            Held::View {
+                view, event_time, ..
+            } => Turn::View(view, event_time),
             Held::End => Turn::End(TopicPartition {
                 topic: lane.topic.clone(),
                 partition: number,
@@ -262,16 +264,20 @@ impl ReadOrder {
         waiting.map(|(number, _)| *number).collect()
     }
 
+    /// The views that wait, each with the wall time at which it was read.
+    pub(crate) fn views(&self) -> impl Iterator<Item = (&View, Timestamp)> {
+        let lanes = self.numbers.values().flat_map(|number| &number.lanes);
+        let held = lanes.flat_map(|lane| &lane.held);
+        held.filter_map(|held| match held {
+            Held::View { view, read_at, .. } => Some((&**view, *read_at)),
+            Held::End => None,
+        })
+    }
+
     /// The records that wait.
     #[cfg(test)]
     pub(crate) fn records(&self) -> impl Iterator<Item = &Arc<Record>> {
-        let lanes = self.numbers.values().flat_map(|number| &number.lanes);
-        lanes
-            .flat_map(|lane| &lane.held)
-            .filter_map(|held| match held {
-                Held::View { view, .. } => Some(&view.record),
-                Held::End => None,
-            })
+        self.views().map(|(view, _)| &view.record)
     }
 
     /// Bytes of the records that wait.

@@ -109,14 +109,16 @@ pub struct OldestGroup {
     pub missing: Vec<ViewId>,
 }
 
-/// An open group that holds a record which somebody asked for.
+/// What holds a record which somebody asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WaitingPart {
     /// The part.
     pub part: PartKey,
+    /// Whether the record is taken into it; else it waits for others that were written earlier.
+    pub is_open: bool,
     /// The listed views that it waits for.
     pub missing: Vec<ViewId>,
-    /// How long it has been open, by the wall clock.
+    /// How long it has been open, or the record has waited, by the wall clock.
     pub open_for: Duration,
     /// Longer than it may be on a line whose cameras have come as far as each other.
     pub is_overdue: bool,

@@ -80,7 +80,7 @@ impl Timeline {
         self.flow.note_progress(now);
         self.counts.views += 1;
         self.counts.clamped += u64::from(observed.was_clamped);
-        self.order.hold(view, observed.event_time);
+        self.order.hold(view, observed.event_time, now);
     }
 
     /// Takes what it is the turn of on a partition number, if anything is ([`ReadOrder::reach_next`]); and the

@@ -22,6 +22,8 @@ pub const CLAMPED_TIMESTAMPS: &str = "panoptes_clamped_timestamps_total";
 pub const GROUPS_CLOSED: &str = "panoptes_groups_closed_total";
 /// Views of partitions that were revoked while the views waited; their next owner reads them again.
 pub const STALE_VIEWS: &str = "panoptes_stale_views_total";
+/// Views taken before what may have been written earlier was read.
+pub const VIEWS_OUT_OF_ORDER: &str = "panoptes_views_out_of_order_total";
 /// Groups that wait for views.
 pub const OPEN_GROUPS: &str = "panoptes_open_groups";
 /// Bytes of records alive.
@@ -91,7 +93,7 @@ pub enum Kind {
 }
 
 /// Every metric: name, kind, unit and help.
-pub const CATALOGUE: [(&str, Kind, Unit, &str); 37] = [
+pub const CATALOGUE: [(&str, Kind, Unit, &str); 38] = [
     (
         RECORDS,
         Kind::Counter,
@@ -140,6 +142,12 @@ pub const CATALOGUE: [(&str, Kind, Unit, &str); 37] = [
         Kind::Counter,
         Unit::Count,
         "Groups closed, by cause.",
+    ),
+    (
+        VIEWS_OUT_OF_ORDER,
+        Kind::Counter,
+        Unit::Count,
+        "Views of a backlog taken before what may have been written earlier was read, for want of memory or because clocks differ.",
     ),
     (
         STALE_VIEWS,

@@ -51,6 +51,7 @@ impl Display {
             records_per_second: records as f64 / elapsed,
             parts_per_second: parts as f64 / elapsed,
             open_parts: statuses.iter().map(|status| status.open_parts).sum(),
+            views_out_of_order: views_out_of_order(&statuses),
             event_time: event_time(&statuses),
         };
         if let Some(bar) = &self.bar {
@@ -80,6 +81,7 @@ struct Pace {
     records_per_second: f64,
     parts_per_second: f64,
     open_parts: usize,
+    views_out_of_order: u64,
     event_time: Option<jiff::Timestamp>,
 }
 
@@ -105,11 +107,18 @@ impl Pace {
             "records_per_second": self.records_per_second,
             "parts_per_second": self.parts_per_second,
             "open_parts": self.open_parts,
+            "views_out_of_order": self.views_out_of_order,
             "event_time": self.event_time.map(|time| time.to_string()),
             "seconds_left": self.seconds_left,
             "is_complete": progress.is_complete,
         })
     }
+}
+
+/// Of all instances of this process.
+fn views_out_of_order(statuses: &[PipelineStatus]) -> u64 {
+    let views = statuses.iter().map(|status| status.views_out_of_order);
+    views.sum()
 }
 
 /// By what was done since the start; not known before anything was.
@@ -146,6 +155,7 @@ mod tests {
             records_per_second: 12.0,
             parts_per_second: 2.44,
             open_parts: 3,
+            views_out_of_order: 0,
             event_time: Some(jiff::Timestamp::UNIX_EPOCH),
         };
         let expected = "2.4 parts/s, 12 records/s, at 1970-01-01T00:00:00Z, 1m 30s left";
