@@ -16,7 +16,13 @@
 //! differ by more than parts may take.
 
 use std::collections::{BTreeMap, VecDeque};
+#[cfg(test)]
+use std::sync::Arc;
 use std::time::Duration;
+
+#[cfg(test)]
+use crate::domain::Record;
+use crate::domain::{PartKey, SourceOffset, Timestamp, Topic, TopicPartition, View};
 
 /// After this long without its first record a partition is silent. It is longer than `silent_after`: what
 /// was never heard of may have a clock that is ahead.
@@ -24,13 +30,6 @@ const UNHEARD_FOR: Duration = Duration::from_secs(60);
 
 /// After so many parts in a row that miss views which wait for their turn, order is given up.
 const MOST_MISSED: u32 = 32;
-
-#[cfg(test)]
-use std::sync::Arc;
-
-#[cfg(test)]
-use crate::domain::Record;
-use crate::domain::{PartKey, SourceOffset, Timestamp, Topic, TopicPartition, View};
 
 /// What is taken next.
 #[derive(Debug)]
