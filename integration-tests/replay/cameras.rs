@@ -6,7 +6,6 @@
 //! nothing is so far apart that a wall clock decides. What should become of each record is known.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
@@ -33,8 +32,6 @@ const FRONT_IS_BEHIND: i64 = 2_500;
 const SOON: i64 = 14_000;
 /// The view that completes a part which is open for long.
 const SLOW: i64 = 30_000;
-/// Between those two so many parts begin at most, the first and the last of them after so many.
-pub(super) const SOON_PARTS: Range<usize> = 13..32;
 /// What comes after its part is complete.
 const AFTER: i64 = 44_000;
 /// What comes after its part's time is over.

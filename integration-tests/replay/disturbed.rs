@@ -1,11 +1,10 @@
 //! A live line that instances join and leave and are killed at, and what a replay makes of the same
 //! records: the same, at any speed and by any number of instances.
 
-use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
-use super::cameras::{Cameras, MADE_FOR, Mishap, SOON_PARTS, SentPart, TIMEOUT};
+use super::cameras::{Cameras, MADE_FOR, Mishap, SentPart, TIMEOUT};
 use super::*;
 use crate::support::line::PARTITIONS;
 use crate::support::outcomes::PartResult;
@@ -22,10 +21,9 @@ fn settings(line: &Line<'_>) -> Config {
         .set("reassembly.wall_grace", "10m")
 }
 
-/// How many parts have begun, and from when to when partitions changed hands, told in parts.
+/// How many parts have begun.
 struct Course<'a> {
     begun: &'a AtomicUsize,
-    changes: Vec<Range<usize>>,
 }
 
 impl Course<'_> {
@@ -39,18 +37,11 @@ impl Course<'_> {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
-
-    fn change<T>(&mut self, change: impl FnOnce(&Self) -> T) -> T {
-        let from = self.begun();
-        let changed = change(self);
-        self.changes.push(from..self.begun() + 1);
-        changed
-    }
 }
 
 /// Runs the line in instances that come, go and are killed while the cameras send. Gives the one that is
 /// left.
-fn disturb(config: &Config, name: &str, course: &mut Course<'_>) -> Panoptes {
+fn disturb(config: &Config, name: &str, course: &Course<'_>) -> Panoptes {
     let another = config.of_another_instance();
     let start = |config: &Config, life: &str| {
         let panoptes = Panoptes::start(config, &format!("{name}-{life}"));
@@ -60,34 +51,23 @@ fn disturb(config: &Config, name: &str, course: &mut Course<'_>) -> Panoptes {
     let first = start(config, "1");
     first.await_assigned(ALL);
     course.await_more(40);
-    let second = course.change(|_| {
-        let second = start(&another, "2");
-        share(&first, &second);
-        second
-    });
+    let second = start(&another, "2");
+    share(&first, &second);
     course.await_more(40);
-    let first = course.change(|_| {
-        first.await_work();
-        first.kill();
-        let first = start(config, "3");
-        share(&first, &second);
-        first
-    });
+    first.await_work();
+    first.kill();
+    let first = start(config, "3");
+    share(&first, &second);
     course.await_more(40);
-    course.change(|_| {
-        second.stop_in_order();
-        first.await_assigned(ALL);
-    });
+    second.stop_in_order();
+    first.await_assigned(ALL);
     course.await_more(40);
-    let last = course.change(|course| {
-        first.await_work();
-        first.kill();
-        // What is sent in the meantime is a backlog for the next one.
-        course.await_more(40);
-        let last = start(config, "4");
-        last.await_assigned(ALL);
-        last
-    });
+    first.await_work();
+    first.kill();
+    // What is sent in the meantime is a backlog for the next one.
+    course.await_more(40);
+    let last = start(config, "4");
+    last.await_assigned(ALL);
     course.await_more(40);
     last
 }
@@ -101,15 +81,12 @@ fn share(first: &Panoptes, second: &Panoptes) {
 /// Sends parts while the line is disturbed; what was sent, and what came of it.
 fn live(line: &Line<'_>, config: &Config) -> (Vec<SentPart>, Outcomes) {
     let begun = AtomicUsize::new(0);
-    let mut course = Course {
-        begun: &begun,
-        changes: Vec::new(),
-    };
+    let course = Course { begun: &begun };
     let sent = std::thread::scope(|scope| {
         let (until, is_enough) = mpsc::channel();
         let cameras = Cameras::new(line, BEGAN, seed());
         let sending = scope.spawn(|| cameras.run(is_enough, &begun));
-        let panoptes = disturb(config, &line.name, &mut course);
+        let panoptes = disturb(config, &line.name, &course);
         drop(until);
         let sent = sending.join().expect("the cameras sent all");
         line.await_parts(sent.len());
@@ -119,29 +96,7 @@ fn live(line: &Line<'_>, config: &Config) -> (Vec<SentPart>, Outcomes) {
         panoptes.stop_in_order();
         sent
     });
-    let outcomes = line.outcomes();
-    (sent.clone(), with_untold(outcomes, &sent, &course.changes))
-}
-
-/// With what is not known any more (`docs/replay.md`): that another image came of a view, where partitions
-/// changed hands between that and the part's last view.
-fn with_untold(mut outcomes: Outcomes, sent: &[SentPart], changes: &[Range<usize>]) -> Outcomes {
-    for record in &mut outcomes.results {
-        let number = sent.iter().position(|part| part.name == record.key);
-        let number = number.expect("it was sent");
-        let open = number + SOON_PARTS.start..number + SOON_PARTS.end;
-        let is_split = |change: &Range<usize>| change.start < open.end && open.start < change.end;
-        let mishap = sent[number].mishap;
-        let is_untold = record.result.duplicates.is_empty() && !mishap.duplicates().is_empty();
-        if is_untold && changes.iter().any(is_split) {
-            println!("{}: what came again was forgotten", record.key);
-            let mut value: Value = serde_json::from_slice(&record.value).unwrap();
-            value["duplicates"] = mishap.duplicates().into();
-            record.value = serde_json::to_vec(&value).unwrap();
-            record.result = serde_json::from_value(value).unwrap();
-        }
-    }
-    outcomes
+    (sent, line.outcomes())
 }
 
 /// What is not as the records' own times ask for: one result of each part, a dead letter of each bad record.
@@ -201,14 +156,11 @@ fn a_live_line_that_was_killed_and_rebalanced_is_replayed_the_same_at_any_speed(
         ("thrice-slowly", &["--parallel", "3", "--rate", "600KB"]),
     ];
     for (name, words) in ways {
-        // Three instances join one after the other, so that partitions change hands at any time.
-        let changes = words.contains(&"--parallel").then_some(0..sent.len());
         let into = target(&line, name);
         let replay = Replay::of(&line, &config, &into).with(&["--no-report"]);
         let summary = replay.with(words).complete();
         println!("replayed {name} in {} s", summary["seconds"]);
-        let replayed = with_untold(into.outcomes(), &sent, changes.as_slice());
-        let found = differences(&live, &replayed);
+        let found = differences(&live, &into.outcomes());
         wrong.extend(found.iter().map(|fault| format!("{name}: {fault}")));
     }
     let count = wrong.len();

@@ -201,6 +201,8 @@ pub enum ConsumerEvent {
     Expected(Vec<(TopicPartition, i64)>),
     /// A record was read and entered into the ledger.
     Record(Record),
+    /// A record was read again that was finished under an earlier assignment.
+    Finished(Record),
     /// A record was read and entered into the ledger, but not all of it can be had.
     Unreadable(Reject),
     /// Everything that the partition holds was read.

@@ -23,7 +23,7 @@ pub enum Begun {
     Fresh,
     /// Read before and still on its way: drop this copy, the first one decides.
     InFlight,
-    /// Its fate is already published: drop it.
+    /// Its fate is already published: nothing is to become of it.
     Finished,
     /// Its partition is not ours (any more): drop it.
     Unassigned,

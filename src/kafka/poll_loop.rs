@@ -235,10 +235,8 @@ impl PollLoop {
                 let unfinished = ledger.in_flight(&partition);
                 drop(ledger);
                 self.crowd(partition, unfinished);
-                if begun == Begun::Fresh {
-                    record.lease = Some(self.budget.lease(record.size_bytes()));
-                    self.waiting.push_back(read_event(record, fault));
-                }
+                self.waiting
+                    .extend(read_event(record, fault, begun, &self.budget));
             }
             Some(Err(KafkaError::PartitionEOF(_))) | None => {}
             Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset))) => {
@@ -476,14 +474,22 @@ impl PollLoop {
     }
 }
 
-/// What to tell of a record that was read.
-pub(super) fn read_event(record: Record, fault: Option<String>) -> ConsumerEvent {
-    match fault {
-        None => ConsumerEvent::Record(record),
-        Some(error) => ConsumerEvent::Unreadable(Reject {
+/// What to tell of a record that was read, if anything.
+pub(super) fn read_event(
+    mut record: Record,
+    fault: Option<String>,
+    begun: Begun,
+    budget: &MemoryBudget,
+) -> Option<ConsumerEvent> {
+    record.lease = Some(budget.lease(record.size_bytes()));
+    match (begun, fault) {
+        (Begun::Fresh, None) => Some(ConsumerEvent::Record(record)),
+        (Begun::Fresh, Some(error)) => Some(ConsumerEvent::Unreadable(Reject {
             record: Arc::new(record),
             reason: RejectReason::Decode,
             error,
-        }),
+        })),
+        (Begun::Finished, None) => Some(ConsumerEvent::Finished(record)),
+        (Begun::Finished, Some(_)) | (Begun::InFlight | Begun::Unassigned, _) => None,
     }
 }

@@ -18,7 +18,6 @@ use super::consumer::{
 };
 use super::group_context::until_told;
 use super::job_offsets::JobError;
-use super::offsets::Begun;
 use super::pauses::Pauses;
 use super::poll_loop::{CROWDED_POLL_INTERVAL, read_event};
 use super::poll_report::{PartitionReport, Pause, Reading};
@@ -265,10 +264,8 @@ impl StoredLoop {
                 "as much is unfinished as a commit can tell: partition left for now"
             );
         }
-        if begun == Begun::Fresh {
-            record.lease = Some(self.link.budget.lease(bytes));
-            self.waiting.push_back(read_event(record, fault));
-        }
+        let event = read_event(record, fault, begun, &self.link.budget);
+        self.waiting.extend(event);
     }
 
     fn end_range(&mut self, partition: TopicPartition) {

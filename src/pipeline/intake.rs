@@ -113,6 +113,10 @@ impl Intake {
                 }
             }
             ConsumerEvent::Unreadable(reject) => self.reject(reject, now),
+            ConsumerEvent::Finished(record) => match self.decoder.decode(Arc::new(record), now) {
+                Ok(view) => self.reassembly.recall(view, now),
+                Err(reject) => self.reassembly.pass_over(&reject.record.source, now),
+            },
             ConsumerEvent::Expected(ends) => {
                 for (partition, end) in &ends {
                     self.reassembly.expect_until(partition, *end);

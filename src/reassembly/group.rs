@@ -165,6 +165,16 @@ impl OpenGroup {
         }
     }
 
+    /// Notes a view whose record is finished, though the group's are not: if it has another image of that
+    /// view, it was rejected as a duplicate.
+    pub(crate) fn recall(&mut self, view: &View, fingerprint: Fingerprint) {
+        let mut held = self.views.iter().filter(|held| held.view.view == view.view);
+        let is_another = held.any(|held| held.fingerprint != fingerprint);
+        if is_another && !self.duplicates.contains(&view.view) {
+            self.duplicates.push(view.view.clone());
+        }
+    }
+
     fn settle_duplicate(
         &mut self,
         index: usize,

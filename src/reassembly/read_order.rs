@@ -36,6 +36,8 @@ const MOST_MISSED: u32 = 32;
 pub(crate) enum Turn {
     /// A view, and its event time.
     View(Box<View>, Timestamp),
+    /// A view whose record is finished already, and its event time.
+    Finished(Box<View>, Timestamp),
     /// Nothing of the partition follows.
     End(TopicPartition),
 }
@@ -86,6 +88,7 @@ enum Held {
         event_time: Timestamp,
         /// By the wall clock.
         read_at: Timestamp,
+        is_finished: bool,
     },
     End,
 }
@@ -162,7 +165,13 @@ impl ReadOrder {
     }
 
     /// Holds a view until it is its turn.
-    pub(crate) fn hold(&mut self, view: View, event_time: Timestamp, now: Timestamp) {
+    pub(crate) fn hold(
+        &mut self,
+        view: View,
+        is_finished: bool,
+        event_time: Timestamp,
+        now: Timestamp,
+    ) {
         let source = &view.record.source;
         let (partition, bytes) = (source.topic_partition(), view.record.size_bytes() as u64);
         self.pass_over(source);
@@ -171,6 +180,7 @@ impl ReadOrder {
                 view: Box::new(view),
                 event_time,
                 read_at: now,
+                is_finished,
             });
             self.held_bytes += bytes;
         }
@@ -201,8 +211,14 @@ impl ReadOrder {
         let last = lane.last;
         let turn = match held {
             Held::View {
-                view, event_time, ..
-            } => Turn::View(view, event_time),
+                view,
+                event_time,
+                is_finished,
+                ..
+            } => match is_finished {
+                true => Turn::Finished(view, event_time),
+                false => Turn::View(view, event_time),
+            },
             Held::End => Turn::End(TopicPartition {
                 topic: lane.topic.clone(),
                 partition: number,

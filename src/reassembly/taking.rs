@@ -16,14 +16,25 @@ impl ReassemblyBuffer {
     /// first, so groups that are due close before it; then it joins its group, which may complete it. A
     /// view of a stale generation is dropped.
     pub fn accept(&self, view: View, now: Timestamp) -> Vec<Event> {
+        self.read(view, false, now)
+    }
+
+    /// Takes in a view whose record was finished under an earlier assignment and is read again: nothing is
+    /// to become of it. But it moves time as it did then, and where its part is open again and has another
+    /// image of the view, it was a duplicate, and the part names it again.
+    pub fn recall(&self, view: View, now: Timestamp) -> Vec<Event> {
+        self.read(view, true, now)
+    }
+
+    fn read(&self, view: View, is_finished: bool, now: Timestamp) -> Vec<Event> {
         let number = view.record.source.partition;
         {
             let mut timeline = self.timeline();
             if !timeline.is_current(&view.record) {
-                timeline.counts.stale += 1;
+                timeline.counts.stale += u64::from(!is_finished);
                 return Vec::new();
             }
-            timeline.read(view, now);
+            timeline.read(view, is_finished, now);
         }
         let mut events = Vec::new();
         self.take_turns(number, false, now, &mut events);
@@ -105,6 +116,13 @@ impl ReassemblyBuffer {
                 Turn::View(view, event_time) => {
                     let fingerprint = fingerprint_of(view.image_bytes());
                     self.receive(*view, fingerprint, event_time, now, events);
+                }
+                Turn::Finished(view, _) => {
+                    if let Some(PartState::Open(group)) =
+                        self.parts.get_mut(&view.part).as_deref_mut()
+                    {
+                        group.recall(&view, fingerprint_of(view.image_bytes()));
+                    }
                 }
                 Turn::End(partition) => self.take_end(&partition, now, events),
             }

@@ -72,15 +72,18 @@ impl Timeline {
         }
     }
 
-    /// Notes a view that was read, and holds it until it is its turn.
-    pub(crate) fn read(&mut self, view: View, now: Timestamp) {
+    /// Notes a view that was read, and holds it until it is its turn. One whose record is finished moves time
+    /// as it did, and is none that came.
+    pub(crate) fn read(&mut self, view: View, is_finished: bool, now: Timestamp) {
         let partition = view.record.source.topic_partition();
         let observed = self.clock.observe(&partition, view.captured_at, now);
         self.quiet.set_quiet(partition.partition, false, now);
         self.flow.note_progress(now);
-        self.counts.views += 1;
-        self.counts.clamped += u64::from(observed.was_clamped);
-        self.order.hold(view, observed.event_time, now);
+        if !is_finished {
+            self.counts.views += 1;
+            self.counts.clamped += u64::from(observed.was_clamped);
+        }
+        self.order.hold(view, is_finished, observed.event_time, now);
     }
 
     /// Takes what it is the turn of on a partition number, if anything is ([`ReadOrder::reach_next`]); and the
@@ -94,7 +97,7 @@ impl Timeline {
         let is_early = self.order.reach_next(number, is_forced)?;
         let mut due = self.take_passed(number, now);
         let turn = self.order.take(number)?;
-        if let Turn::View(view, event_time) = &turn {
+        if let Turn::View(view, event_time) | Turn::Finished(view, event_time) = &turn {
             let partition = view.record.source.topic_partition();
             self.clock.take(&partition, *event_time, now);
             self.refresh_quiet(number, now);

@@ -259,3 +259,25 @@ fn no_more_closed_parts_are_learnt_than_are_remembered() {
     let events = accept(&buffer, shot("part-24", "top", 51).bytes("other"));
     assert_eq!(rejected(&events).reason, RejectReason::Duplicate);
 }
+
+#[test]
+fn a_part_that_is_read_again_names_the_duplicate_whose_record_is_finished() {
+    let buffer = small_buffer(settings());
+    assert!(accept(&buffer, shot("p", "top", 0)).is_empty());
+    let finished = [
+        shot("p", "top", 1).bytes("another image"),
+        shot("p", "top", 2),
+        shot("p", "left", 0),
+        shot("q", "top", 3),
+    ];
+    for shot in finished {
+        assert!(buffer.recall(shot.build(None), at(0)).is_empty());
+    }
+    assert_eq!(buffer.open_groups(), 1);
+    assert!(accept(&buffer, shot("p", "left", 1)).is_empty());
+    let events = accept(&buffer, shot("p", "right", 0));
+    let group = closed(&events);
+    assert_eq!(group.duplicates, [ViewId::from("top")]);
+    assert_eq!(names(group), ["top", "left", "right"]);
+    assert_eq!(buffer.counts().views, 3);
+}
