@@ -5,7 +5,7 @@ SHELL := bash
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test-setup parity-setup demo test soak parity check format clippy rules doc deny fuzz \
+.PHONY: help setup test-setup parity-setup demo test soak parity check format clippy rules doc deny fuzz sanitize \
 	scaled-jpeg bench bench-decode bench-peer bench-growth bench-replay
 
 help: ## Say what can be made
@@ -54,6 +54,9 @@ doc: setup
 
 deny:
 	@scripts/deny
+
+sanitize: setup ## Run the tests of the model's kernels, where all `unsafe` is, under AddressSanitizer
+	@scripts/sanitize
 
 fuzz: setup ## Fuzz all that reads bytes from the bus, briefly (`scripts/fuzz 600` for longer)
 	@scripts/fuzz 5
