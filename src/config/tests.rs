@@ -432,7 +432,7 @@ fn each_rule_names_key_value_and_rule() {
                 "output.transactions.timeout=3m",
                 "watchdog.stall_after=10m",
             ],
-            "`bus.properties.max.poll.interval.ms` is `5m`: must be longer than 18s and twice `output.transactions.timeout` (3m): an assignment may wait so long for brokers",
+            "`bus.properties.max.poll.interval.ms` is `5m`: must be longer than 19s and twice `output.transactions.timeout` (3m): an assignment may wait so long for brokers",
         ),
         (
             &[
@@ -515,17 +515,17 @@ fn times_that_bound_each_other_are_named_in_pairs() {
             "`bus.drain_timeout` is `1m`: must be shorter than `bus.properties.max.poll.interval.ms` (1m): the group goes on without an instance that does not poll for so long",
         ),
         (
-            &["bus.properties.max.poll.interval.ms=48000"],
-            "`bus.properties.max.poll.interval.ms` is `48s`: must be longer than 18s and twice `output.transactions.timeout` (15s): an assignment may wait so long for brokers",
+            &["bus.properties.max.poll.interval.ms=49000"],
+            "`bus.properties.max.poll.interval.ms` is `49s`: must be longer than 19s and twice `output.transactions.timeout` (15s): an assignment may wait so long for brokers",
         ),
         (
             &[
                 "output.delivery=at_least_once",
                 "bus.drain_timeout=10s",
-                "bus.properties.session.timeout.ms=18000",
-                "bus.properties.max.poll.interval.ms=18000",
+                "bus.properties.session.timeout.ms=19000",
+                "bus.properties.max.poll.interval.ms=19000",
             ],
-            "`bus.properties.max.poll.interval.ms` is `18s`: must be longer than 18s: an assignment may wait so long for brokers",
+            "`bus.properties.max.poll.interval.ms` is `19s`: must be longer than 19s: an assignment may wait so long for brokers",
         ),
         (
             &["bus.drain_timeout=100ms"],
