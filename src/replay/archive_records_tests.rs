@@ -93,7 +93,7 @@ proptest! {
             let own = given.entry(topic).or_default();
             let turn = before_last(own);
             own.push(*time);
-            let others = given.iter().filter(|(other, _)| *other != topic);
+            let others = given.iter().filter(|(other, _)| **other != topic);
             let mut others = others.map(|(_, times)| before_last(times));
             prop_assert!(others.all(|other| turn <= other), "{told:?}");
         }
