@@ -211,6 +211,13 @@ pub enum ConsumerEvent {
     EndOfRange(TopicPartition),
     /// More may be written to the partition than can be seen: its leader is away. Told again and again.
     OutOfSight(TopicPartition),
+    /// Too much of the partition is unfinished for it to be read on. Told again and again.
+    Crowded {
+        /// The partition.
+        partition: TopicPartition,
+        /// With how many unfinished records it is read again.
+        few_enough: usize,
+    },
     /// Too much of the partition is unfinished for it to be read on, and nothing of it finishes: its
     /// oldest parts must make way.
     Stuck {
@@ -459,6 +466,7 @@ impl CameraConsumer {
             ends: Mutex::new(PartitionEnds::default()),
             ended: Mutex::new(Vec::new()),
             expected: Mutex::new(Vec::new()),
+            crowded: Mutex::new(Vec::new()),
             range: settings.range.clone(),
             ended_ranges: Mutex::new(Vec::new()),
             out_of_sight: Mutex::new(Vec::new()),

@@ -110,6 +110,7 @@ impl Reader {
             match event.expect("an event in time").expect("a running thread") {
                 ConsumerEvent::EndOfPartition(_)
                 | ConsumerEvent::Expected(_)
+                | ConsumerEvent::Crowded { .. }
                 | ConsumerEvent::OutOfSight(_) => {}
                 ConsumerEvent::Revoked { done, .. } => done.send(()).unwrap_or_default(),
                 event => return event,

@@ -30,7 +30,7 @@ use super::group_protocol::GroupProtocol;
 use super::partition_counts::{CoPartitioning, Permission, fetch_partition_counts};
 use super::partition_ends::{PartitionEnds, Reported};
 use super::pauses::Pauses;
-use super::poll_report::{PartitionReport, SharedPollReport};
+use super::poll_report::{PartitionReport, Pause, SharedPollReport};
 use super::read_range::ReadRange;
 use crate::domain::{PartClosure, Topic, TopicPartition};
 use crate::telemetry;
@@ -73,6 +73,8 @@ pub(super) struct GroupContext {
     pub(super) ended: Mutex<Vec<TopicPartition>>,
     /// Where partitions end that are not read to their end, as of the last statistics.
     pub(super) expected: Mutex<Vec<(TopicPartition, i64)>>,
+    /// Partitions that are crowded, as of the last statistics.
+    pub(super) crowded: Mutex<Vec<TopicPartition>>,
     /// Where reading ends, for a replay.
     pub(super) range: Option<Arc<ReadRange>>,
     pub(super) ended_ranges: Mutex<Vec<TopicPartition>>,
@@ -110,6 +112,7 @@ impl GroupContext {
         let afresh: HashSet<&TopicPartition> = partitions.iter().collect();
         lock(&self.ended).retain(|one| !afresh.contains(one));
         lock(&self.expected).retain(|(one, _)| !afresh.contains(one));
+        lock(&self.crowded).retain(|one| !afresh.contains(one));
         lock(&self.ended_ranges).retain(|one| !afresh.contains(one));
         lock(&self.out_of_sight).retain(|one| !afresh.contains(one));
     }
@@ -359,12 +362,14 @@ impl ClientContext for GroupContext {
         let taken = self.taken.load(Ordering::Relaxed);
         let mut ended = lock(&self.ended);
         let mut expected = lock(&self.expected);
+        let mut crowded = lock(&self.crowded);
         let mut ended_ranges = lock(&self.ended_ranges);
         let mut out_of_sight = lock(&self.out_of_sight);
         let now = Instant::now();
         let is_held = !self.may_read();
         ended.clear();
         expected.clear();
+        crowded.clear();
         ended_ranges.clear();
         out_of_sight.clear();
         let mut reports = HashMap::new();
@@ -402,11 +407,15 @@ impl ClientContext for GroupContext {
                 } else if position.is_none_or(|position| position < reported.end) {
                     expected.push((topic_partition.clone(), reported.end));
                 }
+                let pause = lock(&self.pauses).of(&topic_partition);
+                if pause == Some(Pause::Unfinished) {
+                    crowded.push(topic_partition.clone());
+                }
                 let report = PartitionReport {
                     end: (is_led && reported.end >= 0).then_some(reported.end),
                     high_watermark: (partition.hi_offset >= 0).then_some(partition.hi_offset),
                     is_at_end,
-                    pause: lock(&self.pauses).of(&topic_partition),
+                    pause,
                 };
                 reports.insert(topic_partition, report);
             }

@@ -195,12 +195,19 @@ impl PollLoop {
         let ended = std::mem::take(&mut *lock(&self.consumer.context().ended));
         let ended = lock(&self.consumer.context().pauses).seen_ends(ended);
         let expected = std::mem::take(&mut *lock(&self.consumer.context().expected));
+        let crowded = std::mem::take(&mut *lock(&self.consumer.context().crowded));
         let ended_ranges = std::mem::take(&mut *lock(&self.consumer.context().ended_ranges));
         let out_of_sight = std::mem::take(&mut *lock(&self.consumer.context().out_of_sight));
         // The ends were told before the message was taken, so they go before it.
         if self.waiting.is_empty() && !self.is_drained {
             self.waiting
                 .extend(ended.into_iter().map(ConsumerEvent::EndOfPartition));
+            let few_enough = lock(&self.consumer.context().pauses).few_enough();
+            self.waiting
+                .extend(crowded.into_iter().map(|partition| ConsumerEvent::Crowded {
+                    partition,
+                    few_enough,
+                }));
             if !expected.is_empty() {
                 self.waiting.push_back(ConsumerEvent::Expected(expected));
             }
@@ -356,6 +363,7 @@ impl PollLoop {
                 event,
                 ConsumerEvent::EndOfPartition(_)
                     | ConsumerEvent::Expected(_)
+                    | ConsumerEvent::Crowded { .. }
                     | ConsumerEvent::OutOfSight(_)
             )
         };

@@ -333,6 +333,14 @@ impl StoredLoop {
         if self.reported_at.is_none_or(is_due) {
             self.reported_at = Some(now);
             report.partitions = self.partition_reports();
+            let crowded = report.partitions.iter();
+            let crowded = crowded.filter(|(_, one)| one.pause == Some(Pause::Unfinished));
+            let few_enough = self.pauses.few_enough();
+            let events = crowded.map(|(partition, _)| ConsumerEvent::Crowded {
+                partition: partition.clone(),
+                few_enough,
+            });
+            self.waiting.extend(events);
             telemetry::set_uncommitted_records(lock(&self.link.ledger).total_in_flight());
         }
     }

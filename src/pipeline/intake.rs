@@ -149,6 +149,10 @@ impl Intake {
                 events.push(Event::Finished(Vec::new())); // the position is committed with it
                 events
             }
+            ConsumerEvent::Crowded {
+                partition,
+                few_enough,
+            } => self.reassembly.unblock(&partition, few_enough, now),
             ConsumerEvent::Stuck {
                 partition,
                 may_wait,

@@ -343,3 +343,28 @@ fn what_waits_of_a_revoked_partition_is_forgotten() {
     assert_eq!(buffer.timeline().order.records().count(), 0);
     assert_eq!(buffer.timeline().order.held_bytes(), 0);
 }
+
+/// `left` is far behind, and `top` is not read on before some of it is finished.
+#[test]
+fn a_partition_that_is_not_read_on_is_not_waited_for_by_what_its_parts_miss() {
+    let buffer = backlog_of(100);
+    buffer.end_of_partition(&partition("left", 0), at(0));
+    buffer.end_of_partition(&partition("right", 0), at(0));
+    for offset in 0..10 {
+        let part = part_name(offset);
+        let shot = view_at(part, "top", offset as i64, offset as i64);
+        assert!(buffer.accept(shot.build(None), at(LATER)).is_empty());
+    }
+    assert_eq!(buffer.open_groups(), 10);
+    for (topic, place) in [("left", 0), ("right", 0)] {
+        let shot = view_at("p0", topic, place, 1_000);
+        assert!(buffer.accept(shot.build(None), at(LATER)).is_empty());
+    }
+    assert!(
+        buffer
+            .unblock(&partition("top", 0), 10, at(LATER))
+            .is_empty()
+    );
+    let events = buffer.unblock(&partition("top", 0), 5, at(LATER));
+    assert!(closed(&events).missing.is_empty());
+}
