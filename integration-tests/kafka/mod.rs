@@ -172,6 +172,20 @@ impl Broker {
             Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
             Err((topic, code)) => panic!("cannot create topic `{topic}`: {code}"),
         }
+        // The controller has it; brokers learn of it later, and a consumer that asks before that goes without.
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let is_known = || {
+            let metadata = admin
+                .inner()
+                .fetch_metadata(Some(topic), Duration::from_secs(10));
+            let metadata = metadata.unwrap();
+            let mut topics = metadata.topics().iter();
+            topics.any(|found| found.error().is_none() && !found.partitions().is_empty())
+        };
+        while !is_known() {
+            assert!(Instant::now() < deadline, "no broker knows topic `{topic}`");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Deletes a topic with all that it holds.
