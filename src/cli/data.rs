@@ -12,12 +12,12 @@ use clap::{Args, ValueEnum};
 
 use crate::model::preprocess::Preprocessor;
 use crate::training::TrainingError;
+use crate::training::canvas::Canvas;
 use crate::training::dataset::{
     DataSource, Layout, Listing, PartFolder, Split, Survey, SurveyedPart, TrainingImages,
     Unreadable, findings, good_canvases, small_classes, survey, survey_canvases,
     survey_for_training, tell, twins_in,
 };
-use crate::training::formula::Canvas;
 
 /// A labelled data set.
 #[derive(Args, Clone, Debug)]

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::validation::Rules;
 use super::{Delivery, Settings};
-use crate::kafka::consumer::LEARNING_TIMEOUT;
+use crate::kafka::consumer_settings::LEARNING_TIMEOUT;
 use crate::kafka::group_protocol::{GROUP_PROTOCOL, GroupProtocol};
 
 /// librdkafka's defaults.

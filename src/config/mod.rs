@@ -17,11 +17,14 @@
 //! # Ok::<(), panoptes::config::ConfigError>(())
 //! ```
 
+mod bus_rules;
 mod deadlines;
 mod layers;
 mod secrets;
 mod sections;
+mod topic_rules;
 mod validation;
+mod values;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -31,10 +34,12 @@ use serde::{Deserialize, Serialize};
 
 pub use secrets::Properties;
 pub use sections::{
-    AdminSettings, BusSettings, Delivery, Device, Devices, DuplicatePolicy, InputSettings,
-    LimitSettings, LineSettings, LogFormat, MapCodecSetting, MapSettings, ModelSettings, OnTimeout,
-    OutputSettings, ReassemblySettings, RegionSettings, ResultFormat, TelemetrySettings,
+    AdminSettings, BusSettings, InputSettings, LimitSettings, LineSettings, MapSettings,
+    ModelSettings, OutputSettings, ReassemblySettings, RegionSettings, TelemetrySettings,
     TransactionSettings, ViewSettings, WatchdogSettings,
+};
+pub use values::{
+    Delivery, Device, Devices, DuplicatePolicy, LogFormat, MapCodecSetting, OnTimeout, ResultFormat,
 };
 
 /// Everything that can be set, one field a section of the file.

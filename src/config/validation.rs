@@ -6,13 +6,9 @@ use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::time::Duration;
 
-use regex::Regex;
 use tracing_subscriber::EnvFilter;
 
-use super::secrets::{REDACTED, is_secret, redact_brokers};
 use super::{Delivery, Device, Devices, Problem, Settings};
-use crate::kafka::client::property_fault;
-use crate::kafka::group_protocol::{BROKERS_TIMES, GROUP_PROTOCOL, GroupProtocol};
 
 /// librdkafka's default.
 const RECEIVE_MESSAGE_MAX_BYTES: u64 = 100_000_000;
@@ -23,79 +19,6 @@ const SHORTEST_STALL: Duration = Duration::from_secs(5);
 
 /// More workers on one device than that only cost its memory.
 const MOST_WORKERS: usize = 8;
-
-/// Properties that carry a promise of Panoptes, and where to set what they stand for.
-const OWNED_PROPERTIES: [(&str, &str); 17] = [
-    ("bootstrap.servers", "set `bus.brokers`"),
-    ("metadata.broker.list", "set `bus.brokers`"),
-    ("group.id", "set `bus.group_id`"),
-    (
-        "enable.auto.commit",
-        "offsets are committed by Panoptes alone",
-    ),
-    (
-        "enable.auto.offset.store",
-        "offsets are committed by Panoptes alone",
-    ),
-    ("auto.commit.interval.ms", "set `bus.commit_interval`"),
-    (
-        "auto.commit.enable",
-        "offsets are committed by Panoptes alone",
-    ),
-    (
-        "partition.assignment.strategy",
-        "the views of a part meet only under `range`",
-    ),
-    (
-        "group.protocol.type",
-        "there is one type that consumers have",
-    ),
-    (
-        "enable.partition.eof",
-        "the end of a partition is no event here",
-    ),
-    ("transactional.id", "set `output.delivery`"),
-    (
-        "transaction.timeout.ms",
-        "set `output.transactions.timeout`",
-    ),
-    (
-        "acks",
-        "results are acknowledged by all in-sync replicas before offsets are committed",
-    ),
-    (
-        "request.required.acks",
-        "results are acknowledged by all in-sync replicas before offsets are committed",
-    ),
-    (
-        "enable.idempotence",
-        "retries must not double results, so it is always on",
-    ),
-    (
-        "statistics.interval.ms",
-        "the ends of partitions are learnt from statistics",
-    ),
-    (
-        "topic.metadata.refresh.interval.ms",
-        "topics that join later are looked for every 10 s",
-    ),
-];
-
-/// What Rust's regular expressions know and POSIX's do not, and what to write instead.
-const NOT_POSIX: [(&str, &str); 9] = [
-    ("\\d", "`[0-9]`"),
-    ("\\D", "`[^0-9]`"),
-    ("\\w", "`[A-Za-z0-9_]`"),
-    ("\\W", "`[^A-Za-z0-9_]`"),
-    ("\\s", "nothing: topic names hold no spaces"),
-    ("\\S", "`.`"),
-    ("\\b", "the characters around it"),
-    ("\\B", "the characters around it"),
-    ("(?", "a plain group `(`"),
-];
-
-/// The longest name of a Kafka topic.
-const MAX_TOPIC_LENGTH: usize = 249;
 
 /// The longest ID, view, line or class name in bytes, as for part IDs.
 const MAX_NAME_LENGTH: usize = 256;
@@ -131,7 +54,7 @@ pub(super) fn problems(settings: &Settings) -> Vec<Problem> {
 
 pub(super) struct Rules<'a> {
     pub(super) settings: &'a Settings,
-    problems: Vec<Problem>,
+    pub(super) problems: Vec<Problem>,
 }
 
 impl Rules<'_> {
@@ -145,7 +68,7 @@ impl Rules<'_> {
         }
     }
 
-    fn missing(&mut self, key: &str, rule: &str) {
+    pub(super) fn missing(&mut self, key: &str, rule: &str) {
         self.problems.push(Problem {
             key: key.to_owned(),
             value: None,
@@ -162,212 +85,8 @@ impl Rules<'_> {
         );
     }
 
-    fn bus(&mut self) {
-        let bus = &self.settings.bus;
-        let are_brokers = !bus.brokers.is_empty()
-            && bus.brokers.split(',').all(|broker| {
-                let address = broker.trim();
-                let address = address.rsplit("://").next().unwrap_or(address);
-                address.rsplit_once(':').is_some_and(|(host, port)| {
-                    !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)
-                })
-            });
-        self.require(
-            are_brokers,
-            "bus.brokers",
-            redact_brokers(&bus.brokers),
-            "must be `host:port`, several separated by commas",
-        );
-        self.require(
-            !bus.brokers.contains('@'),
-            "bus.brokers",
-            redact_brokers(&bus.brokers),
-            "must not hold credentials; set `sasl.username` and `sasl.password` in `bus.properties`",
-        );
-        self.name("bus.group_id", &bus.group_id);
-    }
-
-    fn properties(&mut self) {
-        let properties = &self.settings.bus.properties;
-        for (name, instead) in OWNED_PROPERTIES {
-            if let Some(value) = properties.get(name) {
-                self.require(
-                    false,
-                    &format!("bus.properties.{name}"),
-                    value,
-                    &format!("is not free to set: {instead}"),
-                );
-            }
-        }
-        let resets = [
-            "earliest",
-            "smallest",
-            "beginning",
-            "latest",
-            "largest",
-            "end",
-            "error",
-        ];
-        if let Some(reset) = properties.get("auto.offset.reset") {
-            self.require(
-                resets.contains(&reset),
-                "bus.properties.auto.offset.reset",
-                reset,
-                "must be `earliest`, `latest` or `error`",
-            );
-        }
-        for (name, value) in properties.iter() {
-            if value.is_empty() {
-                self.missing(&format!("bus.properties.{name}"), "must not be empty");
-            }
-        }
-        for name in [
-            "max.poll.interval.ms",
-            "session.timeout.ms",
-            "heartbeat.interval.ms",
-            "message.max.bytes",
-        ] {
-            if let Some(value) = properties.get(name) {
-                self.require(
-                    value.parse::<u64>().is_ok(),
-                    &format!("bus.properties.{name}"),
-                    value,
-                    "must be a whole number",
-                );
-            }
-        }
-        self.group_protocol();
-        self.known_properties();
-    }
-
-    /// What may be set beside the protocol by which the group assigns.
-    fn group_protocol(&mut self) {
-        let properties = &self.settings.bus.properties;
-        let named = properties.get(GROUP_PROTOCOL);
-        if let Some(protocol) = named {
-            self.require(
-                ["classic", "consumer"].contains(&protocol),
-                "bus.properties.group.protocol",
-                protocol,
-                "must be `classic` or `consumer`",
-            );
-        }
-        let protocol = GroupProtocol::of(named);
-        if let Some(assignor) = properties.get("group.remote.assignor") {
-            let key = "bus.properties.group.remote.assignor";
-            let rule = "must be `range`, under which alone the views of a part meet";
-            self.require(assignor == "range", key, assignor, rule);
-            if assignor == "range" && protocol == GroupProtocol::Classic {
-                let rule = "is for `bus.properties.group.protocol` `consumer` only";
-                self.require(false, key, assignor, rule);
-            }
-        }
-        if protocol == GroupProtocol::Classic {
-            return;
-        }
-        for (name, brokers) in BROKERS_TIMES {
-            if let Some(value) = properties.get(name) {
-                self.require(
-                    false,
-                    &format!("bus.properties.{name}"),
-                    value,
-                    &format!(
-                        "is not free to set with `bus.properties.group.protocol` `consumer`: the \
-                         brokers' `{brokers}` is in force"
-                    ),
-                );
-            }
-        }
-    }
-
-    /// Whether librdkafka takes the properties that no rule above has found fault with.
-    fn known_properties(&mut self) {
-        for (name, value) in self.settings.bus.properties.iter() {
-            let key = format!("bus.properties.{name}");
-            if self.problems.iter().any(|problem| problem.key == key) {
-                continue;
-            }
-            if let Some(fault) = property_fault(name, value) {
-                let shown = if is_secret(name) { REDACTED } else { value };
-                self.require(false, &key, shown, &fault);
-            }
-        }
-    }
-
     pub(super) fn number_property(&self, name: &str) -> Option<u64> {
         self.settings.bus.properties.get(name)?.parse().ok()
-    }
-
-    fn input(&mut self) {
-        let input = &self.settings.input;
-        match (input.topics.is_empty(), &input.topic_regex) {
-            (true, None) => self.missing(
-                "input.topics",
-                "either `input.topics` or `input.topic_regex` must be set",
-            ),
-            (false, Some(regex)) => self.require(
-                false,
-                "input.topic_regex",
-                regex,
-                "must not be set together with `input.topics`",
-            ),
-            (true, Some(regex)) => self.topic_regex(regex),
-            (false, None) => {}
-        }
-        for (index, topic) in input.topics.iter().enumerate() {
-            self.topic("input.topics", topic);
-            self.require(
-                !input.topics[..index].contains(topic),
-                "input.topics",
-                topic,
-                "must not be named twice",
-            );
-        }
-        if let Some(line) = &input.line {
-            self.name("input.line", line);
-        }
-        if let Some(class) = &input.class {
-            self.name("input.class", class);
-        }
-    }
-
-    fn topic_regex(&mut self, text: &str) {
-        self.require(
-            text.starts_with('^'),
-            "input.topic_regex",
-            text,
-            "must start with `^`, as Kafka clients tell a pattern from a name by it",
-        );
-        for (pattern, instead) in NOT_POSIX {
-            self.require(
-                !holds_unescaped(text, pattern),
-                "input.topic_regex",
-                text,
-                &format!(
-                    "must be a POSIX extended regular expression, as Kafka's client matches it: \
-                     instead of `{pattern}` write {instead}"
-                ),
-            );
-        }
-        if let Err(error) = Regex::new(text) {
-            let reason = error.to_string();
-            let reason = reason.lines().last().unwrap_or_default().to_owned();
-            self.require(
-                false,
-                "input.topic_regex",
-                text,
-                &format!("must be a regular expression: {reason}"),
-            );
-        }
-    }
-
-    /// Whether a topic is among the inputs.
-    fn reads(&self, topic: &str) -> bool {
-        let input = &self.settings.input;
-        match &input.topic_regex {
-            Some(text) => Regex::new(text).is_ok_and(|regex| regex.is_match(topic)),
-            None => input.topics.iter().any(|name| name == topic),
-        }
     }
 
     fn views(&mut self) {
@@ -550,36 +269,6 @@ impl Rules<'_> {
         );
     }
 
-    fn output_topics(&mut self) {
-        let output = &self.settings.output;
-        let closed_parts = self.settings.closed_parts_topic();
-        for (key, topic) in [
-            ("output.results_topic", &output.results_topic),
-            ("output.dead_letter_topic", &output.dead_letter_topic),
-            ("output.closed_parts_topic", &closed_parts),
-        ] {
-            self.topic(key, topic);
-            self.require(
-                !self.reads(topic),
-                key,
-                topic,
-                "must not be among the topics that are read",
-            );
-        }
-        self.require(
-            output.results_topic != output.dead_letter_topic,
-            "output.dead_letter_topic",
-            &output.dead_letter_topic,
-            "must differ from `output.results_topic`",
-        );
-        self.require(
-            ![&output.results_topic, &output.dead_letter_topic].contains(&&closed_parts),
-            "output.closed_parts_topic",
-            &closed_parts,
-            "must differ from `output.results_topic` and `output.dead_letter_topic`",
-        );
-    }
-
     fn output(&mut self) {
         let output = &self.settings.output;
         if output.delivery == Delivery::ExactlyOnce {
@@ -663,7 +352,7 @@ impl Rules<'_> {
         );
     }
 
-    fn name(&mut self, key: &str, name: &str) {
+    pub(super) fn name(&mut self, key: &str, name: &str) {
         self.require(
             !name.is_empty() && name.len() <= MAX_NAME_LENGTH && name.trim() == name,
             key,
@@ -671,34 +360,4 @@ impl Rules<'_> {
             "must be a name of 1 to 256 bytes without spaces around it",
         );
     }
-
-    fn topic(&mut self, key: &str, topic: &str) {
-        let is_topic = (1..=MAX_TOPIC_LENGTH).contains(&topic.len())
-            && topic != "."
-            && topic != ".."
-            && topic
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
-        self.require(
-            is_topic,
-            key,
-            topic,
-            "must be a topic name: 1 to 249 of the characters a-z, A-Z, 0-9, `.`, `_` and `-`",
-        );
-    }
-}
-
-/// Whether a regular expression holds a pattern of two characters that no backslash before it
-/// makes mean something else.
-fn holds_unescaped(text: &str, pattern: &str) -> bool {
-    let mut rest = text;
-    while let Some(first) = rest.chars().next() {
-        if rest.starts_with(pattern) {
-            return true;
-        }
-        let escaped = rest.strip_prefix('\\').and_then(|rest| rest.chars().next());
-        let step = first.len_utf8() + escaped.map_or(0, char::len_utf8);
-        rest = rest.get(step..).unwrap_or_default();
-    }
-    false
 }

@@ -8,7 +8,9 @@ use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use rdkafka::{ClientConfig, TopicPartitionList};
 
 use super::*;
-use crate::domain::SourceOffset;
+use crate::domain::{SourceOffset, TopicPartition};
+use crate::kafka::client::BusSettings;
+use crate::kafka::closed_parts::ClosedPartsTopic;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const TOPIC: &str = "cam";

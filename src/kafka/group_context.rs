@@ -13,27 +13,33 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
-use rdkafka::statistics::{self, Statistics};
+use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaRespErr;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::client::log_client_message;
 use super::closed_parts::{ClosedParts, ClosedPartsError};
-use super::consumer::{
-    CLOSE_PATIENCE, ConsumerError, ConsumerEvent, ENDS_TIMEOUT, METADATA_TIMEOUT, POLL_INTERVAL,
-    SharedLedger, TransactionSettings, lock, send_within,
+use super::commit_metadata::MOST_UNFINISHED;
+use super::consumer::{POLL_INTERVAL, SharedLedger, ThreadLink, lock, send_within};
+use super::consumer_messages::{ConsumerError, ConsumerEvent};
+use super::consumer_settings::{
+    Commits, ConsumerSettings, ENDS_TIMEOUT, METADATA_TIMEOUT, TransactionSettings,
 };
 use super::end_offsets::ends_of;
-use super::gap_count::Skipped;
 use super::group_protocol::GroupProtocol;
 use super::partition_counts::{CoPartitioning, Permission, fetch_partition_counts};
-use super::partition_ends::{PartitionEnds, Reported};
+use super::partition_ends::PartitionEnds;
+use super::partition_news::{PartitionNews, until_told};
 use super::pauses::Pauses;
-use super::poll_report::{PartitionReport, Pause, SharedPollReport};
+use super::poll_report::SharedPollReport;
 use super::read_range::ReadRange;
 use crate::domain::{PartClosure, Topic, TopicPartition};
 use crate::telemetry;
+
+/// How long the last revocation, when the consumer closes, waits for an answer: by then the stages
+/// have published what they had, or have been given up.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What the rebalance and statistics callbacks share with the loop. They all run on the
 /// poll thread, inside `poll`.
@@ -70,21 +76,59 @@ pub(super) struct GroupContext {
     /// Messages taken from librdkafka.
     pub(super) taken: AtomicU64,
     pub(super) ends: Mutex<PartitionEnds>,
-    pub(super) ended: Mutex<Vec<TopicPartition>>,
-    /// Where partitions end that are not read to their end, as of the last statistics.
-    pub(super) expected: Mutex<Vec<(TopicPartition, i64)>>,
-    /// Partitions that are crowded, as of the last statistics.
-    pub(super) crowded: Mutex<Vec<TopicPartition>>,
+    /// What the last statistics tell, until the loop takes it.
+    pub(super) news: Mutex<PartitionNews>,
     /// Where reading ends, for a replay.
     pub(super) range: Option<Arc<ReadRange>>,
-    pub(super) ended_ranges: Mutex<Vec<TopicPartition>>,
-    pub(super) out_of_sight: Mutex<Vec<TopicPartition>>,
     /// Some partition is out of sight, as of the last statistics.
     pub(super) is_blind: AtomicBool,
     pub(super) report: SharedPollReport,
 }
 
 impl GroupContext {
+    pub(super) fn new(
+        settings: &ConsumerSettings,
+        ledger: &SharedLedger,
+        events: mpsc::Sender<ConsumerEvent>,
+        closed_parts: ClosedParts,
+        link: &ThreadLink,
+    ) -> Self {
+        let protocol = GroupProtocol::of_bus(&settings.bus);
+        let transactions = match settings.commits.clone() {
+            Commits::Every(_) => None,
+            Commits::InTransactions(settings) => Some(settings),
+        };
+        if let (GroupProtocol::Consumer, Some(transactions)) = (protocol, &transactions) {
+            transactions.membership.set_renewed();
+        }
+        Self {
+            ledger: Arc::clone(ledger),
+            events,
+            runtime: Handle::current(),
+            drain_timeout: settings.drain_timeout,
+            protocol,
+            generation: AtomicU64::new(0),
+            subscription: settings.subscription.clone(),
+            co_partitioning: Mutex::default(),
+            permission: Mutex::new(Permission::Allowed),
+            assignment: Mutex::default(),
+            undelivered: Mutex::default(),
+            pauses: Mutex::new(Pauses::new(MOST_UNFINISHED, settings.crowd_patience)),
+            is_halted: AtomicBool::new(false),
+            is_closing: AtomicBool::new(false),
+            is_ending: Arc::clone(&link.is_ending),
+            transactions,
+            unlearnt: Mutex::default(),
+            closed_parts: Mutex::new(closed_parts),
+            taken: AtomicU64::new(0),
+            ends: Mutex::default(),
+            news: Mutex::default(),
+            range: settings.range.clone(),
+            is_blind: AtomicBool::new(false),
+            report: Arc::clone(&link.report),
+        }
+    }
+
     /// Hands an event on behind those that wait; false when the channel had no room before
     /// `deadline`, and the event waits.
     fn deliver(&self, event: ConsumerEvent, deadline: Instant) -> bool {
@@ -109,12 +153,7 @@ impl GroupContext {
     fn start_afresh(&self, partitions: &[TopicPartition]) {
         lock(&self.ends).forget(partitions);
         lock(&self.pauses).forget(partitions);
-        let afresh: HashSet<&TopicPartition> = partitions.iter().collect();
-        lock(&self.ended).retain(|one| !afresh.contains(one));
-        lock(&self.expected).retain(|(one, _)| !afresh.contains(one));
-        lock(&self.crowded).retain(|one| !afresh.contains(one));
-        lock(&self.ended_ranges).retain(|one| !afresh.contains(one));
-        lock(&self.out_of_sight).retain(|one| !afresh.contains(one));
+        lock(&self.news).forget(partitions);
     }
 
     fn assigned(&self, consumer: &BaseConsumer<Self>, list: &mut TopicPartitionList) {
@@ -356,120 +395,14 @@ impl ClientContext for GroupContext {
     }
 
     fn stats(&self, statistics: Statistics) {
-        let assignment = lock(&self.assignment);
-        let mut ledger = lock(&self.ledger);
-        let mut ends = lock(&self.ends);
-        let taken = self.taken.load(Ordering::Relaxed);
-        let mut ended = lock(&self.ended);
-        let mut expected = lock(&self.expected);
-        let mut crowded = lock(&self.crowded);
-        let mut ended_ranges = lock(&self.ended_ranges);
-        let mut out_of_sight = lock(&self.out_of_sight);
-        let now = Instant::now();
-        let is_held = !self.may_read();
-        ended.clear();
-        expected.clear();
-        crowded.clear();
-        ended_ranges.clear();
-        out_of_sight.clear();
-        let mut reports = HashMap::new();
-        for (name, topic) in &statistics.topics {
-            let topic_name = Topic::new(name.as_str());
-            for (number, partition) in &topic.partitions {
-                let topic_partition = TopicPartition {
-                    topic: topic_name.clone(),
-                    partition: *number,
-                };
-                if !assignment.contains(&topic_partition) {
-                    continue;
-                }
-                if partition.lo_offset >= 0 {
-                    let found = ledger.learn_log_start(&topic_partition, partition.lo_offset);
-                    tell_skipped(&topic_partition, found);
-                }
-                let position = ledger.next_to_read(&topic_partition);
-                let mut reported = reported(partition);
-                let range_end = self.range.as_ref().map(|range| range.end(&topic_partition));
-                let has_range_end = range_end.is_some_and(|end| reported.end >= end);
-                reported.end = reported.end.min(range_end.unwrap_or(i64::MAX));
-                let is_passed = position.is_some_and(|position| position >= reported.end);
-                let is_at_end = ends.is_read(&topic_partition, reported, position, taken)
-                    && (is_passed || ends.is_settled(&topic_partition, now));
-                let is_led = leader_is_up(&statistics, partition.leader);
-                if ends.is_out_of_sight(&topic_partition, is_led, now) || is_held {
-                    out_of_sight.push(topic_partition.clone());
-                } else if is_at_end && has_range_end {
-                    ended_ranges.push(topic_partition.clone());
-                } else if is_at_end {
-                    ended.push(topic_partition.clone());
-                } else if range_end.is_some() {
-                    expected.push(until_told(topic_partition.clone()));
-                } else if position.is_none_or(|position| position < reported.end) {
-                    expected.push((topic_partition.clone(), reported.end));
-                }
-                let pause = lock(&self.pauses).of(&topic_partition);
-                if pause == Some(Pause::Unfinished) {
-                    crowded.push(topic_partition.clone());
-                }
-                let report = PartitionReport {
-                    end: (is_led && reported.end >= 0).then_some(reported.end),
-                    high_watermark: (partition.hi_offset >= 0).then_some(partition.hi_offset),
-                    is_at_end,
-                    pause,
-                };
-                reports.insert(topic_partition, report);
-            }
-        }
-        self.is_blind
-            .store(!out_of_sight.is_empty(), Ordering::Relaxed);
-        lock(&self.report).partitions = reports;
+        self.take_statistics(&statistics);
     }
-}
-
-/// As the end of what is expected of a partition, where its range's end will be told.
-pub(super) fn until_told(partition: TopicPartition) -> (TopicPartition, i64) {
-    (partition, i64::MAX)
-}
-
-/// Tells of offsets that no record was read from. What was deleted is lost to whoever reads here.
-fn tell_skipped(partition: &TopicPartition, found: Skipped) {
-    if found.is_none() {
-        return;
-    }
-    telemetry::offsets_skipped(found.deleted, found.empty);
-    if found.deleted > 0 {
-        tracing::error!(
-            topic = %partition.topic,
-            partition = partition.partition,
-            offsets = found.deleted,
-            "records were deleted before they were read"
-        );
-    }
-}
-
-/// Whether the client is connected to the broker that leads a partition.
-fn leader_is_up(statistics: &Statistics, leader: i32) -> bool {
-    let mut brokers = statistics.brokers.values();
-    brokers.any(|broker| broker.nodeid == leader && broker.state == "UP")
 }
 
 /// Whether a test wants a partition to be left paused for ever, as librdkafka has left some.
 fn stays_paused() -> bool {
     fail::fail_point!("assigned-stays-paused", |_| true);
     false
-}
-
-fn reported(partition: &statistics::Partition) -> Reported {
-    Reported {
-        next_fetch: partition.next_offset,
-        // read_committed fetches as far as the last stable offset.
-        end: if partition.ls_offset >= 0 {
-            partition.ls_offset
-        } else {
-            partition.hi_offset
-        },
-        queued: u64::try_from(partition.fetchq_cnt).unwrap_or_default(),
-    }
 }
 
 impl ConsumerContext for GroupContext {

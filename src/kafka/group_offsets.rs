@@ -10,7 +10,9 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::commit_metadata;
-use super::consumer::{ConsumerError, METADATA_TIMEOUT, POLL_INTERVAL, SharedLedger, lock};
+use super::consumer::{POLL_INTERVAL, SharedLedger, lock};
+use super::consumer_messages::ConsumerError;
+use super::consumer_settings::METADATA_TIMEOUT;
 use super::group_context::GroupContext;
 use super::offsets::CommitPosition;
 use crate::domain::{Topic, TopicPartition};

@@ -12,7 +12,9 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::client::BusSettings;
 use super::record_copy::{CopiedRecord, copy_record, timestamp_kind};
-use super::topic_reader::{CONNECT_TIMEOUT, ReaderConsumer, TopicReaderError, client, passes};
+use super::topic_reader::{
+    CONNECT_TIMEOUT, ReaderConsumer, TopicReaderError, client, passes, whole_milliseconds,
+};
 use crate::domain::{RecordCopy, TopicPartition};
 
 /// Behind the user's own: several partitions are read at once, each by a client of its own, so that
@@ -112,7 +114,7 @@ impl PartitionReader {
         let deadline = Instant::now() + patience;
         while self.position < self.end {
             let left = deadline.saturating_duration_since(Instant::now());
-            let error = match self.consumer.poll(left) {
+            let error = match self.consumer.poll(whole_milliseconds(left)) {
                 None => return Ok(PartitionReading::Idle),
                 Some(Ok(message)) => {
                     let copy = copy(&message);

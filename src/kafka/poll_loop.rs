@@ -5,32 +5,24 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-use super::consumer::{
-    ConsumerCommand, ConsumerError, ConsumerEvent, JAM_PATIENCE, POLL_INTERVAL, SharedLedger, lock,
-    send_within,
-};
+use super::consumer::{POLL_INTERVAL, SharedLedger, lock, send_within};
+use super::consumer_messages::{ConsumerCommand, ConsumerError, ConsumerEvent};
 use super::fetch_waker::FetchWaker;
 use super::group_context::GroupContext;
 use super::group_protocol::GroupProtocol;
 use super::offsets::Begun;
 use super::partition_counts::Permission;
-use super::pauses::Relief;
 use super::poll_report::Reading;
 use super::record_copy::{CopiedRecord, copy_record};
 use super::static_member::StaticMember;
 use super::throttle::Throttle;
 use crate::domain::{MemoryBudget, Record, Reject, RejectReason, TopicPartition};
 use crate::telemetry;
-
-/// How long nothing is read after the memory budget was last seen used up: the intake looks at it more
-/// often than that, and then says which partitions may go on. Each pause drops what was prefetched.
-const MEMORY_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long one poll waits while a partition is crowded: it is read again as soon as half is finished, and
 /// that wakes no poll.
@@ -192,31 +184,8 @@ impl PollLoop {
         };
         let consumer = Arc::clone(&self.consumer); // the message borrows from it
         let polled = consumer.poll(interval);
-        let ended = std::mem::take(&mut *lock(&self.consumer.context().ended));
-        let ended = lock(&self.consumer.context().pauses).seen_ends(ended);
-        let expected = std::mem::take(&mut *lock(&self.consumer.context().expected));
-        let crowded = std::mem::take(&mut *lock(&self.consumer.context().crowded));
-        let ended_ranges = std::mem::take(&mut *lock(&self.consumer.context().ended_ranges));
-        let out_of_sight = std::mem::take(&mut *lock(&self.consumer.context().out_of_sight));
-        // The ends were told before the message was taken, so they go before it.
-        if self.waiting.is_empty() && !self.is_drained {
-            self.waiting
-                .extend(ended.into_iter().map(ConsumerEvent::EndOfPartition));
-            let few_enough = lock(&self.consumer.context().pauses).few_enough();
-            self.waiting
-                .extend(crowded.into_iter().map(|partition| ConsumerEvent::Crowded {
-                    partition,
-                    few_enough,
-                }));
-            if !expected.is_empty() {
-                self.waiting.push_back(ConsumerEvent::Expected(expected));
-            }
-            self.waiting
-                .extend(out_of_sight.into_iter().map(ConsumerEvent::OutOfSight));
-            for partition in ended_ranges {
-                self.end_range(partition);
-            }
-        }
+        // The news was told before the message was taken, so it goes before it.
+        self.take_news();
         match polled {
             Some(Ok(message)) => {
                 self.consumer
@@ -259,6 +228,36 @@ impl PollLoop {
         Ok(())
     }
 
+    fn take_news(&mut self) {
+        let context = self.consumer.context();
+        let news = std::mem::take(&mut *lock(&context.news));
+        if !self.waiting.is_empty() || self.is_drained {
+            return; // the next statistics tell it again
+        }
+        let pauses = lock(&context.pauses);
+        let ended = pauses.seen_ends(news.ended);
+        let few_enough = pauses.few_enough();
+        drop(pauses);
+        let crowded = news.crowded.into_iter();
+        let crowded = crowded.map(|partition| ConsumerEvent::Crowded {
+            partition,
+            few_enough,
+        });
+        let ended = ended.into_iter().map(ConsumerEvent::EndOfPartition);
+        let out_of_sight = news.out_of_sight.into_iter();
+        self.waiting.extend(ended);
+        self.waiting.extend(crowded);
+        if !news.expected.is_empty() {
+            self.waiting
+                .push_back(ConsumerEvent::Expected(news.expected));
+        }
+        self.waiting
+            .extend(out_of_sight.map(ConsumerEvent::OutOfSight));
+        for partition in news.ended_ranges {
+            self.end_range(partition);
+        }
+    }
+
     fn is_out_of_range(&self, partition: &TopicPartition, offset: i64) -> bool {
         let range = self.consumer.context().range.as_ref();
         range.is_some_and(|range| offset >= range.end(partition))
@@ -282,62 +281,8 @@ impl PollLoop {
         Some(of_name.unwrap_or_else(|| ConsumerError::Fatal(format!("{reason} ({code})"))))
     }
 
-    /// Pauses everything while views of one part may not meet.
-    fn heed_hold(&mut self) {
-        let is_held = !self.consumer.context().may_read();
-        if is_held == self.is_held {
-            return;
-        }
-        self.is_held = is_held;
-        telemetry::set_reading_held(is_held);
-        if is_held {
-            self.pause(&self.assigned());
-        } else {
-            let free = lock(&self.consumer.context().pauses).free_of(&self.assigned());
-            self.resume_unless_halted(&free);
-        }
-    }
-
-    /// Hands held events on; a jam pauses everything until channel and memory have room again.
-    fn hand_on(&mut self) {
-        let patience = if self.is_jammed {
-            POLL_INTERVAL
-        } else {
-            JAM_PATIENCE
-        };
-        if !self.send_waiting(Instant::now() + patience) || self.is_memory_used_up() {
-            if !self.is_jammed {
-                tracing::debug!("stages behind or memory are full: every partition paused");
-                self.set_jammed(true);
-                self.pause(&self.assigned());
-            }
-        } else if self.is_jammed {
-            self.set_jammed(false);
-            let free = lock(&self.consumer.context().pauses).free_of(&self.assigned());
-            self.resume_unless_halted(&free);
-        }
-    }
-
-    /// The intake decides what is paused for memory, but it may itself be waiting for the stages behind,
-    /// and there is room for many records until it comes round.
-    fn is_memory_used_up(&mut self) -> bool {
-        let now = Instant::now();
-        if self.budget.used_bytes() >= self.budget.limit_bytes() {
-            self.used_up_at = Some(now);
-        }
-        self.used_up_at
-            .is_some_and(|used_up_at| now.duration_since(used_up_at) < MEMORY_PAUSE)
-    }
-
-    fn set_jammed(&mut self, is_jammed: bool) {
-        self.is_jammed = is_jammed;
-        let is_halted = self.is_jammed || self.is_drained;
-        let context = self.consumer.context();
-        context.is_halted.store(is_halted, Ordering::Relaxed);
-    }
-
     /// Sends what waits, in order; false when something is left at the deadline.
-    fn send_waiting(&mut self, deadline: Instant) -> bool {
+    pub(super) fn send_waiting(&mut self, deadline: Instant) -> bool {
         if !self.consumer.context().deliver_waiting(deadline) {
             return false;
         }
@@ -406,79 +351,6 @@ impl PollLoop {
             tracing::warn!(%error, "offset commit failed; it is tried again");
         }
         telemetry::set_uncommitted_records(lock(&self.ledger).total_in_flight());
-    }
-
-    fn assigned(&self) -> Vec<TopicPartition> {
-        lock(&self.consumer.context().assignment)
-            .iter()
-            .cloned()
-            .collect()
-    }
-
-    fn pause(&self, partitions: &[TopicPartition]) {
-        lock(&self.consumer.context().ends).refetch(partitions, Instant::now());
-        if let Err(error) = self.consumer.pause(&self.still_assigned(partitions)) {
-            tracing::warn!(%error, "failed to pause partitions");
-        }
-    }
-
-    /// Pauses a partition of which so much is unfinished that a commit could soon not tell what is
-    /// finished above its position.
-    fn crowd(&mut self, partition: TopicPartition, unfinished: usize) {
-        let now = Instant::now();
-        if !lock(&self.consumer.context().pauses).crowd(&partition, unfinished, now) {
-            return;
-        }
-        tracing::debug!(
-            topic = %partition.topic,
-            partition = partition.partition,
-            "as much is unfinished as a commit can tell: partition paused"
-        );
-        self.pause(&[partition]);
-    }
-
-    /// Resumes the crowded partitions of which half is finished, and tells of those of which nothing
-    /// finishes.
-    fn relieve(&mut self) {
-        let context = self.consumer.context();
-        let mut pauses = lock(&context.pauses);
-        let is_blind = context.is_blind.load(Ordering::Relaxed);
-        let is_excused = self.is_jammed || self.is_held || is_blind;
-        let Relief { resumed, stuck } =
-            pauses.relieve(&lock(&self.ledger), is_excused, Instant::now());
-        let may_wait = pauses.few_enough();
-        drop(pauses);
-        self.waiting
-            .extend(stuck.into_iter().map(|partition| ConsumerEvent::Stuck {
-                partition,
-                may_wait,
-            }));
-        self.resume_unless_halted(&resumed);
-    }
-
-    /// Resumes partitions that nothing holds, unless all are to be left.
-    fn resume_unless_halted(&self, free: &[TopicPartition]) {
-        let is_halted = self.is_jammed || self.is_drained || !self.consumer.context().may_read();
-        if !(free.is_empty() || is_halted) {
-            self.resume(free);
-        }
-    }
-
-    fn resume(&self, partitions: &[TopicPartition]) {
-        lock(&self.consumer.context().ends).refetch(partitions, Instant::now());
-        if let Err(error) = self.consumer.resume(&self.still_assigned(partitions)) {
-            tracing::warn!(%error, "failed to resume partitions");
-        }
-        self.waker.wake(partitions.to_vec());
-    }
-
-    fn still_assigned(&self, partitions: &[TopicPartition]) -> TopicPartitionList {
-        let assignment = lock(&self.consumer.context().assignment);
-        let mut list = TopicPartitionList::new();
-        for partition in partitions.iter().filter(|one| assignment.contains(one)) {
-            list.add_partition(partition.topic.as_str(), partition.partition);
-        }
-        list
     }
 }
 

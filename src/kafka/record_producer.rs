@@ -1,14 +1,17 @@
 //! One idempotent producer for whole records, headers included.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header as KafkaHeader, OwnedHeaders};
-use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer};
+use rdkafka::producer::{BaseRecord, Producer};
+use tokio::sync::oneshot;
 
 use super::client::BusSettings;
+use super::polled_producer::{Delivery, PolledProducer, ReportingProducer, Told};
 use crate::domain::{OutboundRecord, Topic};
 
 /// How long a record waits for others to share its batch.
@@ -21,7 +24,7 @@ const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(100);
 /// Produces records and waits for the broker's acknowledgement; clones share the connection.
 #[derive(Clone)]
 pub struct RecordProducer {
-    producer: FutureProducer,
+    producer: Arc<PolledProducer>,
 }
 
 impl RecordProducer {
@@ -67,7 +70,7 @@ impl RecordProducer {
             }
         }
         Ok(Self {
-            producer: config.create()?,
+            producer: Arc::new(PolledProducer::create(&config)?),
         })
     }
 
@@ -85,7 +88,7 @@ impl RecordProducer {
     /// When they were not told in time.
     pub(super) fn topics(&self, patience: Duration) -> Result<HashSet<Topic>, KafkaError> {
         // A named topic would be created by some brokers; `None` lists what is there.
-        let metadata = self.producer.client().fetch_metadata(None, patience)?;
+        let metadata = self.client().client().fetch_metadata(None, patience)?;
         let there = metadata
             .topics()
             .iter()
@@ -110,8 +113,9 @@ impl RecordProducer {
         record: &OutboundRecord,
     ) -> Result<Acknowledgement, KafkaError> {
         loop {
-            match self.producer.send_result(message_of(record)) {
-                Ok(delivery) => return Ok(Acknowledgement { delivery }),
+            let (told, delivery) = oneshot::channel();
+            match self.client().send(message_of(record, Box::new(told))) {
+                Ok(()) => return Ok(Acknowledgement { delivery }),
                 Err((error, _)) if is_of_full_queue(&error) => {
                     tokio::time::sleep(FULL_QUEUE_PAUSE).await;
                 }
@@ -125,7 +129,7 @@ impl RecordProducer {
     /// in between waits for [`COMMIT_PAUSE`], and so at most does this.
     pub(super) async fn settle(&self) {
         let settled = async {
-            while self.producer.in_flight_count() > 0 {
+            while self.client().in_flight_count() > 0 {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
@@ -134,8 +138,8 @@ impl RecordProducer {
     }
 
     /// The client itself, for the calls of transactions.
-    pub(super) fn client(&self) -> &FutureProducer {
-        &self.producer
+    pub(super) fn client(&self) -> &ReportingProducer {
+        self.producer.client()
     }
 
     /// Waits (blocking) until everything sent is acknowledged.
@@ -143,13 +147,13 @@ impl RecordProducer {
     /// # Errors
     /// When that took too long.
     pub fn flush(&self, patience: Duration) -> Result<(), KafkaError> {
-        self.producer.flush(patience)
+        self.client().flush(patience)
     }
 }
 
 /// What the brokers will say of a record that is on its way.
 pub(super) struct Acknowledgement {
-    delivery: DeliveryFuture,
+    delivery: Delivery,
 }
 
 impl Acknowledgement {
@@ -158,11 +162,7 @@ impl Acknowledgement {
     /// # Errors
     /// When the broker refuses the record or is out of reach for too long.
     pub(super) async fn wait(self) -> Result<(), KafkaError> {
-        match self.delivery.await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err((error, _))) => Err(error),
-            Err(_) => Err(KafkaError::Canceled),
-        }
+        self.delivery.await.unwrap_or(Err(KafkaError::Canceled))
     }
 }
 
@@ -170,7 +170,7 @@ fn is_of_full_queue(error: &KafkaError) -> bool {
     error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull)
 }
 
-fn message_of(record: &OutboundRecord) -> FutureRecord<'_, Vec<u8>, Vec<u8>> {
+fn message_of(record: &OutboundRecord, told: Told) -> BaseRecord<'_, Vec<u8>, Vec<u8>, Told> {
     let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
     for header in &record.headers {
         headers = headers.insert(KafkaHeader {
@@ -178,12 +178,13 @@ fn message_of(record: &OutboundRecord) -> FutureRecord<'_, Vec<u8>, Vec<u8>> {
             value: header.value.as_ref(),
         });
     }
-    FutureRecord {
+    BaseRecord {
         topic: record.topic.as_str(),
         partition: record.partition,
         payload: record.value.as_ref(),
         key: record.key.as_ref(),
         timestamp: None,
         headers: Some(headers),
+        delivery_opaque: told,
     }
 }

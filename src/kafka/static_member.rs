@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use rdkafka::error::RDKafkaErrorCode;
 
-use super::consumer::{ConsumerError, ConsumerSettings};
+use super::consumer_messages::ConsumerError;
+use super::consumer_settings::ConsumerSettings;
 
 /// librdkafka's default of `heartbeat.interval.ms`.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(3);

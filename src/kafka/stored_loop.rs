@@ -12,12 +12,11 @@ use tokio::runtime::Handle;
 
 use super::closed_parts::{ClosedParts, ClosedPartsError};
 use super::commit_metadata::MOST_UNFINISHED;
-use super::consumer::{
-    Commits, ConsumerCommand, ConsumerError, ConsumerEvent, ConsumerSettings, METADATA_TIMEOUT,
-    POLL_INTERVAL, ThreadLink, lock, send_within,
-};
-use super::group_context::until_told;
+use super::consumer::{POLL_INTERVAL, ThreadLink, lock, send_within};
+use super::consumer_messages::{ConsumerCommand, ConsumerError, ConsumerEvent};
+use super::consumer_settings::{Commits, ConsumerSettings, METADATA_TIMEOUT};
 use super::job_offsets::JobError;
+use super::partition_news::until_told;
 use super::pauses::Pauses;
 use super::poll_loop::{CROWDED_POLL_INTERVAL, read_event};
 use super::poll_report::{PartitionReport, Pause, Reading};

@@ -14,9 +14,9 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::consumer::{
-    CameraConsumer, ConsumerError, ConsumerEvent, ConsumerSettings, SharedLedger,
-};
+use super::consumer::{CameraConsumer, SharedLedger};
+use super::consumer_messages::{ConsumerError, ConsumerEvent};
+use super::consumer_settings::ConsumerSettings;
 use super::job_offsets::Job;
 use super::stored_loop::StoredLoop;
 use crate::domain::{MemoryBudget, RecordCopy, TopicPartition};

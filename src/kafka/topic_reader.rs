@@ -220,7 +220,7 @@ impl TopicReader {
                 return Ok(Reading::Finished);
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            match self.consumer.poll(left) {
+            match self.consumer.poll(whole_milliseconds(left)) {
                 None => return Ok(Reading::Idle),
                 Some(Ok(message)) => {
                     let record = record(&message);
@@ -376,6 +376,13 @@ fn metadata_error(settings: &TopicReaderSettings, source: KafkaError) -> TopicRe
     }
 }
 
+/// The time rounded up: `rdkafka` waits in whole milliseconds, and passes what is left of the last one asking again
+/// without a pause.
+pub(super) fn whole_milliseconds(time: Duration) -> Duration {
+    let rounded_up = time.as_nanos().div_ceil(1_000_000);
+    Duration::from_millis(u64::try_from(rounded_up).unwrap_or(u64::MAX))
+}
+
 /// Whether the client gets over the error by itself.
 pub(super) fn passes(error: &KafkaError) -> bool {
     matches!(
@@ -501,6 +508,14 @@ pub(super) mod tests {
         );
         assert_eq!(bus.keys(ReadFrom::Last(1_000)).len(), 50);
         assert!(bus.keys(ReadFrom::End).is_empty());
+    }
+
+    #[test]
+    fn a_wait_is_of_whole_milliseconds_and_never_shorter() {
+        for (micros, millis) in [(0, 0), (1, 1), (999, 1), (1_000, 1), (1_001, 2)] {
+            let rounded = whole_milliseconds(Duration::from_micros(micros));
+            assert_eq!(rounded, Duration::from_millis(millis));
+        }
     }
 
     #[test]

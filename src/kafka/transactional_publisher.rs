@@ -21,15 +21,17 @@ use std::time::Duration;
 use futures::future::join_all;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::producer::{FutureProducer, Producer};
+use rdkafka::producer::Producer;
 use rdkafka::util::Timeout;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::client::BusSettings;
-use super::consumer::{METADATA_TIMEOUT, SharedLedger, TransactionSettings, lock};
+use super::consumer::{SharedLedger, lock};
+use super::consumer_settings::{METADATA_TIMEOUT, TransactionSettings};
 use super::group_offsets::offsets_of;
 use super::offsets::CommitPosition;
+use super::polled_producer::ReportingProducer;
 use super::publisher::{Outgoing, Publication, PublishError, is_size};
 use super::record_producer::{Acknowledgement, RecordProducer};
 use super::transaction_batch::TransactionBatch;
@@ -202,7 +204,7 @@ impl TransactionalPublisher {
         &self,
         batch: &mut TransactionBatch<Token>,
     ) -> Result<Attempt, PublishError> {
-        self.call(FutureProducer::begin_transaction)
+        self.call(ReportingProducer::begin_transaction)
             .await
             .map_err(unusable("begin"))?;
         if let Err(error) = self.produce(batch).await? {
@@ -415,7 +417,7 @@ impl TransactionalPublisher {
     /// As [`Self::call`], again and again while the client says that this may help.
     async fn retried(
         &self,
-        call: impl Fn(&FutureProducer) -> KafkaResult<()> + Clone + Send + 'static,
+        call: impl Fn(&ReportingProducer) -> KafkaResult<()> + Clone + Send + 'static,
     ) -> KafkaResult<()> {
         loop {
             match self.call(call.clone()).await {
@@ -431,7 +433,7 @@ impl TransactionalPublisher {
     /// Calls the client on a thread that may block.
     async fn call(
         &self,
-        call: impl FnOnce(&FutureProducer) -> KafkaResult<()> + Send + 'static,
+        call: impl FnOnce(&ReportingProducer) -> KafkaResult<()> + Send + 'static,
     ) -> KafkaResult<()> {
         let producer = self.producer.clone();
         tokio::task::spawn_blocking(move || call(producer.client()))

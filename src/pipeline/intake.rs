@@ -20,7 +20,8 @@ use crate::decode::EnvelopeDecoder;
 use crate::domain::{
     CloseCause, MemoryBudget, PartClosure, Record, Reject, RejectReason, Timestamp,
 };
-use crate::kafka::consumer::{ConsumerCommand, ConsumerEvent, ConsumerHandle};
+use crate::kafka::consumer::ConsumerHandle;
+use crate::kafka::consumer_messages::{ConsumerCommand, ConsumerEvent};
 use crate::kafka::partitioners::KeyedTopics;
 use crate::kafka::publisher::{Publication, finished_inputs};
 use crate::reassembly::{Event, ReassemblyBuffer, ReassemblyCounts};

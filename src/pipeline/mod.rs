@@ -52,10 +52,9 @@ use crate::batcher::Batcher;
 use crate::decode::EnvelopeDecoder;
 use crate::domain::{MemoryBudget, Timestamp};
 use crate::inference::{BatchQueue, DeviceThread};
-use crate::kafka::consumer::{
-    CameraConsumer, Commits, ConsumerCommand, ConsumerError, ConsumerHandle, ConsumerSettings,
-    SharedLedger,
-};
+use crate::kafka::consumer::{CameraConsumer, ConsumerHandle, SharedLedger};
+use crate::kafka::consumer_messages::{ConsumerCommand, ConsumerError};
+use crate::kafka::consumer_settings::{Commits, ConsumerSettings};
 use crate::kafka::end_offsets::EndOffsets;
 use crate::kafka::offsets::OffsetLedger;
 use crate::kafka::partitioners::KeyedTopics;

@@ -17,7 +17,7 @@ use crate::decode::{EnvelopeSettings, ImageLimits};
 use crate::domain::{ClassName, DuplicatePolicy, LineId, ModelIdentity, Topic, ViewId};
 use crate::kafka::client::BusSettings;
 use crate::kafka::closed_parts::ClosedPartsTopic;
-use crate::kafka::consumer::{Commits, ConsumerSettings, Membership, TransactionSettings};
+use crate::kafka::consumer_settings::{Commits, ConsumerSettings, Membership, TransactionSettings};
 use crate::kafka::stored_records::StoredSource;
 use crate::model::AnomalyModel;
 use crate::model::bundle::Bundle;

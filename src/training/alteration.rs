@@ -8,7 +8,9 @@ use std::f32::consts::TAU;
 
 use rand::Rng;
 
-use super::formula::{Canvas, noise, octaves, wobble};
+use super::canvas::Canvas;
+use super::formula::wobble;
+use super::value_noise::{noise, octaves};
 
 /// A pixel counts as altered when a channel moved by more than this (of a range of 1).
 const VISIBLE: f32 = 0.035;

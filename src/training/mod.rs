@@ -4,6 +4,7 @@
 //! that a run that was stopped and resumed ends with the same weights as one that was not.
 
 pub mod alteration;
+pub mod canvas;
 pub mod checkpoint;
 pub mod dataset;
 pub mod encoder_file;
@@ -20,6 +21,7 @@ pub mod recipe;
 pub mod reconstruction;
 pub mod sampling;
 pub mod settings;
+mod value_noise;
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hasher as _;

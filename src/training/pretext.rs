@@ -8,7 +8,8 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
 use super::alteration::alter;
-use super::formula::{Canvas, draw};
+use super::canvas::Canvas;
+use super::formula::draw;
 
 /// How examples are made.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -7,8 +7,8 @@
 use candle_core::{D, Device, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
+use super::canvas::Canvas;
 use super::encoder_file::Encoder;
-use super::formula::Canvas;
 use super::history::HistoryRow;
 use super::iteration::{CheckpointSettings, Plan, Task};
 use super::optimiser::{OptimiserSettings, Parameters, Schedule};

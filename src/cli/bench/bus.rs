@@ -14,7 +14,9 @@ use super::report::{Report, Row};
 use super::usage;
 use crate::admin::Readiness;
 use crate::domain::MemoryBudget;
-use crate::kafka::consumer::{CameraConsumer, Commits, ConsumerEvent, SharedLedger};
+use crate::kafka::consumer::{CameraConsumer, SharedLedger};
+use crate::kafka::consumer_messages::ConsumerEvent;
+use crate::kafka::consumer_settings::Commits;
 use crate::kafka::offsets::OffsetLedger;
 
 /// Events between the poll thread and who takes them, as in the pipeline.

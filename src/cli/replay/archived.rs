@@ -12,7 +12,7 @@ use crate::cli::archive::StoreArgs;
 use crate::config::{Delivery, Settings};
 use crate::domain::{Topic, TopicPartition};
 use crate::kafka::client::BusSettings;
-use crate::kafka::consumer::Commits;
+use crate::kafka::consumer_settings::Commits;
 use crate::kafka::job_offsets::Job;
 use crate::kafka::offset_survey::OffsetSurvey;
 use crate::kafka::read_range::ReadRange;

@@ -27,7 +27,7 @@ pub use self::flags::{ReplayArguments, ReplayFlagError};
 pub use self::report::ReplayReportArguments;
 
 use self::archived::Instance;
-use self::progress::Display;
+use self::progress::{Display, views_out_of_order};
 use self::report::Report;
 use self::retention::{Retention, TopicWatch};
 use self::summary::Summary;
@@ -183,6 +183,7 @@ struct Ended {
     progress: JobProgress,
     watch: TopicWatch,
     took: Duration,
+    views_out_of_order: u64,
 }
 
 /// Tells what was done, and how its results differ from those of then.
@@ -192,6 +193,7 @@ async fn close(ended: Ended, report: Option<Report>) -> anyhow::Result<()> {
         progress,
         watch,
         took,
+        views_out_of_order,
     } = ended;
     let bus = bus_settings(&work.settings.bus);
     let range = work.range.clone();
@@ -217,6 +219,7 @@ async fn close(ended: Ended, report: Option<Report>) -> anyhow::Result<()> {
         dead_letter_topic: work.settings.output.dead_letter_topic.clone(),
         offsets: work.range.offsets(),
         took,
+        views_out_of_order,
         archive: work
             .archive
             .as_ref()
@@ -288,7 +291,7 @@ impl Work {
             }
         };
         let stop = stop.boxed().shared();
-        let instances = boards.into_iter().enumerate().map(|(number, board)| {
+        let instances = boards.iter().cloned().enumerate().map(|(number, board)| {
             let work = Arc::clone(&self);
             let readiness = self.instances[number].clone();
             let setup = move || work.setup(number, board.clone());
@@ -318,6 +321,7 @@ impl Work {
             progress,
             watch,
             took: began.elapsed(),
+            views_out_of_order: views_out_of_order(&boards),
         })
     }
 

@@ -51,7 +51,7 @@ impl Display {
             records_per_second: records as f64 / elapsed,
             parts_per_second: parts as f64 / elapsed,
             open_parts: statuses.iter().map(|status| status.open_parts).sum(),
-            views_out_of_order: views_out_of_order(&statuses),
+            views_out_of_order: views_out_of_order(boards),
             event_time: event_time(&statuses),
         };
         if let Some(bar) = &self.bar {
@@ -116,9 +116,9 @@ impl Pace {
 }
 
 /// Of all instances of this process.
-fn views_out_of_order(statuses: &[PipelineStatus]) -> u64 {
-    let views = statuses.iter().map(|status| status.views_out_of_order);
-    views.sum()
+pub(super) fn views_out_of_order(boards: &[StatusBoard]) -> u64 {
+    let statuses = boards.iter().filter_map(StatusBoard::pipeline);
+    statuses.map(|status| status.views_out_of_order).sum()
 }
 
 /// By what was done since the start; not known before anything was.

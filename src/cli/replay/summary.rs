@@ -18,6 +18,8 @@ pub(super) struct Summary {
     pub(super) offsets: i64,
     /// In this process.
     pub(super) took: Duration,
+    /// In this process: what became of their parts may differ from a run that is not disturbed.
+    pub(super) views_out_of_order: u64,
     /// Of the archive that was read, if one was.
     pub(super) archive: Option<Value>,
     pub(super) retention: Retention,
@@ -39,6 +41,7 @@ impl Summary {
             "dead_letter_topic": self.dead_letter_topic,
             "offsets": self.offsets,
             "seconds": self.took.as_secs_f64(),
+            "views_out_of_order": self.views_out_of_order,
             "report": null,
         });
         match made {
@@ -70,6 +73,13 @@ impl Summary {
         if let Some(archive) = &self.archive {
             text += &format!("archive       {}\n", printable(&archive.to_string()));
         }
+        if self.views_out_of_order > 0 {
+            text += &format!(
+                "note: {} views were not taken in the order in which they were written: their parts may \
+                 differ from those of another run\n",
+                self.views_out_of_order
+            );
+        }
         for line in self.retention.to_lines() {
             text += &format!("note: {}\n", printable(&line));
         }
@@ -95,6 +105,7 @@ mod tests {
             dead_letter_topic: "again.dead-letters".to_owned(),
             offsets: 70,
             took: Duration::from_millis(61_500),
+            views_out_of_order: 0,
             archive: None,
             retention: Retention::default(),
         }
@@ -120,5 +131,20 @@ nothing to compare with: results topic `live` does not exist
         assert_eq!(json["report"], Value::Null);
         assert_eq!(json["skipped"], json!([]));
         assert!(summary().to_json(None).get("report_missing").is_none());
+    }
+
+    #[test]
+    fn views_out_of_order_are_told_where_there_were_any() {
+        assert!(!summary().to_text(None).contains("order"));
+        let disturbed = Summary {
+            views_out_of_order: 7,
+            ..summary()
+        };
+        let text = disturbed.to_text(None);
+        assert!(
+            text.contains("note: 7 views were not taken in the order"),
+            "{text}"
+        );
+        assert_eq!(disturbed.to_json(None)["views_out_of_order"], 7);
     }
 }

@@ -19,8 +19,8 @@ use std::time::Duration;
 use super::group::fingerprint_of;
 use super::*;
 use crate::domain::{
-    ClassName, CloseCause, Group, ImageEncoding, LineId, PartId, RejectReason, ScoringOrder,
-    TimeoutPolicy, Topic, View,
+    ClassName, CloseCause, Group, ImageEncoding, LineId, PartId, Record, RejectReason,
+    ScoringOrder, TimeoutPolicy, Topic, View,
 };
 
 /// Wall time at the start of every test, in epoch milliseconds; so that event times can be small

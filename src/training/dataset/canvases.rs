@@ -5,7 +5,7 @@ use super::{Listing, PartFolder};
 use crate::domain::RgbImage;
 use crate::model::preprocess::{Normalisation, Preprocessor};
 use crate::training::TrainingError;
-use crate::training::formula::Canvas;
+use crate::training::canvas::Canvas;
 
 /// Surveys a data set for pretraining at `side`, keeping each image as a canvas. If not all of them
 /// fit into `memory` bytes, as many as do are chosen, evenly over the list, and the others are not

@@ -9,8 +9,8 @@ use rand_chacha::ChaCha8Rng;
 
 use super::super::TrainingError;
 use super::super::alteration::alter;
+use super::super::canvas::Canvas;
 use super::super::dataset::TrainingImages;
-use super::super::formula::Canvas;
 use crate::model::InputImage;
 
 /// Prepared images as one tensor `[images, 3, side, side]`.
