@@ -28,11 +28,11 @@ impl Replay {
 
     /// Starts it, and waits until it has published something.
     fn start(&self, into: &Line<'_>) -> Started {
-        let log = log_folder().join(format!("{}.log", into.name));
+        let before = into.outcomes().results.len();
+        let log = log_folder().join(format!("{}-{before}.log", into.name));
         let output = File::create(&log).unwrap();
         let mut command = self.command();
         command.stdout(output.try_clone().unwrap()).stderr(output);
-        let before = into.outcomes().results.len();
         let child = children::spawn(command);
         let started = Instant::now();
         while into.outcomes().results.len() == before {
@@ -54,6 +54,13 @@ impl Started {
         let text = fs::read_to_string(&self.log).unwrap();
         assert_eq!(status.code(), Some(1), "{text}");
         text
+    }
+
+    /// Waits for its end, which must be that of the job.
+    fn complete(mut self) {
+        let status = children::wait_for(&mut self.child, TIMEOUT).expect("it ends");
+        let text = fs::read_to_string(&self.log).unwrap();
+        assert_eq!(status.code(), Some(0), "{text}");
     }
 }
 
@@ -183,6 +190,43 @@ fn an_archives_job_is_killed_taken_over_and_done_with_neither_gaps_nor_doubles()
         "{errors}"
     );
     assert_same(&live, &into.outcomes());
+}
+
+#[test]
+fn an_archives_job_is_taken_over_by_instances_that_read_the_topics() {
+    for delivery in ["exactly_once", "at_least_once"] {
+        let line = Line::new(
+            Broker::shared(),
+            &format!("replay-archive-topics-{delivery}"),
+        );
+        let config = config(&line).set("output.delivery", delivery);
+        let parts = names(60);
+        line.send(shift(&line, &parts, None));
+        let live = run_live(&line, &config, parts.len());
+        let export = Export::of(&line);
+        export.outcome(&["--segment-bytes", "40kB"]);
+        let into = target(&line, "again");
+        let job = format!("{}-job", line.name);
+        let from_topics = || Replay::of(&line, &config, &into).with(&["--job", &job]);
+        let from_archive = || from_topics().reading(&export);
+
+        // So slow that neither ends before the other begins.
+        let first = from_archive().with(&["--rate", "60KB"]).start(&into);
+        let second = from_topics().with(&["--rate", "60KB"]).start(&into);
+        let errors = first.error();
+        assert!(
+            errors.contains("is done by another process since"),
+            "{errors}"
+        );
+        let errors = from_archive().fail(1);
+        assert!(errors.contains("has members"), "{errors}");
+        second.complete();
+        let found = into.outcomes();
+        match delivery {
+            "exactly_once" => assert_same(&live, &found),
+            _ => assert_eq!(found.parts(), live.parts()),
+        }
+    }
 }
 
 #[test]

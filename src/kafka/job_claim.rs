@@ -1,5 +1,5 @@
 //! A job that one process does at a time, since it is no group that shares it out: whoever claims it last has
-//! it.
+//! it. A group that comes to it claims it, too, and its members share it out from then on.
 //!
 //! The claim is a name beside the job's ends. It is made first; then whatever transactional producers any
 //! process of the job may have are ended; and only then is it read how far the job is. So what the one
@@ -20,7 +20,7 @@ use super::client::BusSettings;
 use super::commit_metadata;
 use super::consumer::SharedLedger;
 use super::group_offsets;
-use super::job_offsets::{Job, JobError, LONGEST_WAIT, PATIENCE, PAUSE, insist};
+use super::job_offsets::{Job, JobError, LONGEST_WAIT, PATIENCE, PAUSE, insist, offsets_in};
 use super::read_range::ReadRange;
 use super::record_producer::RecordProducer;
 use super::transaction_errors::is_retriable;
@@ -55,6 +55,22 @@ impl Job {
         self.commit(&self.ends, ends, "commit the claim")?;
         self.owner.get_or_init(|| owner.to_owned());
         Ok(())
+    }
+
+    /// Takes the job from a process that may have claimed it, for a group whose members share it out. Says whether
+    /// one had: its producers are then to be ended, and it gives the job up as soon as it looks how far that is.
+    ///
+    /// # Errors
+    /// When the brokers do not tell or take it.
+    pub fn claim_for_group(&self) -> Result<bool, JobError> {
+        let told = offsets_in(&self.committed(&self.ends, "read the claim")?);
+        if told.values().all(|(_, owner)| owner.is_empty()) {
+            return Ok(false);
+        }
+        let ends = told.iter();
+        let ends = ends.map(|(partition, (end, _))| (partition, *end, String::new()));
+        self.commit(&self.ends, ends, "commit the claim")?;
+        Ok(true)
     }
 
     /// Ends the transactional producers of these names, whoever has them. Blocking.

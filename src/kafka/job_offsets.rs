@@ -327,7 +327,7 @@ pub(super) fn insist<T>(ask: impl Fn() -> KafkaResult<T>) -> KafkaResult<T> {
     }
 }
 
-fn offsets_in(list: &TopicPartitionList) -> Commits {
+pub(super) fn offsets_in(list: &TopicPartitionList) -> Commits {
     let elements = list.elements();
     let offsets = elements.iter().filter_map(|element| {
         let Offset::Offset(offset) = element.offset() else {

@@ -189,15 +189,28 @@ pub(super) fn claim(
     plan: &Plan,
 ) -> anyhow::Result<()> {
     job.claim(range, &format!("{:032x}", rand::random::<u128>()))?;
-    if settings.output.delivery == Delivery::ExactlyOnce {
-        // However many instances the other process has.
-        let most = partition_count(plan).min(MOST_INSTANCES);
-        let ids: Vec<String> = (0..most)
-            .map(|number| transactional_id(&settings.bus.group_id, number))
-            .collect();
-        let timeout = settings.output.transactions.timeout;
-        job.fence(&bus_settings(&settings.bus), &ids, timeout)?;
+    end_producers(job, settings, plan)
+}
+
+/// Takes the job from a process that does it from an archive, for instances that read the topics.
+pub(super) fn claim_for_group(job: &Job, settings: &Settings, plan: &Plan) -> anyhow::Result<()> {
+    match job.claim_for_group()? {
+        true => end_producers(job, settings, plan),
+        false => Ok(()),
     }
+}
+
+/// Ends those of the process that had the job, however many instances it has.
+fn end_producers(job: &Job, settings: &Settings, plan: &Plan) -> anyhow::Result<()> {
+    if settings.output.delivery == Delivery::AtLeastOnce {
+        return Ok(());
+    }
+    let most = partition_count(plan).min(MOST_INSTANCES);
+    let ids: Vec<String> = (0..most)
+        .map(|number| transactional_id(&settings.bus.group_id, number))
+        .collect();
+    let timeout = settings.output.transactions.timeout;
+    job.fence(&bus_settings(&settings.bus), &ids, timeout)?;
     Ok(())
 }
 

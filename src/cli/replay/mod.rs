@@ -112,7 +112,10 @@ pub fn run(arguments: &ReplayArguments) -> anyhow::Result<()> {
         }
     };
     match &archive {
-        None => tell_what_is_gone(&range),
+        None => {
+            archived::claim_for_group(&job, &settings, &plan)?;
+            tell_what_is_gone(&range);
+        }
         Some(_) => archived::claim(&job, &range.ends(), &settings, &plan)?,
     }
     let lead = Duration::ZERO;
