@@ -6,7 +6,9 @@
 With the model: rendered parts are published, and replayed in each round twice, once whole and once with a SIGKILL in
 the midst of it, after which the same command goes on. The model alone is measured before and after each. A replay
 counts from the assignment of its partitions to its end; one that was killed without the time that its group takes to
-miss the dead process. Each part must then have one result, and the same from both.
+miss the dead process. Each part must then have one result, and the same from both. Of that time, on Linux, goes to the
+model what its threads ran (`model_share_of_time`): where the model goes no slower for being in a replay, that is the
+share of its rate, without the machine's moods between one measurement and the next.
 
 Without a model: `panoptes bench pipeline --replay`, and `scripts/consumer-perf` on the same topics after each round.
 """
@@ -30,6 +32,8 @@ SEED = 910_000
 BATCH = 30
 # After so long a group misses a process that was killed.
 SESSION_MS = 6_000
+# The model alone moves by some per cent from one short run to the next.
+ALONE_SECONDS = 20
 
 
 def run(command):
@@ -76,7 +80,8 @@ class Line:
         self.config.write_text("\n".join(lines) + "\n")
 
     def replay(self, job, kill_at=None):
-        """Seconds from the assignment to the end, or to the kill when a share `kill_at` of all offsets is done."""
+        """From the assignment to the end, or to the kill when a share `kill_at` of all offsets is done: seconds, and
+        those that the threads of the model ran, divided by their number."""
         process = subprocess.Popen(
             [
                 self.arguments.panoptes, "replay", "--config", self.config, "--job", f"{self.name}.{job}",
@@ -85,22 +90,24 @@ class Line:
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )
         assigned = ended = None
+        ran_before = ran = 0
         for line in process.stderr:
             told = json.loads(line)
-            if told.get("message") == "partitions assigned":
-                assigned = assigned or datetime.fromisoformat(told["timestamp"]).timestamp()
+            if told.get("message") == "partitions assigned" and not assigned:
+                assigned = datetime.fromisoformat(told["timestamp"]).timestamp()
+                ran_before = model_seconds(process.pid)
             if "offsets_done" not in told:
                 continue
-            if told["is_complete"]:
-                ended = told["time"] / 1e3
-            elif kill_at and told["offsets_done"] >= kill_at * (told["offsets_done"] + told["offsets_left"]):
+            is_to_be_killed = kill_at and told["offsets_done"] >= kill_at * (told["offsets_done"] + told["offsets_left"])
+            if told["is_complete"] or is_to_be_killed:
+                ended, ran = told["time"] / 1e3, model_seconds(process.pid)
+            if is_to_be_killed:
                 process.send_signal(signal.SIGKILL)
-                ended = told["time"] / 1e3
                 break
         code = process.wait()
         if code != (-signal.SIGKILL if kill_at else 0):
             sys.exit(f"bench-replay: job `{job}` ended with {code}")
-        return ended - assigned
+        return ended - assigned, ran - ran_before
 
     def results(self, job):
         return f"{self.name}.results.{job}"
@@ -121,9 +128,20 @@ class Line:
             sys.exit(f"bench-replay: expected {wanted}, found {found}")
 
 
+def model_seconds(process):
+    """What the threads of a process that are the model's have run, divided by their number."""
+    ran = []
+    for thread in Path(f"/proc/{process}/task").glob("*/stat"):
+        name, fields = thread.read_text().split("(", 1)[1].rsplit(")", 1)
+        if name.startswith("model-"):
+            ran.append(sum(map(int, fields.split()[11:13])) / os.sysconf("SC_CLK_TCK"))
+    return sum(ran) / max(len(ran), 1)
+
+
 def model_alone(arguments):
     rows = json.loads(run([
-        arguments.panoptes, "bench", "--json", "model", "--model", arguments.bundle, "--batch", BATCH, "--duration", "5s",
+        arguments.panoptes, "bench", "--json", "model", "--model", arguments.bundle, "--batch", BATCH,
+        "--duration", f"{ALONE_SECONDS}s",
     ]))["rows"]
     return rows[0]["images_per_second"] / len(VIEWS)
 
@@ -134,14 +152,16 @@ def with_model(arguments):
         alone = [model_alone(arguments)]
         for what in ("whole", "killed"):
             job = f"{what}-{number}"
-            seconds = line.replay(job, kill_at=0.5) if what == "killed" else 0
-            seconds += line.replay(job)
+            runs = [line.replay(job, kill_at=0.5)] if what == "killed" else []
+            runs.append(line.replay(job))
+            seconds, model_ran = map(sum, zip(*runs))
             alone.append(model_alone(arguments))
             beside = statistics.mean(alone[-2:])
             rate = line.parts / seconds
             rows.append({
                 "round": number + 1, "replay": what, "parts": line.parts, "seconds": seconds, "parts_per_second": rate,
                 "model_alone_parts_per_second": beside, "share_of_model_alone": rate / beside,
+                "model_share_of_time": model_ran / seconds,
             })
         line.check(f"whole-{number}", f"killed-{number}")
     return rows

@@ -64,15 +64,29 @@ impl Started {
     }
 }
 
+/// Of a [`shift`] of so many parts, what the line made of them live, and the archive of its topics.
+fn live_and_archived<'a>(
+    line: &'a Line<'a>,
+    config: &Config,
+    parts: usize,
+    again: Option<&str>,
+) -> (Outcomes, Export<'a>) {
+    line.send(shift(line, &names(parts), again));
+    let live = run_live(line, config, parts);
+    (live, archived(line))
+}
+
+fn archived<'a>(line: &'a Line<'a>) -> Export<'a> {
+    let export = Export::of(line);
+    export.outcome(&["--segment-bytes", "40kB"]);
+    export
+}
+
 #[test]
 fn an_archive_gives_the_results_of_the_topics_and_of_the_live_line() {
     let line = Line::new(Broker::shared(), "replay-archive");
     let config = config(&line);
-    let parts = names(40);
-    line.send(shift(&line, &parts, Some("top")));
-    let live = run_live(&line, &config, parts.len());
-    let export = Export::of(&line);
-    export.outcome(&["--segment-bytes", "40kB"]);
+    let (live, export) = live_and_archived(&line, &config, 40, Some("top"));
 
     let from_topics = target(&line, "topics");
     Replay::of(&line, &config, &from_topics).complete();
@@ -130,8 +144,7 @@ fn late_views_are_late_again_when_the_topics_are_gone() {
     let reasons = live.dead_letters.iter().map(|letter| letter.reason());
     assert_eq!(reasons.filter(|reason| reason == "late").count(), 4);
 
-    let export = Export::of(&line);
-    export.outcome(&["--segment-bytes", "40kB"]);
+    let export = archived(&line);
     for topic in line.camera_topics() {
         line.broker.delete_topic(&topic);
     }
@@ -164,11 +177,7 @@ fn late_views_are_late_again_when_the_topics_are_gone() {
 fn an_archives_job_is_killed_taken_over_and_done_with_neither_gaps_nor_doubles() {
     let line = Line::new(Broker::shared(), "replay-archive-killed");
     let config = config(&line);
-    let parts = names(60);
-    line.send(shift(&line, &parts, None));
-    let live = run_live(&line, &config, parts.len());
-    let export = Export::of(&line);
-    export.outcome(&["--segment-bytes", "40kB"]);
+    let (live, export) = live_and_archived(&line, &config, 60, None);
     let into = target(&line, "again");
     let replay = || {
         let replay = Replay::of(&line, &config, &into).reading(&export);
@@ -180,7 +189,7 @@ fn an_archives_job_is_killed_taken_over_and_done_with_neither_gaps_nor_doubles()
         children::end(&mut slow.start(&into).child);
     }
     let published = into.outcomes().results.len();
-    assert!((1..parts.len()).contains(&published), "{published}");
+    assert!((1..60).contains(&published), "{published}");
     let second = slow.start(&into);
     let summary = replay().complete();
     assert_eq!(summary["job"], "replay-archive-killed-job");
@@ -200,11 +209,7 @@ fn an_archives_job_is_taken_over_by_instances_that_read_the_topics() {
             &format!("replay-archive-topics-{delivery}"),
         );
         let config = config(&line).set("output.delivery", delivery);
-        let parts = names(60);
-        line.send(shift(&line, &parts, None));
-        let live = run_live(&line, &config, parts.len());
-        let export = Export::of(&line);
-        export.outcome(&["--segment-bytes", "40kB"]);
+        let (live, export) = live_and_archived(&line, &config, 60, None);
         let into = target(&line, "again");
         let job = format!("{}-job", line.name);
         let from_topics = || Replay::of(&line, &config, &into).with(&["--job", &job]);
@@ -233,11 +238,7 @@ fn an_archives_job_is_taken_over_by_instances_that_read_the_topics() {
 fn a_damaged_segment_ends_a_replay_that_goes_on_once_it_is_whole() {
     let line = Line::new(Broker::shared(), "replay-archive-damaged");
     let config = config(&line);
-    let parts = names(40);
-    line.send(shift(&line, &parts, None));
-    let live = run_live(&line, &config, parts.len());
-    let export = Export::of(&line);
-    export.outcome(&["--segment-bytes", "40kB"]);
+    let (live, export) = live_and_archived(&line, &config, 40, None);
     let tar = files(&export.archive(), "tar").pop().unwrap();
     let whole = fs::read(&tar).unwrap();
     let mut damaged = whole.clone();
@@ -252,7 +253,7 @@ fn a_damaged_segment_ends_a_replay_that_goes_on_once_it_is_whole() {
         errors.contains("is damaged: expected the SHA-256 of record"),
         "{errors}"
     );
-    assert!(into.outcomes().results.len() < parts.len());
+    assert!(into.outcomes().results.len() < 40);
     fs::remove_file(&tar).unwrap();
     let errors = replay.fail(1);
     assert!(errors.contains(tar.to_str().unwrap()), "{errors}");

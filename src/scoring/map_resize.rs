@@ -16,17 +16,12 @@ pub(super) fn shrink_to_side(map: &AnomalyMap, side: usize) -> AnomalyMap {
     let width = scaled_edge(map.width, side, longer);
     let height = scaled_edge(map.height, side, longer);
     let columns = shares(map.width, width);
-    let rows = shares(map.height, height);
-    let narrow = shrink_rows(map, &columns);
     let mut values = Vec::with_capacity(width * height);
-    for row in &rows {
-        for x in 0..width {
-            let mean: f64 = row
-                .weighted()
-                .map(|(y, weight)| weight * narrow[y * width + x])
-                .sum();
-            values.push(mean as f32);
-        }
+    // Rows first: whole rows are added in vector registers.
+    let mut wide = vec![0.0; map.width];
+    for rows in shares(map.height, height) {
+        average_rows(map, &rows, &mut wide);
+        values.extend(columns.iter().map(|column| column.mean_of(&wide) as f32));
     }
     AnomalyMap {
         width,
@@ -39,20 +34,15 @@ fn scaled_edge(edge: usize, side: usize, longer: usize) -> usize {
     ((edge as f64 * side as f64 / longer as f64).round() as usize).clamp(1, edge)
 }
 
-/// Every row of `map` averaged down to the width of `columns`.
-fn shrink_rows(map: &AnomalyMap, columns: &[Share]) -> Vec<f64> {
-    let mut narrow = Vec::with_capacity(columns.len() * map.height);
-    for row in map.values.chunks_exact(map.width) {
-        for column in columns {
-            narrow.push(
-                column
-                    .weighted()
-                    .map(|(x, weight)| weight * f64::from(row[x]))
-                    .sum(),
-            );
+/// The mean of these rows of `map`.
+fn average_rows(map: &AnomalyMap, rows: &Share, mean: &mut [f64]) {
+    mean.fill(0.0);
+    let below = map.values.chunks_exact(map.width).skip(rows.first);
+    for (row, weight) in below.zip(&rows.weights) {
+        for (sum, value) in mean.iter_mut().zip(row) {
+            *sum += weight * f64::from(*value);
         }
     }
-    narrow
 }
 
 /// What one new pixel takes of the old ones along an axis; the weights add up to 1.
@@ -62,11 +52,9 @@ struct Share {
 }
 
 impl Share {
-    fn weighted(&self) -> impl Iterator<Item = (usize, f64)> {
-        self.weights
-            .iter()
-            .enumerate()
-            .map(|(step, weight)| (self.first + step, *weight))
+    fn mean_of(&self, old: &[f64]) -> f64 {
+        let covered = old[self.first..].iter().zip(&self.weights);
+        covered.map(|(value, weight)| weight * value).sum()
     }
 }
 

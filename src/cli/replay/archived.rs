@@ -13,9 +13,8 @@ use crate::config::{Delivery, Settings};
 use crate::domain::{Topic, TopicPartition};
 use crate::kafka::client::BusSettings;
 use crate::kafka::consumer_settings::Commits;
-use crate::kafka::job_offsets::Job;
+use crate::kafka::job_offsets::{Job, JobError};
 use crate::kafka::offset_survey::OffsetSurvey;
-use crate::kafka::read_range::ReadRange;
 use crate::kafka::stored_records::StoredSource;
 use crate::kafka::topic_admin::create_topics;
 use crate::pipeline::{PipelineSetup, bus_settings};
@@ -182,26 +181,18 @@ pub(super) fn partition_count(plan: &Plan) -> usize {
 }
 
 /// Takes the job from any other process that does it from an archive.
-pub(super) fn claim(
-    job: &Job,
-    range: &ReadRange,
-    settings: &Settings,
-    plan: &Plan,
-) -> anyhow::Result<()> {
-    job.claim(range, &format!("{:032x}", rand::random::<u128>()))?;
+pub(super) fn claim(job: &Job, settings: &Settings, plan: &Plan) -> Result<(), JobError> {
+    job.claim(&format!("{:032x}", rand::random::<u128>()))?;
     end_producers(job, settings, plan)
 }
 
 /// Takes the job from a process that does it from an archive, for instances that read the topics.
-pub(super) fn claim_for_group(job: &Job, settings: &Settings, plan: &Plan) -> anyhow::Result<()> {
-    match job.claim_for_group()? {
-        true => end_producers(job, settings, plan),
-        false => Ok(()),
-    }
+pub(super) fn claim_for_group(job: &Job, settings: &Settings, plan: &Plan) -> Result<(), JobError> {
+    job.claim_for_group(|| end_producers(job, settings, plan))
 }
 
 /// Ends those of the process that had the job, however many instances it has.
-fn end_producers(job: &Job, settings: &Settings, plan: &Plan) -> anyhow::Result<()> {
+fn end_producers(job: &Job, settings: &Settings, plan: &Plan) -> Result<(), JobError> {
     if settings.output.delivery == Delivery::AtLeastOnce {
         return Ok(());
     }
@@ -210,8 +201,7 @@ fn end_producers(job: &Job, settings: &Settings, plan: &Plan) -> anyhow::Result<
         .map(|number| transactional_id(&settings.bus.group_id, number))
         .collect();
     let timeout = settings.output.transactions.timeout;
-    job.fence(&bus_settings(&settings.bus), &ids, timeout)?;
-    Ok(())
+    job.fence(&bus_settings(&settings.bus), &ids, timeout)
 }
 
 fn transactional_id(job: &str, number: usize) -> String {

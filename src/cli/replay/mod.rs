@@ -116,7 +116,7 @@ pub fn run(arguments: &ReplayArguments) -> anyhow::Result<()> {
             archived::claim_for_group(&job, &settings, &plan)?;
             tell_what_is_gone(&range);
         }
-        Some(_) => archived::claim(&job, &range.ends(), &settings, &plan)?,
+        Some(_) => archived::claim(&job, &settings, &plan)?,
     }
     let lead = Duration::ZERO;
     let without_lead = resolve(&RangeSpec { lead, ..spec })?;
