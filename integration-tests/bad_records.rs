@@ -5,8 +5,9 @@ use image::ImageFormat;
 use crate::kafka::{Broker, wire};
 use crate::support::images;
 use crate::support::line::{Line, VIEWS};
-use crate::support::outcomes::{DeadLetter, Outcomes};
+use crate::support::outcomes::Outcomes;
 use crate::support::process::{Panoptes, log_folder};
+use crate::support::published::DeadLetter;
 use crate::support::shots::Shot;
 
 /// One bad record, which part of the line it belongs to, and the reason that it must get.

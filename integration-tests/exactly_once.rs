@@ -9,8 +9,9 @@ use rand_chacha::ChaCha8Rng;
 use crate::kafka::{Broker, Cluster};
 use crate::support::config::Config;
 use crate::support::line::{Line, names};
-use crate::support::outcomes::{DeadLetter, OutcomeReader};
+use crate::support::outcome_reader::OutcomeReader;
 use crate::support::process::{Metrics, Panoptes};
+use crate::support::published::DeadLetter;
 use crate::support::seed::seed;
 use crate::support::shots::Shot;
 

@@ -23,6 +23,7 @@ mod late_views;
 mod memory;
 mod model_fetch;
 mod operating;
+mod output_topics;
 mod produce_and_tail;
 mod replay;
 mod replay_report;

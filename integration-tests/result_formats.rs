@@ -7,8 +7,9 @@ use std::process::Command;
 use crate::kafka::tools::console_consumer;
 use crate::kafka::{Broker, repository};
 use crate::support::line::{Line, VIEWS};
-use crate::support::outcomes::{Outcomes, ResultRecord};
+use crate::support::outcomes::Outcomes;
 use crate::support::process::Panoptes;
+use crate::support::published::ResultRecord;
 
 /// A run with whole, partial and unscored views, published in `format`.
 fn run_published_as<'a>(

@@ -36,15 +36,18 @@ pub enum Condition {
     ModelLoaded,
     /// The publisher reaches the brokers.
     PublisherUp,
+    /// The topics of results and dead letters are there.
+    OutputTopics,
     /// The watchdog has not found the pipeline at a standstill.
     Moving,
 }
 
 impl Condition {
-    const ALL: [Self; 4] = [
+    const ALL: [Self; 5] = [
         Self::ConsumerAssigned,
         Self::ModelLoaded,
         Self::PublisherUp,
+        Self::OutputTopics,
         Self::Moving,
     ];
 
@@ -53,6 +56,9 @@ impl Condition {
             Self::ConsumerAssigned => "the consumer has no assignment yet",
             Self::ModelLoaded => "the model is not loaded yet",
             Self::PublisherUp => "the publisher does not reach the brokers",
+            Self::OutputTopics => {
+                "a topic of results or dead letters is missing, or not looked for yet"
+            }
             Self::Moving => "the pipeline is not running, or stands still",
         }
     }
@@ -66,7 +72,7 @@ pub struct Readiness {
 
 #[derive(Debug, Default)]
 struct Flags {
-    met: [AtomicBool; 4],
+    met: [AtomicBool; 5],
     draining: AtomicBool,
 }
 

@@ -38,8 +38,10 @@ const IMAGE_BUCKETS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 25
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
     /// The log filter cannot be read.
-    #[error("log filter `{filter}`: {reason}")]
+    #[error("{origin} is `{filter}`: {reason}")]
     Filter {
+        /// The key or variable that it is from.
+        origin: &'static str,
         /// The filter.
         filter: String,
         /// What is wrong with it.
@@ -61,13 +63,15 @@ pub enum TelemetryError {
 /// # Errors
 /// When the filter cannot be read or logs were set up before.
 pub fn init_logs(settings: &TelemetrySettings) -> Result<(), TelemetryError> {
-    let filter = std::env::var("RUST_LOG")
-        .ok()
-        .filter(|filter| !filter.is_empty())
-        .unwrap_or_else(|| settings.log_level.clone());
+    let of_environment = std::env::var("RUST_LOG").ok();
+    let (origin, filter) = match of_environment.filter(|filter| !filter.is_empty()) {
+        Some(filter) => ("environment variable `RUST_LOG`", filter),
+        None => ("`telemetry.log_level`", settings.log_level.clone()),
+    };
     let filter = EnvFilter::builder()
         .parse(&filter)
         .map_err(|error| TelemetryError::Filter {
+            origin,
             filter: filter.clone(),
             reason: error.to_string(),
         })?;

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Delivery;
 use super::cameras::{BadRecord, MARK, Sent};
-use crate::support::outcomes::{DeadLetter, Fate, Outcomes, ResultRecord};
+use crate::support::outcomes::{Fate, Outcomes};
+use crate::support::published::{DeadLetter, ResultRecord};
 
 /// How the outcomes compare with what was sent.
 pub(super) struct Verdict {

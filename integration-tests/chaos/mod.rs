@@ -22,7 +22,8 @@ use self::fleet::Fleet;
 use crate::kafka::Cluster;
 use crate::support::config::Config;
 use crate::support::line::{Line, VIEWS};
-use crate::support::outcomes::{OutcomeReader, ResultRecord};
+use crate::support::outcome_reader::OutcomeReader;
+use crate::support::published::ResultRecord;
 use crate::support::seed::seed;
 
 /// How long the last outcomes may take, once everything is back and all is sent.

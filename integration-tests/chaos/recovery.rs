@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::cameras::SentPart;
 use super::schedule::Action;
-use crate::support::outcomes::ResultRecord;
+use crate::support::published::ResultRecord;
 
 /// What was done, and when.
 #[derive(Clone, Copy, Debug)]

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use crate::support::outcomes::{Outcomes, Place};
+use crate::support::outcomes::Outcomes;
+use crate::support::published::Place;
 
 /// Results by part, without what differs between runs.
 pub(crate) fn comparable(outcomes: &Outcomes) -> BTreeMap<String, Vec<u8>> {

@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use super::cameras::{Cameras, MADE_FOR, Mishap, SentPart, TIMEOUT};
 use super::*;
 use crate::support::line::PARTITIONS;
-use crate::support::outcomes::PartResult;
+use crate::support::published::PartResult;
 use crate::support::seed::seed;
 
 /// Partitions of all camera topics.

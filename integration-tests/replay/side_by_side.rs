@@ -12,7 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use super::comparison::comparable;
 use super::*;
 use crate::kafka::{children, tools};
-use crate::support::outcomes::OutcomeReader;
+use crate::support::outcome_reader::OutcomeReader;
 use crate::support::process::{FREE_MODEL, log_folder};
 use crate::support::seed::seed;
 

@@ -8,7 +8,8 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::util::Timeout;
 
 use super::config::{Config, model_classes, quick_model_path};
-use super::outcomes::{Fate, OutcomeReader, Outcomes};
+use super::outcome_reader::OutcomeReader;
+use super::outcomes::{Fate, Outcomes};
 use super::process::log_folder;
 use super::shots::Shot;
 use crate::kafka::{Broker, free_port};

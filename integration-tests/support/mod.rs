@@ -4,7 +4,9 @@
 pub(crate) mod config;
 pub(crate) mod images;
 pub(crate) mod line;
+pub(crate) mod outcome_reader;
 pub(crate) mod outcomes;
 pub(crate) mod process;
+pub(crate) mod published;
 pub(crate) mod seed;
 pub(crate) mod shots;

@@ -47,7 +47,7 @@ fn parse_option(text: &str) -> Result<(String, String), String> {
 /// When there is no archive, or with the first object that is damaged or missing.
 pub fn run(command: &ArchiveCommand) -> anyhow::Result<()> {
     let ArchiveCommand::Check(arguments) = command;
-    let store = ArchiveStore::at(&arguments.archive, &arguments.store.options)?;
+    let store = ArchiveStore::existing(&arguments.archive, &arguments.store.options)?;
     super::block_on(check(store, |line| println!("{line}")))
 }
 

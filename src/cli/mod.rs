@@ -3,6 +3,7 @@
 
 pub mod archive;
 pub mod bench;
+pub mod bus;
 pub mod calibrate;
 mod checkpoints;
 pub mod compare;
@@ -38,6 +39,7 @@ use crate::archive::LocationError;
 use crate::config::ConfigError;
 use crate::model::candle_model::PlacementError;
 use crate::model::device::DeviceError;
+use crate::telemetry::TelemetryError;
 use crate::training::TrainingError;
 use crate::training::recipe::RecipeError;
 
@@ -132,6 +134,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             || matches!(cause.downcast_ref(), Some(CompareError::SameTopic(_)))
             || cause.is::<RecipeError>()
             || cause.is::<replay::ReplayFlagError>()
+            || matches!(cause.downcast_ref(), Some(TelemetryError::Filter { .. }))
             || matches!(cause.downcast_ref(), Some(TrainingError::Setting(_)))
             || matches!(device, Some(DeviceError::Unknown(_)))
     };
@@ -153,7 +156,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Produce(arguments) => produce::run(&arguments),
         Command::Export(arguments) => export::run(&arguments),
         Command::Archive(command) => archive::run(&command),
-        Command::Tail(arguments) => Ok(tail::run(&arguments)?),
+        Command::Tail(arguments) => tail::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments),
         Command::Synth(arguments) => synth::run(&arguments),
         Command::Pretrain(arguments) => pretrain::run(&arguments),

@@ -57,7 +57,9 @@ pub fn run(arguments: &RunArguments) -> anyhow::Result<()> {
             let readiness = readiness.clone();
             move || PipelineSetup::from_settings(&settings, readiness.clone(), board.clone())
         };
+        let hung_up = tokio::spawn(heed_hang_ups()?);
         let outcome = run_until_stopped(setup, readiness, stop_signal()?).await;
+        hung_up.abort();
         drop(stop_admin);
         outcome?;
         serving.await.context("admin port panicked")??;
@@ -102,6 +104,19 @@ pub(super) async fn run_until_stopped(
         readiness.start_anew();
         tokio::time::sleep(REBUILD_PAUSE).await;
     }
+}
+
+/// Goes on at each SIGHUP, which would end the process undrained.
+fn heed_hang_ups() -> anyhow::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut hang_ups = signal(SignalKind::hangup()).context("failed to watch for SIGHUP")?;
+    Ok(async move {
+        while hang_ups.recv().await.is_some() {
+            tracing::warn!(
+                "SIGHUP: going on as before; settings and model are read at the start only"
+            );
+        }
+    })
 }
 
 /// Resolves on the first SIGTERM or SIGINT; a second one ends the process at once, with nothing

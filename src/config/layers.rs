@@ -51,7 +51,10 @@ fn read_file(path: &Path) -> Result<Map<String, Value>, ConfigError> {
     })?;
     let parse_error = |reason: config::ConfigError| ConfigError::Parse {
         path: path.to_owned(),
-        reason: reason.to_string(),
+        reason: match format {
+            FileFormat::Toml => toml_fault(&text).unwrap_or_else(|| reason.to_string()),
+            _ => reason.to_string(),
+        },
     };
     let mut tree = Map::new();
     for (key, value) in File::from_str(&text, format)
@@ -62,6 +65,24 @@ fn read_file(path: &Path) -> Result<Map<String, Value>, ConfigError> {
     }
     flatten_properties(&mut tree);
     Ok(tree)
+}
+
+/// What is wrong with a text that is no TOML, and where; without the line itself, which may hold a secret.
+fn toml_fault(text: &str) -> Option<String> {
+    let error = toml::from_str::<toml::Table>(text).err()?;
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let place = before.map(|before| {
+        let line = before.matches('\n').count() + 1;
+        let column = before
+            .rsplit('\n')
+            .next()
+            .unwrap_or_default()
+            .chars()
+            .count()
+            + 1;
+        format!("line {line}, column {column}: ")
+    });
+    Some(place.unwrap_or_default() + error.message())
 }
 
 /// Spells the properties as the other layers do, so that those replace them.

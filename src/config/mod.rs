@@ -195,6 +195,20 @@ impl Settings {
         }
     }
 
+    /// As [`Self::load`], but only `[bus]` need be sound: for commands that need no more.
+    ///
+    /// # Errors
+    /// When a source cannot be read, a key is unknown or of the wrong type, or with every problem of `[bus]`.
+    pub fn read_bus(sources: &Sources) -> Result<BusSettings, ConfigError> {
+        let settings = Self::read(sources)?;
+        let mut problems = validation::problems(&settings);
+        problems.retain(|problem| problem.key.starts_with("bus."));
+        match problems.is_empty() {
+            true => Ok(settings.bus),
+            false => Err(ConfigError::Invalid(problems)),
+        }
+    }
+
     /// Checks every rule, also those between keys.
     ///
     /// # Errors

@@ -41,6 +41,11 @@ impl Properties {
         self.0.insert(name.into(), value.into());
     }
 
+    /// Takes a property away.
+    pub fn remove(&mut self, name: &str) {
+        self.0.remove(name);
+    }
+
     fn redacted(&self) -> BTreeMap<&str, &str> {
         self.iter()
             .map(|(name, value)| (name, if is_secret(name) { REDACTED } else { value }))

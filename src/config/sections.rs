@@ -27,8 +27,9 @@ pub struct BusSettings {
     pub brokers: String,
     /// Consumer group; instances of one group share the partitions. Default `panoptes`.
     pub group_id: String,
-    /// How often finished offsets are committed. Default 1 s; a shorter interval means fewer
-    /// repeated results after a crash, and more commits.
+    /// How often finished offsets are committed with [`Delivery::AtLeastOnce`]; otherwise they go with
+    /// the transactions. Default 1 s; a shorter interval means fewer repeated results after a crash, and
+    /// more commits.
     #[serde(with = "humantime_serde")]
     pub commit_interval: Duration,
     /// How long parts in flight may take to finish at a shutdown or before partitions are given

@@ -17,7 +17,7 @@ use super::client::BusSettings;
 use super::consumer::{SharedLedger, lock};
 use super::offsets::OffsetLedger;
 use super::record_producer::RecordProducer;
-use crate::domain::{OutboundRecord, Record, SourceOffset};
+use crate::domain::{OutboundRecord, Record, SourceOffset, Topic};
 use crate::telemetry;
 
 /// How many publications may wait for the broker at once. Their inputs stay in the memory budget
@@ -100,8 +100,15 @@ pub enum PublishError {
         bytes: usize,
     },
     /// One transaction after the other was aborted.
-    #[error("`{0}` transactions in a row were aborted; what they held is read again")]
-    Aborts(u32),
+    #[error(
+        "`{count}` transactions in a row were aborted, the last one since: {last}; what they held is read again"
+    )]
+    Aborts {
+        /// How many.
+        count: u32,
+        /// Why the last one was.
+        last: String,
+    },
     /// The producer cannot go on, or does not know whether its last transaction is committed. Who
     /// starts anew from what the group has committed loses nothing and doubles nothing.
     #[error("failed to {during} a transaction: {source}")]
@@ -206,7 +213,7 @@ impl Publisher {
         // After the result: a part whose result is not there must not be known as closed.
         if let Some(closure) = closure {
             let sent = self.producer.send(&closure).await;
-            sent.map_err(|source| produce_error(&closure, source))?;
+            sent.map_err(|source| produce_error(&closure.topic, source))?;
         }
         let mut ledger = lock(&self.ledger);
         for input in &finishes {
@@ -223,13 +230,13 @@ impl Publisher {
         } = outgoing;
         match self.producer.send(&record).await {
             Err(error) if is_size(&error) => {}
-            sent => return sent.map_err(|source| produce_error(&record, source)),
+            sent => return sent.map_err(|source| produce_error(&record.topic, source)),
         }
         let _one_at_a_time = self.refused.lock().await;
         loop {
             match self.producer.send(&record).await {
                 Err(error) if is_size(&error) => {}
-                sent => return sent.map_err(|source| produce_error(&record, source)),
+                sent => return sent.map_err(|source| produce_error(&record.topic, source)),
             }
             let bytes = record.size_bytes();
             tracing::warn!(topic = %record.topic, bytes, "record exceeds the message limit");
@@ -249,9 +256,9 @@ pub(super) fn is_size(error: &KafkaError) -> bool {
     )
 }
 
-fn produce_error(record: &OutboundRecord, source: KafkaError) -> PublishError {
+pub(super) fn produce_error(topic: &Topic, source: KafkaError) -> PublishError {
     PublishError::Produce {
-        topic: record.topic.to_string(),
+        topic: topic.to_string(),
         source,
     }
 }
@@ -274,7 +281,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::domain::{Topic, TopicPartition};
+    use crate::domain::TopicPartition;
     use crate::kafka::embedded::EmbeddedBroker;
 
     /// Above what `MAX_BYTES` allows.

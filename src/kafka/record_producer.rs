@@ -86,7 +86,7 @@ impl RecordProducer {
     ///
     /// # Errors
     /// When they were not told in time.
-    pub(super) fn topics(&self, patience: Duration) -> Result<HashSet<Topic>, KafkaError> {
+    pub(crate) fn topics(&self, patience: Duration) -> Result<HashSet<Topic>, KafkaError> {
         // A named topic would be created by some brokers; `None` lists what is there.
         let metadata = self.client().client().fetch_metadata(None, patience)?;
         let there = metadata

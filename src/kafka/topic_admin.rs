@@ -16,8 +16,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// The pause before they are asked again for what was just created.
 const VISIBILITY_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Leaves the number of copies to the broker's `default.replication.factor`.
-const BROKER_DEFAULT_REPLICATION: i32 = -1;
+/// Leaves the number of copies to the broker's `default.replication.factor`, that of partitions to its
+/// `num.partitions`.
+const BROKER_DEFAULT: i32 = -1;
 
 /// Why the topics are not as asked for.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +62,20 @@ pub async fn create_topics(
     create_topics_with(bus, topics, partitions, &[]).await
 }
 
+/// Creates those of the topics that do not exist, with as many partitions and copies as the brokers give to one of
+/// which nothing is said (`num.partitions`, `default.replication.factor`).
+///
+/// # Errors
+/// When the brokers cannot be reached or refuse.
+pub async fn create_topics_of_broker_size(
+    bus: &BusSettings,
+    topics: &[Topic],
+) -> Result<(), TopicAdminError> {
+    let admin: AdminClient<DefaultClientContext> = bus.client_config().create()?;
+    let topics = topics.iter().map(|topic| new_topic(topic, BROKER_DEFAULT));
+    create(&admin, &topics.collect::<Vec<_>>()).await
+}
+
 /// As [`create_topics`], with properties of the topics that differ from the broker's.
 ///
 /// # Errors
@@ -75,14 +90,28 @@ pub async fn create_topics_with(
     let new_topics: Vec<NewTopic<'_>> = topics
         .iter()
         .map(|topic| {
-            let replication = TopicReplication::Fixed(BROKER_DEFAULT_REPLICATION);
-            let new = NewTopic::new(topic.as_str(), i32::from(partitions), replication);
+            let new = new_topic(topic, i32::from(partitions));
             let properties = properties.iter();
             properties.fold(new, |new, (name, value)| new.set(name, value))
         })
         .collect();
-    let options = options();
-    for answer in admin.create_topics(&new_topics, &options).await? {
+    create(&admin, &new_topics).await?;
+    let topics = topics.to_vec();
+    tokio::task::spawn_blocking(move || await_topics(&admin, &topics, partitions))
+        .await
+        .map_err(|_| KafkaError::Canceled)?
+}
+
+fn new_topic(topic: &Topic, partitions: i32) -> NewTopic<'_> {
+    let replication = TopicReplication::Fixed(BROKER_DEFAULT);
+    NewTopic::new(topic.as_str(), partitions, replication)
+}
+
+async fn create(
+    admin: &AdminClient<DefaultClientContext>,
+    topics: &[NewTopic<'_>],
+) -> Result<(), TopicAdminError> {
+    for answer in admin.create_topics(topics, &options()).await? {
         match answer {
             Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
             Err((topic, code)) => {
@@ -91,10 +120,7 @@ pub async fn create_topics_with(
             }
         }
     }
-    let topics = topics.to_vec();
-    tokio::task::spawn_blocking(move || await_topics(&admin, &topics, partitions))
-        .await
-        .map_err(|_| KafkaError::Canceled)?
+    Ok(())
 }
 
 /// Deletes topics with all that they hold, and consumer groups that nobody is in. What is not there is

@@ -32,18 +32,22 @@ pub(super) fn disowns(error: &KafkaError) -> bool {
 
 /// Whether brokers would say the same to another producer with these settings.
 pub(crate) fn refuses_for_good(error: &KafkaError) -> bool {
-    let KafkaError::Transaction(error) = error else {
-        return false;
+    let code = match error {
+        KafkaError::Transaction(error) => Some(error.code()),
+        KafkaError::MessageProduction(code) => Some(*code),
+        _ => None,
     };
     matches!(
-        error.code(),
-        RDKafkaErrorCode::TransactionalIdAuthorizationFailed
-            | RDKafkaErrorCode::ClusterAuthorizationFailed
-            | RDKafkaErrorCode::GroupAuthorizationFailed
-            | RDKafkaErrorCode::TopicAuthorizationFailed
-            | RDKafkaErrorCode::InvalidTransactionTimeout
-            | RDKafkaErrorCode::UnsupportedVersion
-            | RDKafkaErrorCode::UnsupportedFeature
+        code,
+        Some(
+            RDKafkaErrorCode::TransactionalIdAuthorizationFailed
+                | RDKafkaErrorCode::ClusterAuthorizationFailed
+                | RDKafkaErrorCode::GroupAuthorizationFailed
+                | RDKafkaErrorCode::TopicAuthorizationFailed
+                | RDKafkaErrorCode::InvalidTransactionTimeout
+                | RDKafkaErrorCode::UnsupportedVersion
+                | RDKafkaErrorCode::UnsupportedFeature
+        )
     )
 }
 

@@ -14,6 +14,7 @@
 //! the group has committed knows the outcome.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -32,10 +33,12 @@ use super::consumer_settings::{METADATA_TIMEOUT, TransactionSettings};
 use super::group_offsets::offsets_of;
 use super::offsets::CommitPosition;
 use super::polled_producer::ReportingProducer;
-use super::publisher::{Outgoing, Publication, PublishError, is_size};
+use super::publisher::{Outgoing, Publication, PublishError, is_size, produce_error};
 use super::record_producer::{Acknowledgement, RecordProducer};
 use super::transaction_batch::TransactionBatch;
-use super::transaction_errors::{disowns, is_of_topics, is_retriable, requires_abort};
+use super::transaction_errors::{
+    disowns, is_of_topics, is_retriable, refuses_for_good, requires_abort,
+};
 use crate::activity::Activity;
 use crate::domain::{OutboundRecord, Topic};
 use crate::telemetry;
@@ -64,10 +67,43 @@ pub struct TransactionalPublisher {
 /// How an attempt at a transaction ended, but for what ends the publisher.
 enum Attempt {
     Committed,
-    Aborted(KafkaError),
+    Aborted(Refusal),
     /// The group has gone on without this member: whoever owns the partitions now, and be it this
     /// member after it has joined again, reads the inputs again.
     Disowned,
+}
+
+/// Why a transaction was aborted.
+struct Refusal {
+    /// Whose record was not taken, if that is why.
+    topic: Option<Topic>,
+    error: KafkaError,
+}
+
+impl Refusal {
+    fn of_topic(topic: &Topic, error: KafkaError) -> Self {
+        let topic = Some(topic.clone());
+        Self { topic, error }
+    }
+}
+
+impl From<KafkaError> for Refusal {
+    fn from(error: KafkaError) -> Self {
+        Self { topic: None, error }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.topic {
+            Some(topic) => write!(
+                formatter,
+                "a record for `{topic}` was not taken: {}",
+                self.error
+            ),
+            None => self.error.fmt(formatter),
+        }
+    }
 }
 
 impl TransactionalPublisher {
@@ -124,7 +160,7 @@ impl TransactionalPublisher {
         publications: mpsc::Receiver<Publication<Token>>,
         close: impl Fn(Token),
     ) -> Result<(), PublishError> {
-        self.initialise().await?;
+        self.initialise(&publications).await?;
         let TransactionSettings {
             interval,
             max_records,
@@ -141,9 +177,9 @@ impl TransactionalPublisher {
     }
 
     /// Waits until the brokers know the producer, and have ended what an earlier one with its
-    /// name left open.
-    async fn initialise(&self) -> Result<(), PublishError> {
-        loop {
+    /// name left open; or until it is known that there is nothing to publish.
+    async fn initialise<T>(&self, publications: &mpsc::Receiver<T>) -> Result<(), PublishError> {
+        while !(publications.is_closed() && publications.is_empty()) {
             let patience = self.settings.timeout;
             let initialised = self.call(move |client| client.init_transactions(patience));
             match initialised.await {
@@ -162,6 +198,7 @@ impl TransactionalPublisher {
                 Err(error) => return Err(unusable("initialise")(error)),
             }
         }
+        Ok(())
     }
 
     /// Attempts the transaction until it is committed. What is stale leaves the batch.
@@ -172,6 +209,7 @@ impl TransactionalPublisher {
         let started = Instant::now();
         let _underway = self.activity.begin();
         let mut pause = FIRST_PAUSE;
+        let mut last = String::new();
         for _ in 0..MOST_ATTEMPTS {
             batch.retain_current(&lock(&self.ledger));
             if batch.publications().is_empty() {
@@ -189,15 +227,27 @@ impl TransactionalPublisher {
                     batch.take();
                     return Ok(());
                 }
-                Attempt::Aborted(error) => {
+                Attempt::Aborted(refusal) => {
                     telemetry::transaction_aborted();
-                    tracing::warn!(%error, "transaction aborted; it is made again");
+                    if let Refusal {
+                        topic: Some(topic),
+                        error,
+                    } = &refusal
+                        && refuses_for_good(error)
+                    {
+                        return Err(produce_error(topic, error.clone()));
+                    }
+                    last = refusal.to_string();
+                    tracing::warn!(error = last, "transaction aborted; it is made again");
                     tokio::time::sleep(pause).await;
                     pause = (2 * pause).min(LONGEST_PAUSE);
                 }
             }
         }
-        Err(PublishError::Aborts(MOST_ATTEMPTS))
+        Err(PublishError::Aborts {
+            count: MOST_ATTEMPTS,
+            last,
+        })
     }
 
     async fn attempt<Token>(
@@ -207,8 +257,8 @@ impl TransactionalPublisher {
         self.call(ReportingProducer::begin_transaction)
             .await
             .map_err(unusable("begin"))?;
-        if let Err(error) = self.produce(batch).await? {
-            return self.abort(error).await;
+        if let Err(refusal) = self.produce(batch).await? {
+            return self.abort(refusal).await;
         }
         crash_at("transaction-after-produce");
         // Membership before positions: were it the other way round, a rebalance in between would
@@ -216,7 +266,7 @@ impl TransactionalPublisher {
         let membership = self.settings.membership.get();
         let (Some(membership), Some(positions)) = (membership, self.finish(batch.publications()))
         else {
-            return self.abort(KafkaError::Canceled).await;
+            return self.abort(KafkaError::Canceled.into()).await;
         };
         crash_at("transaction-before-offsets");
         if let Err(error) = self.send_offsets(&positions, membership).await {
@@ -224,7 +274,7 @@ impl TransactionalPublisher {
                 self.forgo_topics(&positions).await;
             }
             let is_disowned = disowns(&error) && !self.settings.membership.is_renewed();
-            let aborted = self.abort(error).await?;
+            let aborted = self.abort(error.into()).await?;
             return Ok(if is_disowned {
                 Attempt::Disowned
             } else {
@@ -237,8 +287,8 @@ impl TransactionalPublisher {
             .iter()
             .filter_map(|one| one.closure.as_ref())
             .collect();
-        if let Err(error) = self.produce_closures(&closures).await {
-            return self.abort(error).await;
+        if let Err(refusal) = self.produce_closures(&closures).await {
+            return self.abort(refusal).await;
         }
         crash_at("transaction-after-closures");
         match self.commit().await {
@@ -248,7 +298,7 @@ impl TransactionalPublisher {
                 telemetry::offsets_committed();
                 Ok(Attempt::Committed)
             }
-            Err(error) if requires_abort(&error) => self.abort(error).await,
+            Err(error) if requires_abort(&error) => self.abort(error.into()).await,
             Err(error) => Err(unusable("commit")(error)),
         }
     }
@@ -258,13 +308,13 @@ impl TransactionalPublisher {
     async fn produce<Token>(
         &self,
         batch: &mut TransactionBatch<Token>,
-    ) -> Result<KafkaResult<()>, PublishError> {
+    ) -> Result<Result<(), Refusal>, PublishError> {
         let mut underway = Vec::new();
         let mut handed_over = 0;
         loop {
             for publication in &batch.publications()[handed_over..] {
-                if let Err(error) = self.hand_over(publication, &mut underway).await {
-                    return Ok(Err(error));
+                if let Err(refusal) = self.hand_over(publication, &mut underway).await {
+                    return Ok(Err(refusal));
                 }
             }
             handed_over = batch.publications().len();
@@ -276,11 +326,11 @@ impl TransactionalPublisher {
         for (topic, acknowledgement) in underway {
             if let Err(error) = acknowledgement.wait().await {
                 self.heed(&error, &topic);
-                failure.get_or_insert(error);
+                failure.get_or_insert(Refusal::of_topic(&topic, error));
             }
         }
         match failure {
-            Some(error) => Ok(Err(error)),
+            Some(refusal) => Ok(Err(refusal)),
             None => self.produce_one_by_one(batch.publications_mut()).await,
         }
     }
@@ -290,12 +340,14 @@ impl TransactionalPublisher {
         &self,
         publication: &Publication<Token>,
         underway: &mut Vec<(Topic, Acknowledgement)>,
-    ) -> KafkaResult<()> {
+    ) -> Result<(), Refusal> {
         for Outgoing { record, .. } in &publication.records {
             if !lock(&self.refused).contains_key(&record.topic) {
                 let handed_over = self.producer.hand_over(record).await;
-                let acknowledgement =
-                    handed_over.inspect_err(|error| self.heed(error, &record.topic))?;
+                let acknowledgement = handed_over.map_err(|error| {
+                    self.heed(&error, &record.topic);
+                    Refusal::of_topic(&record.topic, error)
+                })?;
                 underway.push((record.topic.clone(), acknowledgement));
             }
         }
@@ -313,7 +365,7 @@ impl TransactionalPublisher {
     async fn produce_one_by_one<Token>(
         &self,
         publications: &mut [Publication<Token>],
-    ) -> Result<KafkaResult<()>, PublishError> {
+    ) -> Result<Result<(), Refusal>, PublishError> {
         let records = publications.iter_mut().flat_map(|one| &mut one.records);
         for outgoing in records {
             let Some(largest) = lock(&self.refused).get(&outgoing.record.topic).copied() else {
@@ -325,7 +377,7 @@ impl TransactionalPublisher {
                 if is_size(&error) {
                     self.note_refused(&record.topic, record.size_bytes() - 1);
                 }
-                return Ok(Err(error));
+                return Ok(Err(Refusal::of_topic(&record.topic, error)));
             }
         }
         Ok(Ok(()))
@@ -372,9 +424,12 @@ impl TransactionalPublisher {
         .await
     }
 
-    async fn produce_closures(&self, closures: &[&OutboundRecord]) -> KafkaResult<()> {
-        let sent = join_all(closures.iter().map(|closure| self.producer.send(closure))).await;
-        sent.into_iter().collect()
+    async fn produce_closures(&self, closures: &[&OutboundRecord]) -> Result<(), Refusal> {
+        let sent = closures.iter().map(async |closure| {
+            let sent = self.producer.send(closure).await;
+            sent.map_err(|error| Refusal::of_topic(&closure.topic, error))
+        });
+        join_all(sent).await.into_iter().collect()
     }
 
     /// Takes leave of the topics that were deleted, so that the others' offsets are committed.
@@ -407,7 +462,7 @@ impl TransactionalPublisher {
             .await
     }
 
-    async fn abort(&self, reason: KafkaError) -> Result<Attempt, PublishError> {
+    async fn abort(&self, reason: Refusal) -> Result<Attempt, PublishError> {
         self.retried(|client| client.abort_transaction(Timeout::Never))
             .await
             .map_err(unusable("abort"))?;

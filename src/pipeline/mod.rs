@@ -12,6 +12,7 @@
 //! comes after all of them.
 
 mod batching;
+mod broker_probe;
 mod in_flight;
 mod intake;
 mod observer;
@@ -26,7 +27,7 @@ mod watch;
 mod watchdog;
 
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -40,6 +41,7 @@ pub use self::selection::Selection;
 pub use self::setup::{PipelineSetup, ServedModel, bus_settings};
 pub use self::watchdog::Patience;
 
+use self::broker_probe::BrokerProbe;
 use self::in_flight::InFlight;
 use self::intake::Intake;
 use self::observer::Observer;
@@ -47,7 +49,7 @@ use self::output::Output;
 use self::receipt::Receipt;
 use self::watch::{Stalled, Watch};
 use crate::activity::Activity;
-use crate::admin::{Condition, Readiness};
+use crate::admin::Condition;
 use crate::batcher::Batcher;
 use crate::decode::EnvelopeDecoder;
 use crate::domain::{MemoryBudget, Timestamp};
@@ -80,13 +82,6 @@ const BATCHES: usize = 1;
 /// Publications before the publisher.
 const PUBLICATIONS: usize = 256;
 
-/// How often the brokers are asked for, and how long for an answer.
-const PROBE_INTERVAL: Duration = Duration::from_secs(10);
-const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How often it is looked whether the publisher is initialised, before it is asked for brokers.
-const INITIALISATION_INTERVAL: Duration = Duration::from_millis(20);
-
 /// How long the consumer may take to leave its group, besides the drain: librdkafka has no deadline.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -114,11 +109,14 @@ pub async fn run(setup: PipelineSetup, stop: impl Future<Output = ()>) -> anyhow
         Arc::clone(&ledger),
     )?;
     let publisher_is_initialised = publisher.is_initialised();
-    let probing = tokio::spawn(probe_brokers(
-        publisher.producer(),
-        publisher.is_initialised(),
-        readiness.clone(),
-    ));
+    let probe = BrokerProbe {
+        producer: publisher.producer(),
+        bus: setup.consumer.bus.clone(),
+        topics: output.topics(),
+        is_initialised: publisher.is_initialised(),
+        readiness: readiness.clone(),
+    };
+    let probing = tokio::spawn(probe.run());
     let transaction = publisher.activity();
     let budget = MemoryBudget::new(setup.memory_budget_bytes);
     let reassembly = Arc::new(ReassemblyBuffer::new(setup.reassembly));
@@ -279,7 +277,7 @@ pub fn can_be_rebuilt(error: &anyhow::Error) -> bool {
     let consume = error.downcast_ref::<ConsumerError>();
     let publisher_can = match publish {
         Some(PublishError::Unusable { source, .. }) => !refuses_for_good(source),
-        Some(PublishError::Aborts(_)) => true,
+        Some(PublishError::Aborts { .. }) => true,
         _ => false,
     };
     if let Some(stalled) = error.downcast_ref::<Stalled>() {
@@ -348,28 +346,6 @@ impl AnyPublisher {
         match self {
             Self::AtLeastOnce(publisher) => publisher.run(publications, close).await,
             Self::ExactlyOnce(publisher) => publisher.run(publications, close).await,
-        }
-    }
-}
-
-/// Tells readiness whether the publisher reaches the brokers.
-async fn probe_brokers(
-    producer: RecordProducer,
-    is_initialised: Arc<AtomicBool>,
-    readiness: Readiness,
-) {
-    while !is_initialised.load(Ordering::Relaxed) {
-        tokio::time::sleep(INITIALISATION_INTERVAL).await;
-    }
-    let mut rounds = tokio::time::interval(PROBE_INTERVAL);
-    loop {
-        rounds.tick().await;
-        let producer = producer.clone();
-        let reached = tokio::task::spawn_blocking(move || producer.reach(PROBE_TIMEOUT)).await;
-        let is_up = matches!(reached, Ok(Ok(())));
-        readiness.set(Condition::PublisherUp, is_up);
-        if let Ok(Err(error)) = reached {
-            tracing::warn!(%error, "publisher does not reach the brokers");
         }
     }
 }

@@ -41,6 +41,16 @@ impl Output {
         self.settings.max_message_bytes
     }
 
+    /// Where results and dead letters go.
+    pub(crate) fn topics(&self) -> Vec<Topic> {
+        let OutputSettings {
+            results,
+            dead_letter_topic,
+            ..
+        } = &self.settings;
+        vec![results.topic.clone(), dead_letter_topic.clone()]
+    }
+
     /// The result of a part; maps are dropped, lowest scores first, and then regions, until it
     /// fits the message limit. A broker with a lower limit of its own gets it without either.
     pub(crate) fn result(

@@ -17,9 +17,9 @@ use clap::Args;
 
 use self::details::Details;
 pub(crate) use self::topics::ComparedTopics;
+use super::bus::BusArgs;
 use super::outputs;
 use crate::comparison::{Comparison, SideReport, Wanted};
-use crate::kafka::client::BusSettings;
 
 /// Compares what two results topics say of the same parts.
 #[derive(Args, Clone, Debug)]
@@ -30,9 +30,9 @@ pub struct CompareArguments {
     /// The results topic with what would be decided now
     #[arg(value_name = "TOPIC B")]
     pub b: String,
-    /// Bootstrap servers
-    #[arg(long, default_value = "127.0.0.1:9092", env = "PANOPTES__BUS__BROKERS")]
-    pub brokers: String,
+    /// How to reach the brokers.
+    #[command(flatten)]
+    pub bus: BusArgs,
     /// Compare only parts of this class; may be given more than once
     #[arg(long, value_name = "CLASS")]
     pub class: Vec<String>,
@@ -45,9 +45,6 @@ pub struct CompareArguments {
     /// Where else to write it
     #[command(flatten)]
     pub report: ReportArguments,
-    /// A librdkafka property, for TLS and SASL; may be given more than once
-    #[arg(short = 'X', long = "property", value_name = "NAME=VALUE", value_parser = super::parse_property)]
-    pub properties: Vec<(String, String)>,
 }
 
 /// Files that a comparison is written to.
@@ -102,10 +99,7 @@ pub fn run(arguments: &CompareArguments) -> anyhow::Result<()> {
         ..Wanted::default()
     };
     let topics = ComparedTopics {
-        bus: BusSettings {
-            brokers: arguments.brokers.clone(),
-            properties: arguments.properties.iter().cloned().collect(),
-        },
+        bus: arguments.bus.settings()?,
         a: arguments.a.as_str().into(),
         b: arguments.b.as_str().into(),
         wanted: [wanted.clone(), wanted],

@@ -21,6 +21,7 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
+use crate::cli::bus::BusArgs;
 use crate::domain::{OutboundRecord, Topic};
 use crate::kafka::client::BusSettings;
 use crate::kafka::record_producer::RecordProducer;
@@ -48,9 +49,9 @@ const USUAL_RECORD_BYTES: u64 = 1_000_000;
 pub struct ProduceArguments {
     /// Folder of images, as `<class>/<part>/<view>.jpg` (or .png, .bmp, .tif, .webp)
     pub folder: PathBuf,
-    /// Bootstrap servers
-    #[arg(long, default_value = "127.0.0.1:9092", env = "PANOPTES__BUS__BROKERS")]
-    pub brokers: String,
+    /// How to reach the brokers.
+    #[command(flatten)]
+    pub bus: BusArgs,
     /// What comes before the view in a topic's name
     #[arg(long, default_value = "line1.cam.", value_name = "PREFIX")]
     pub topic_prefix: String,
@@ -75,9 +76,6 @@ pub struct ProduceArguments {
     /// How often to publish the whole folder; the second time on, part IDs end in `-r2`, `-r3`, ...
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub repeat: u32,
-    /// A librdkafka property, for TLS and SASL; may be given more than once
-    #[arg(short = 'X', long = "property", value_name = "NAME=VALUE", value_parser = super::parse_property)]
-    pub properties: Vec<(String, String)>,
 }
 
 /// How a record carries its image.
@@ -135,10 +133,7 @@ pub(crate) async fn produce(arguments: &ProduceArguments) -> anyhow::Result<Publ
     pace.sort(&mut parts);
     let topics = topics_of(&parts, &arguments.topic_prefix)?;
 
-    let bus = BusSettings {
-        brokers: arguments.brokers.clone(),
-        properties: arguments.properties.iter().cloned().collect(),
-    };
+    let bus = arguments.bus.settings()?;
     let producer = connect(&bus, &parts).await?;
     if let Some(partitions) = arguments.create_topics {
         create_topics(&bus, &topics, partitions).await?;

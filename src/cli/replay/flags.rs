@@ -149,14 +149,16 @@ impl ReplayArguments {
         if let Some(model) = &self.model {
             settings.model.path = model.clone();
         }
+        let input = &mut settings.input;
         match self.topics.as_slice() {
             [] => {}
-            [one] if one.starts_with('^') => settings.input.topic_regex = Some(one.clone()),
-            names => {
-                settings.input.topic_regex = None;
-                settings.input.topics = names.to_vec();
+            [one] if one.starts_with('^') => {
+                (input.topics, input.topic_regex) = (Vec::new(), Some(one.clone()));
             }
+            names => (input.topics, input.topic_regex) = (names.to_vec(), None),
         }
+        // It is the name of one consumer of the live line; here each instance would have it.
+        settings.bus.properties.remove("group.instance.id");
         settings.validate()?;
         Ok(settings)
     }
@@ -293,6 +295,31 @@ mod tests {
         parse(&format!("{meant} --set input.topics=a"))
             .settings()
             .unwrap();
+    }
+
+    #[test]
+    fn topics_of_the_flags_stand_in_place_of_those_of_the_settings() {
+        for of_settings in ["input.topics=a.top,a.left", "input.topic_regex=^a"] {
+            let input = |flags: &str| {
+                let words = format!("--results-topic x --set {of_settings} {flags}");
+                parse(&words).settings().unwrap().input
+            };
+            let regex = input("--topic ^b");
+            assert_eq!(regex.topic_regex.as_deref(), Some("^b"));
+            assert!(regex.topics.is_empty());
+            let list = input("--topic b.top --topic b.left");
+            assert_eq!(list.topics, ["b.top", "b.left"]);
+            assert_eq!(list.topic_regex, None);
+        }
+    }
+
+    #[test]
+    fn instances_of_a_replay_are_no_static_members() {
+        let live = "--set bus.properties.group.instance.id=station-1 --set input.topics=a";
+        let settings = parse(&format!("--results-topic x {live}"))
+            .settings()
+            .unwrap();
+        assert_eq!(settings.bus.properties.get("group.instance.id"), None);
     }
 
     #[test]

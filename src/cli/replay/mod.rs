@@ -48,6 +48,9 @@ use crate::telemetry;
 /// How often it is looked how far the job is.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
+/// The same near its end, which is not to be waited for.
+const LAST_LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
 /// How often it is committed again what the job was made of: brokers forget groups that nobody is in.
 const KEEP_INTERVAL: Duration = Duration::from_secs(3600);
 
@@ -383,7 +386,11 @@ impl Look {
             if is_last || progress.is_complete {
                 return Ok((progress, watch));
             }
-            std::thread::sleep(LOOK_INTERVAL);
+            let is_near_end = progress.left < self.work.range.offsets() / 64;
+            std::thread::sleep(match is_near_end {
+                true => LAST_LOOK_INTERVAL,
+                false => LOOK_INTERVAL,
+            });
         }
     }
 }

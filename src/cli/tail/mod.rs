@@ -13,6 +13,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
+use crate::cli::bus::BusArgs;
 use crate::domain::Record;
 use crate::kafka::client::BusSettings;
 use crate::kafka::topic_reader::{
@@ -35,9 +36,9 @@ const MAX_IDLE_POLLS: u32 = 60;
 /// Print results as they stand on the bus, one line a part
 #[derive(Args, Clone, Debug)]
 pub struct TailArguments {
-    /// Bootstrap servers
-    #[arg(long, default_value = "127.0.0.1:9092", env = "PANOPTES__BUS__BROKERS")]
-    pub brokers: String,
+    /// How to reach the brokers.
+    #[command(flatten)]
+    pub bus: BusArgs,
     /// Results topic, or dead-letter topic
     #[arg(long)]
     pub topic: String,
@@ -62,9 +63,6 @@ pub struct TailArguments {
     /// Print each result whole, as one line of JSON
     #[arg(long)]
     pub json: bool,
-    /// A librdkafka property, for TLS and SASL; may be given more than once
-    #[arg(short = 'X', long = "property", value_name = "NAME=VALUE", value_parser = super::parse_property)]
-    pub properties: Vec<(String, String)>,
 }
 
 /// How saved maps are coloured.
@@ -112,9 +110,10 @@ pub enum TailError {
 /// `NO_COLOR` is not set.
 ///
 /// # Errors
-/// When the topic cannot be read, the output not written, or a map not saved. A reader that closes
-/// the output (`| head`) is no error.
-pub fn run(arguments: &TailArguments) -> Result<(), TailError> {
+/// When the settings of the bus are wrong, the topic cannot be read, the output not written, or a map not
+/// saved. A reader that closes the output (`| head`) is no error.
+pub fn run(arguments: &TailArguments) -> anyhow::Result<()> {
+    let settings = reader_settings(arguments, arguments.bus.settings()?);
     let output = io::stdout();
     let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let colours = if output.is_terminal() && !is_plain {
@@ -122,18 +121,20 @@ pub fn run(arguments: &TailArguments) -> Result<(), TailError> {
     } else {
         Colours::None
     };
-    match print_topic(arguments, &mut BufWriter::new(output.lock()), colours) {
+    let mut output = BufWriter::new(output.lock());
+    match print_topic(arguments, &settings, &mut output, colours) {
         Err(TailError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other,
+        printed => Ok(printed?),
     }
 }
 
 fn print_topic(
     arguments: &TailArguments,
+    settings: &TopicReaderSettings,
     output: &mut impl Write,
     colours: Colours,
 ) -> Result<(), TailError> {
-    let mut reader = TopicReader::open(&reader_settings(arguments))?;
+    let mut reader = TopicReader::open(settings)?;
     let mut idle_polls = 0;
     loop {
         match reader.next(POLL_INTERVAL)? {
@@ -156,12 +157,9 @@ fn print_topic(
     }
 }
 
-fn reader_settings(arguments: &TailArguments) -> TopicReaderSettings {
+fn reader_settings(arguments: &TailArguments, bus: BusSettings) -> TopicReaderSettings {
     TopicReaderSettings {
-        bus: BusSettings {
-            brokers: arguments.brokers.clone(),
-            properties: arguments.properties.iter().cloned().collect(),
-        },
+        bus,
         topic: arguments.topic.as_str().into(),
         from: if arguments.from_beginning {
             ReadFrom::Beginning

@@ -238,11 +238,13 @@ fn saves_each_map_as_png() {
 
 #[test]
 fn reads_the_last_results_unless_told_otherwise() {
-    let settings = reader_settings(&args(&["-X", "security.protocol=ssl"]));
+    let arguments = args(&["-X", "security.protocol=ssl"]);
+    let settings = reader_settings(&arguments, arguments.bus.settings().unwrap());
     assert_eq!(settings.from, ReadFrom::Last(10));
     assert_eq!(settings.until, ReadUntil::EndOfTopic);
     assert_eq!(settings.bus.properties["security.protocol"], "ssl");
-    let settings = reader_settings(&args(&["--from-beginning", "--follow"]));
+    let arguments = args(&["--from-beginning", "--follow"]);
+    let settings = reader_settings(&arguments, arguments.bus.settings().unwrap());
     assert_eq!(settings.from, ReadFrom::Beginning);
     assert_eq!(settings.until, ReadUntil::Forever);
 }
