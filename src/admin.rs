@@ -311,6 +311,7 @@ mod tests {
 
         running.readiness.set(Condition::ConsumerAssigned, true);
         running.readiness.set(Condition::PublisherUp, true);
+        running.readiness.set(Condition::OutputTopics, true);
         running.readiness.set(Condition::Moving, true);
         let answer = request(running.address, "GET /readyz").await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");

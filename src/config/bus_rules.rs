@@ -2,7 +2,7 @@
 
 use super::secrets::{REDACTED, is_secret, redact_brokers};
 use super::validation::Rules;
-use crate::kafka::client::property_fault;
+use crate::kafka::client::{UNKNOWN_PROPERTY, property_fault};
 use crate::kafka::group_protocol::{BROKERS_TIMES, GROUP_PROTOCOL, GroupProtocol};
 
 /// Properties that carry a promise of Panoptes, and where to set what they stand for.
@@ -189,7 +189,9 @@ impl Rules<'_> {
                 continue;
             }
             if let Some(fault) = property_fault(name, value) {
-                let shown = if is_secret(name) { REDACTED } else { value };
+                // A misspelt name does not tell that the value is secret.
+                let is_hidden = is_secret(name) || fault == UNKNOWN_PROPERTY;
+                let shown = if is_hidden { REDACTED } else { value };
                 self.require(false, &key, shown, &fault);
             }
         }

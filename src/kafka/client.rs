@@ -85,6 +85,9 @@ const PRODUCER_PROPERTIES: [&str; 12] = [
     "queue.buffering.max.kbytes",
 ];
 
+/// What is wrong with a property of which the name is.
+pub(crate) const UNKNOWN_PROPERTY: &str = "is no property that librdkafka knows";
+
 /// What is wrong with a property, if anything is; nothing is opened to find out. The value is never
 /// repeated, for it may be secret.
 pub(crate) fn property_fault(name: &str, value: &str) -> Option<String> {
@@ -93,7 +96,7 @@ pub(crate) fn property_fault(name: &str, value: &str) -> Option<String> {
     match config.create_native_config() {
         Ok(_) => None,
         Err(KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, ..)) => {
-            Some("is no property that librdkafka knows".to_owned())
+            Some(UNKNOWN_PROPERTY.to_owned())
         }
         Err(KafkaError::ClientConfig(_, reason, ..)) if !reason.contains(value) => {
             Some(format!("is refused by librdkafka: {reason}"))

@@ -85,6 +85,14 @@ impl Refusal {
         let topic = Some(topic.clone());
         Self { topic, error }
     }
+
+    /// Where it is for good.
+    fn into_error(self) -> PublishError {
+        match self.topic {
+            Some(topic) => produce_error(&topic, self.error),
+            None => unusable("go on with")(self.error),
+        }
+    }
 }
 
 impl From<KafkaError> for Refusal {
@@ -229,13 +237,8 @@ impl TransactionalPublisher {
                 }
                 Attempt::Aborted(refusal) => {
                     telemetry::transaction_aborted();
-                    if let Refusal {
-                        topic: Some(topic),
-                        error,
-                    } = &refusal
-                        && refuses_for_good(error)
-                    {
-                        return Err(produce_error(topic, error.clone()));
+                    if refuses_for_good(&refusal.error) {
+                        return Err(refusal.into_error());
                     }
                     last = refusal.to_string();
                     tracing::warn!(error = last, "transaction aborted; it is made again");
@@ -463,10 +466,16 @@ impl TransactionalPublisher {
     }
 
     async fn abort(&self, reason: Refusal) -> Result<Attempt, PublishError> {
-        self.retried(|client| client.abort_transaction(Timeout::Never))
-            .await
-            .map_err(unusable("abort"))?;
-        Ok(Attempt::Aborted(reason))
+        let aborted = self.retried(|client| client.abort_transaction(Timeout::Never));
+        match aborted.await {
+            Ok(()) => Ok(Attempt::Aborted(reason)),
+            // Brokers that have taken no topic of it know of no transaction to abort.
+            Err(_) if refuses_for_good(&reason.error) => Err(reason.into_error()),
+            Err(error) => {
+                tracing::warn!(%reason, "the transaction was to be aborted");
+                Err(unusable("abort")(error))
+            }
+        }
     }
 
     /// As [`Self::call`], again and again while the client says that this may help.

@@ -4,8 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rdkafka::error::KafkaError;
-
 use crate::admin::{Condition, Readiness};
 use crate::domain::Topic;
 use crate::kafka::client::BusSettings;
@@ -57,15 +55,16 @@ impl BrokerProbe {
     async fn missing_topics(&self) -> Option<Vec<Topic>> {
         let producer = self.producer.clone();
         let asked = tokio::task::spawn_blocking(move || producer.topics(TIMEOUT)).await;
-        match asked.unwrap_or(Err(KafkaError::Canceled)) {
-            Ok(there) => {
+        match asked {
+            Ok(Ok(there)) => {
                 let missing = self.topics.iter().filter(|topic| !there.contains(*topic));
                 Some(missing.cloned().collect())
             }
-            Err(error) => {
+            Ok(Err(error)) => {
                 tracing::warn!(%error, "publisher does not reach the brokers");
                 None
             }
+            Err(_) => None, // the runtime ends
         }
     }
 

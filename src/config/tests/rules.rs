@@ -51,7 +51,7 @@ fn each_rule_names_key_value_and_rule() {
         ),
         (
             &["bus.properties.sesion.timeout=6"],
-            "`bus.properties.sesion.timeout` is `6`: is no property that librdkafka knows",
+            "`bus.properties.sesion.timeout` is `<redacted>`: is no property that librdkafka knows",
         ),
         (
             &["bus.properties.security.protocol=TSL"],
