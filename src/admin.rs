@@ -36,15 +36,18 @@ pub enum Condition {
     ModelLoaded,
     /// The publisher reaches the brokers.
     PublisherUp,
+    /// Reading is not held: the views of each part meet.
+    ReadingFree,
     /// The watchdog has not found the pipeline at a standstill.
     Moving,
 }
 
 impl Condition {
-    const ALL: [Self; 4] = [
+    const ALL: [Self; 5] = [
         Self::ConsumerAssigned,
         Self::ModelLoaded,
         Self::PublisherUp,
+        Self::ReadingFree,
         Self::Moving,
     ];
 
@@ -53,6 +56,9 @@ impl Condition {
             Self::ConsumerAssigned => "the consumer has no assignment yet",
             Self::ModelLoaded => "the model is not loaded yet",
             Self::PublisherUp => "the publisher does not reach the brokers",
+            Self::ReadingFree => {
+                "reading has not begun, or is held: the views of a part might not meet, see the log"
+            }
             Self::Moving => "the pipeline is not running, or stands still",
         }
     }
@@ -66,7 +72,7 @@ pub struct Readiness {
 
 #[derive(Debug, Default)]
 struct Flags {
-    met: [AtomicBool; 4],
+    met: [AtomicBool; Condition::ALL.len()],
     draining: AtomicBool,
 }
 
@@ -305,6 +311,7 @@ mod tests {
 
         running.readiness.set(Condition::ConsumerAssigned, true);
         running.readiness.set(Condition::PublisherUp, true);
+        running.readiness.set(Condition::ReadingFree, true);
         running.readiness.set(Condition::Moving, true);
         let answer = request(running.address, "GET /readyz").await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");

@@ -23,7 +23,7 @@ use crate::domain::{
 use crate::kafka::consumer::{ConsumerHandle, lock};
 use crate::kafka::consumer_messages::{ConsumerCommand, ConsumerEvent};
 use crate::kafka::partitioners::KeyedTopics;
-use crate::kafka::poll_report::SharedPollReport;
+use crate::kafka::poll_report::{Reading, SharedPollReport};
 use crate::kafka::publisher::{Publication, finished_inputs};
 use crate::reassembly::{Event, ReassemblyBuffer, ReassemblyCounts};
 use crate::telemetry;
@@ -260,8 +260,15 @@ impl Intake {
         let status = self.reassembly.status(now);
         telemetry::set_memory(&self.budget);
         telemetry::set_open_groups(status.open_groups);
-        let paused = status.partitions.iter().filter(|one| one.is_paused).count();
+        let (paused, is_held) = {
+            let poll = lock(&self.poll);
+            let paused = poll.paused_partitions(status.partitions.len());
+            (paused, poll.reading == Reading::Held)
+        };
         telemetry::set_paused_partitions(paused);
+        if self.readiness.is_met(Condition::ReadingFree) == is_held {
+            self.readiness.set(Condition::ReadingFree, !is_held);
+        }
         if let Some(stream_time) = status.stream_time {
             telemetry::set_stream_time_lag(now.since(stream_time));
         }

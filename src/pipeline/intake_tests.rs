@@ -286,3 +286,18 @@ fn time_in_which_the_poll_thread_does_not_come_round_is_not_quiet() {
     };
     assert_eq!(group.cause, CloseCause::WallClock);
 }
+
+#[test]
+fn an_instance_whose_reading_is_held_is_not_ready() {
+    let mut intake = waiting_for_side();
+    for (reading, is_free) in [
+        (Reading::Running, true),
+        (Reading::Held, false),
+        (Reading::Jammed, true),
+    ] {
+        lock(&intake.poll).reading = reading;
+        intake.look_at_the_clock(Timestamp(0));
+        let is_met = intake.readiness.is_met(Condition::ReadingFree);
+        assert_eq!(is_met, is_free, "{reading:?}");
+    }
+}
