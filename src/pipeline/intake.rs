@@ -319,6 +319,7 @@ impl Intake {
                     rejects,
                     absorbed,
                     closure,
+                    ..
                 } => {
                     self.publish_unscored(rejects, &absorbed, Some(&closure))
                         .await

@@ -293,6 +293,7 @@ impl Instance {
                     rejects,
                     absorbed,
                     closure,
+                    ..
                 } => {
                     let rejected = rejects.into_iter().map(|reject| reject.record);
                     (Some(closure), rejected.chain(absorbed).collect())
