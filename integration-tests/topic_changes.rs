@@ -133,13 +133,18 @@ fn an_instance_that_reads_more_topics_than_another_waits_until_their_views_meet(
         )
         .set("views.default", vec!["top".to_owned(), "left".to_owned()]);
     let first = Panoptes::run(&narrow, "wider-1");
-    let second = Panoptes::run(&config.of_another_instance(), "wider-2");
+    let second = Panoptes::start(&config.of_another_instance(), "wider-2");
+    second.await_answer("/livez", 200);
     // Two numbers of all topics, and the rest of the one that it reads alone.
     second.await_assigned(2 * PARTITIONS);
     second.await_log("nothing is read");
+    second.await_unready(
+        "reading has not begun, or is held: the views of a part might not meet, see the log",
+    );
     let parts = names(30);
     first.stop_in_order();
     second.await_assigned(3 * PARTITIONS);
+    second.await_answer("/readyz", 200);
     line.send(shots_of(&line, &parts, &views));
     line.await_parts(parts.len());
     second.stop_in_order();

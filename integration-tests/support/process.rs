@@ -173,6 +173,15 @@ impl Panoptes {
         });
     }
 
+    /// Waits until this is all that keeps it from being ready.
+    pub(crate) fn await_unready(&self, reason: &str) {
+        let reasons = format!(r#""reasons":["{reason}"]"#);
+        self.await_that(&format!("/readyz to say {reasons}"), |process| {
+            let answer = process.get("/readyz");
+            answer.is_some_and(|(status, body)| status == 503 && body.contains(&reasons))
+        });
+    }
+
     /// Waits until the log holds `text`.
     pub(crate) fn await_log(&self, text: &str) {
         self.await_that(&format!("`{text}` in the log"), |process| {
