@@ -120,14 +120,17 @@ impl StreamClock {
         numbers.flat_map(|number| &number.partitions)
     }
 
-    /// Notes that a record of an assigned partition was read.
+    /// Notes that a record of an assigned partition was read. Its time is clamped by when it was written,
+    /// where that is known, so that a replay decides as the live line did.
     pub(crate) fn observe(
         &mut self,
         partition: &TopicPartition,
         captured_at: Timestamp,
+        written_at: Option<Timestamp>,
         now: Timestamp,
     ) -> Observed {
-        let latest = now.after(self.max_future);
+        let came_at = written_at.map_or(now, |written_at| written_at.min(now));
+        let latest = came_at.after(self.max_future);
         let event_time = captured_at.min(latest);
         if let Some(clock) = self.clock(partition) {
             clock.highest_read = clock.highest_read.max(Some(event_time));

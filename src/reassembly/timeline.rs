@@ -83,7 +83,8 @@ impl Timeline {
     /// as it did, and is none that came.
     pub(crate) fn read(&mut self, view: View, is_finished: bool, now: Timestamp) {
         let partition = view.record.source.topic_partition();
-        let observed = self.clock.observe(&partition, view.captured_at, now);
+        let written_at = view.record.timestamp;
+        let observed = (self.clock).observe(&partition, view.captured_at, written_at, now);
         self.quiet.set_quiet(partition.partition, false, now);
         self.flow.note_progress(now);
         if !is_finished {
