@@ -1,5 +1,7 @@
 //! What becomes of a part whose views do not all come in time.
 
+use std::time::Duration;
+
 use crate::kafka::Broker;
 use crate::support::line::{Line, VIEWS};
 use crate::support::outcomes::Outcomes;
@@ -114,4 +116,21 @@ fn stream_time_closes_parts_of_an_archive_without_waiting() {
     let lone = outcomes.result_of("lone");
     assert_eq!(lone.views_with_status("missing"), ["side"]);
     assert_eq!(lone.timing.first_view_at, march);
+}
+
+/// It is frozen for longer than the wall clock waits, and shorter than the group does.
+#[test]
+fn a_view_that_comes_while_the_process_is_frozen_is_waited_for() {
+    let line = Line::new(Broker::shared(), "frozen");
+    let config = line.config().set("reassembly.timeout", "3s");
+    let panoptes = Panoptes::run(&config, "frozen");
+    line.send(line.part_seen_by("part", 1, &VIEWS[..4]));
+    panoptes.await_metric("panoptes_open_groups", &[], 1.0);
+    panoptes.freeze();
+    line.send(line.part_seen_by("part", 1, &VIEWS[4..]));
+    std::thread::sleep(Duration::from_millis(4_500));
+    panoptes.thaw();
+    line.await_parts(1);
+    panoptes.stop_in_order();
+    line.assert_one_whole_result_each(&["part".to_owned()]);
 }

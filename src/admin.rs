@@ -72,7 +72,7 @@ pub struct Readiness {
 
 #[derive(Debug, Default)]
 struct Flags {
-    met: [AtomicBool; 5],
+    met: [AtomicBool; Condition::ALL.len()],
     draining: AtomicBool,
 }
 

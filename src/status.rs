@@ -5,7 +5,7 @@
 //! Ages are in milliseconds as of then. Fields are only ever added.
 
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use serde::{Deserialize, Serialize};
 
@@ -142,35 +142,53 @@ impl PartitionStatus {
 
 type Observe = dyn Fn() -> PipelineStatus + Send + Sync;
 
-/// Where a pipeline leaves a way to look at it, for as long as it runs; clones share it.
+/// Where a pipeline leaves a way to look at it, for as long as it runs; clones share it. It is of one
+/// instance, and outlives its pipelines.
 #[derive(Clone, Default)]
 pub struct StatusBoard {
-    observe: Arc<RwLock<Option<Arc<Observe>>>>,
+    shown: Arc<RwLock<Shown>>,
+}
+
+#[derive(Default)]
+struct Shown {
+    observe: Option<Arc<Observe>>,
+    /// Of the pipelines that have ended.
+    views_out_of_order: u64,
 }
 
 impl StatusBoard {
     /// From now on, this is how to look at the pipeline.
     pub fn show(&self, observe: impl Fn() -> PipelineStatus + Send + Sync + 'static) {
-        self.set(Some(Arc::new(observe)));
+        self.write().observe = Some(Arc::new(observe));
     }
 
-    /// There is no pipeline any more.
+    /// There is no pipeline any more. What is to outlive it is kept.
     pub fn clear(&self) {
-        self.set(None);
+        let mut shown = self.write();
+        if let Some(observe) = shown.observe.take() {
+            shown.views_out_of_order += observe().views_out_of_order;
+        }
+    }
+
+    /// Views taken before what may have been written earlier was read, by all pipelines of the instance.
+    pub fn views_out_of_order(&self) -> u64 {
+        let shown = self.read();
+        let running = shown.observe.as_ref();
+        shown.views_out_of_order + running.map_or(0, |observe| observe().views_out_of_order)
     }
 
     /// Looks at the pipeline, if there is one.
     pub fn pipeline(&self) -> Option<PipelineStatus> {
-        let observe = self
-            .observe
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let observe = self.read().observe.clone();
         observe.map(|observe| observe())
     }
 
-    fn set(&self, observe: Option<Arc<Observe>>) {
-        *self.observe.write().unwrap_or_else(PoisonError::into_inner) = observe;
+    fn read(&self) -> RwLockReadGuard<'_, Shown> {
+        self.shown.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Shown> {
+        self.shown.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -232,5 +250,31 @@ impl PipelineStatus {
                 ..PartitionStatus::at("cam", 0)
             }],
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_taken_out_of_order_is_still_known_when_the_pipeline_has_ended() {
+        let board = StatusBoard::default();
+        let show = |views_out_of_order| {
+            board.show(move || PipelineStatus {
+                views_out_of_order,
+                ..PipelineStatus::at_rest()
+            });
+        };
+        show(3);
+        assert_eq!(board.views_out_of_order(), 3);
+        board.clear();
+        assert_eq!(board.views_out_of_order(), 3);
+        show(2); // it was built anew
+        assert_eq!(board.views_out_of_order(), 5);
+        board.clear();
+        board.clear();
+        assert_eq!(board.views_out_of_order(), 5);
+        assert_eq!(board.pipeline(), None);
     }
 }

@@ -365,7 +365,7 @@ pub fn set_assigned_partitions(partitions: usize) {
     gauge!(ASSIGNED_PARTITIONS).set(partitions as f64);
 }
 
-/// States how many partitions are paused.
+/// States how many partitions are not read for now.
 pub fn set_paused_partitions(partitions: usize) {
     gauge!(PAUSED_PARTITIONS).set(partitions as f64);
 }

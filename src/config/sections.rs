@@ -133,7 +133,8 @@ pub struct ReassemblySettings {
     /// Default 2 s; longer than the usual gap between two parts.
     #[serde(with = "humantime_serde")]
     pub idle_after: Duration,
-    /// How far beyond the wall clock a record's timestamp may lie before it is clamped. Default 1 min.
+    /// How far beyond its record's Kafka timestamp, and beyond the wall clock, the time of a view may lie
+    /// before it is clamped. Default 1 min.
     #[serde(with = "humantime_serde")]
     pub max_future: Duration,
     /// How long beyond `timeout` the wall clock waits before it closes a part, for when the line

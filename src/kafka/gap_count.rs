@@ -128,6 +128,16 @@ impl GapCount {
         settled
     }
 
+    /// Notes that nobody will tell where the log begins: what was found stays as it is known.
+    pub(super) fn settle(&mut self) {
+        self.unsettled.clear();
+    }
+
+    #[cfg(test)]
+    pub(super) fn unsettled(&self) -> usize {
+        self.unsettled.len()
+    }
+
     /// What lies below the position that is to be committed.
     pub(super) fn below(&self) -> Skipped {
         self.below

@@ -55,6 +55,19 @@ fn a_log_that_is_known_to_begin_later_tells_at_once() {
     assert_eq!(gaps.below(), skipped(4, 0));
 }
 
+#[test]
+fn gaps_are_not_kept_where_nobody_tells_where_the_log_begins() {
+    let mut gaps = GapCount::default();
+    for start in (0..2_000).step_by(2) {
+        gaps.skip(start..start + 1);
+        gaps.pass(start + 2);
+        gaps.settle();
+    }
+    assert_eq!(gaps.unsettled(), 0);
+    assert!(gaps.above.is_empty());
+    assert_eq!(gaps.below(), skipped(0, 1_000));
+}
+
 /// What the brokers keep of a group's commit.
 #[derive(Clone, Default)]
 struct Commit {

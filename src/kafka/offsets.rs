@@ -142,6 +142,20 @@ impl OffsetLedger {
         })
     }
 
+    /// Notes that nobody will tell where the partitions' logs begin, so that the gaps that were found need not
+    /// be kept for that.
+    pub fn settle_gaps(&mut self) {
+        for ledger in self.partitions.values_mut() {
+            ledger.gaps.settle();
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn unsettled_gaps(&self) -> usize {
+        let ledgers = self.partitions.values();
+        ledgers.map(|ledger| ledger.gaps.unsettled()).sum()
+    }
+
     /// Notes that a record was read. Only a [`Begun::Fresh`] one is to be processed.
     ///
     /// An offset below the watermark means that the log was rewound (truncated or recreated):

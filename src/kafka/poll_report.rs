@@ -26,6 +26,20 @@ pub struct PollReport {
     pub partitions: HashMap<TopicPartition, PartitionReport>,
 }
 
+impl PollReport {
+    /// How many partitions are not read though they are not at the end of what is to be read, where so many
+    /// are assigned.
+    pub fn paused_partitions(&self, assigned: usize) -> usize {
+        match self.reading {
+            Reading::Jammed | Reading::Held => assigned,
+            Reading::Running | Reading::Draining => {
+                let pauses = self.partitions.values().filter_map(|one| one.pause);
+                pauses.filter(|pause| *pause != Pause::EndOfRange).count()
+            }
+        }
+    }
+}
+
 impl Default for PollReport {
     fn default() -> Self {
         Self {
@@ -77,4 +91,38 @@ pub enum Pause {
     EndOfRange,
     /// Its next record is later than what is to be read of others: an archive is read in the order of time.
     Ahead,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Topic;
+
+    #[test]
+    fn whatever_pauses_a_partition_counts_but_for_the_end_of_its_range() {
+        let pauses = [
+            None,
+            Some(Pause::Memory),
+            Some(Pause::Unfinished),
+            Some(Pause::EndOfRange),
+            Some(Pause::Ahead),
+        ];
+        let partitions = pauses.into_iter().zip(0..).map(|(pause, partition)| {
+            let topic = Topic::from("cam");
+            let report = PartitionReport {
+                pause,
+                ..PartitionReport::default()
+            };
+            (TopicPartition { topic, partition }, report)
+        });
+        let mut report = PollReport {
+            partitions: partitions.collect(),
+            ..PollReport::default()
+        };
+        assert_eq!(report.paused_partitions(5), 3);
+        for reading in [Reading::Jammed, Reading::Held] {
+            report.reading = reading;
+            assert_eq!(report.paused_partitions(5), 5);
+        }
+    }
 }

@@ -340,7 +340,9 @@ impl StoredLoop {
                 few_enough,
             });
             self.waiting.extend(events);
-            telemetry::set_uncommitted_records(lock(&self.link.ledger).total_in_flight());
+            let mut ledger = lock(&self.link.ledger);
+            ledger.settle_gaps();
+            telemetry::set_uncommitted_records(ledger.total_in_flight());
         }
     }
 

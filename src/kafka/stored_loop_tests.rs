@@ -24,10 +24,11 @@ fn partition() -> TopicPartition {
     }
 }
 
-/// A record at every offset of the range up to one that is damaged.
+/// A record at every offset of the range, but for one, up to one that is damaged.
 struct Played {
     next: i64,
     end: i64,
+    hole_at: i64,
     damaged_at: i64,
 }
 
@@ -44,6 +45,9 @@ impl StoredRecords for Played {
     ) -> Result<StoredReading, StoredError> {
         if !may_read(&partition()) {
             return Ok(StoredReading::Nothing);
+        }
+        if self.next == self.hole_at {
+            self.next += 1;
         }
         if self.next == self.damaged_at {
             return Err("`cam/00000/0.tar` is damaged".into());
@@ -87,6 +91,8 @@ struct Bench {
     job: Arc<Job>,
     made: JobRange,
     range: Arc<ReadRange>,
+    /// An offset without a record.
+    hole_at: i64,
 }
 
 struct Running {
@@ -119,6 +125,7 @@ impl Bench {
             job: Arc::new(job),
             range: Arc::new(made.ends()),
             made,
+            hole_at: -1,
         }
     }
 
@@ -149,6 +156,7 @@ impl Bench {
             records: Box::new(Played {
                 next: 0,
                 end: 0,
+                hole_at: self.hole_at,
                 damaged_at,
             }),
         };
@@ -224,6 +232,27 @@ async fn damage_ends_the_thread_with_its_name_and_nothing_behind_it_counts_as_re
     let error = running.consumer.close().unwrap_err();
     assert_eq!(error.to_string(), "`cam/00000/0.tar` is damaged");
     assert_eq!(bench.progress().left, 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gaps_between_the_records_are_not_kept() {
+    let bench = Bench {
+        hole_at: 3,
+        ..Bench::start()
+    };
+    let mut running = bench.run(i64::MAX);
+    let told = ["Some(1)", "0", "1", "2", "4", "5"];
+    assert_eq!(running.events().await, told);
+    let settled = async {
+        let mut looks = tokio::time::interval(Duration::from_millis(10));
+        while lock(&running.ledger).unsettled_gaps() > 0 {
+            looks.tick().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, settled)
+        .await
+        .expect("gaps are settled with a report");
+    running.consumer.close().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,9 +20,10 @@ use crate::decode::EnvelopeDecoder;
 use crate::domain::{
     CloseCause, MemoryBudget, PartClosure, Record, Reject, RejectReason, Timestamp,
 };
-use crate::kafka::consumer::ConsumerHandle;
+use crate::kafka::consumer::{ConsumerHandle, lock};
 use crate::kafka::consumer_messages::{ConsumerCommand, ConsumerEvent};
 use crate::kafka::partitioners::KeyedTopics;
+use crate::kafka::poll_report::SharedPollReport;
 use crate::kafka::publisher::{Publication, finished_inputs};
 use crate::reassembly::{Event, ReassemblyBuffer, ReassemblyCounts};
 use crate::telemetry;
@@ -47,6 +48,7 @@ pub(crate) struct Intake {
     pub(crate) output: Arc<Output>,
     pub(crate) in_flight: InFlight,
     pub(crate) consumer: ConsumerHandle,
+    pub(crate) poll: SharedPollReport,
     pub(crate) readiness: Readiness,
     pub(crate) groups: mpsc::Sender<BatchMessage>,
     pub(crate) publications: mpsc::Sender<Publication<Receipt>>,
@@ -80,7 +82,9 @@ impl Intake {
                         return Ok(()); // the stages behind end when their input does
                     }
                     Some(ConsumerEvent::Revoked { partitions, is_all, done }) => {
-                        let forgotten = self.reassembly.revoke(&partitions, wall_clock());
+                        let now = wall_clock();
+                        self.reassembly.look(Duration::ZERO, now);
+                        let forgotten = self.reassembly.revoke(&partitions, now);
                         tracing::info!(groups = forgotten, "revoked: open groups forgotten");
                         self.readiness.set(Condition::ConsumerAssigned, !is_all);
                         self.answer_when_drained(done).await;
@@ -98,6 +102,7 @@ impl Intake {
     }
 
     fn apply(&mut self, event: ConsumerEvent, now: Timestamp) -> Vec<Event> {
+        self.reassembly.look(Duration::ZERO, now);
         match event {
             ConsumerEvent::Record(record) => {
                 self.keyed.observe(&record);
@@ -216,6 +221,8 @@ impl Intake {
 
     /// Closes what is due and keeps the memory within its budget.
     fn look_at_the_clock(&mut self, now: Timestamp) -> Vec<Event> {
+        let poll_silence = lock(&self.poll).turned_at.elapsed();
+        self.reassembly.look(poll_silence, now);
         let mut events = self.reassembly.tick(now);
         events.extend(self.keep_memory(now));
         self.report(now);
@@ -253,7 +260,7 @@ impl Intake {
         let status = self.reassembly.status(now);
         telemetry::set_memory(&self.budget);
         telemetry::set_open_groups(status.open_groups);
-        let paused = status.partitions.iter().filter(|one| one.is_paused).count();
+        let paused = lock(&self.poll).paused_partitions(status.partitions.len());
         telemetry::set_paused_partitions(paused);
         if let Some(stream_time) = status.stream_time {
             telemetry::set_stream_time_lag(now.since(stream_time));
@@ -305,6 +312,7 @@ impl Intake {
                     rejects,
                     absorbed,
                     closure,
+                    ..
                 } => {
                     self.publish_unscored(rejects, &absorbed, Some(&closure))
                         .await
@@ -345,7 +353,9 @@ impl Intake {
             Ok(()) => true,
             Err(mpsc::error::TrySendError::Closed(_)) => false,
             Err(mpsc::error::TrySendError::Full(item)) => {
-                self.reassembly.set_back_pressured(true, wall_clock());
+                let now = wall_clock();
+                self.reassembly.look(Duration::ZERO, now);
+                self.reassembly.set_back_pressured(true, now);
                 let sent = channel.send(item).await;
                 self.reassembly.set_back_pressured(false, wall_clock());
                 sent.is_ok()

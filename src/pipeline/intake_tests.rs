@@ -43,6 +43,7 @@ fn parts(reassembly: ReassemblySettings) -> Parts {
         output: output(),
         in_flight: InFlight::default(),
         consumer,
+        poll: SharedPollReport::default(),
         readiness: Readiness::default(),
         groups,
         publications,
@@ -206,4 +207,82 @@ async fn a_revocation_waits_no_longer_for_work_that_is_abandoned() {
     // No answer means that it is not drained.
     let answer = answered.try_recv();
     assert_eq!(answer, Err(std::sync::mpsc::TryRecvError::Disconnected));
+}
+
+/// Cameras `cam` and `side`; a part waits for `side`, and both partitions are at their ends at 0 s.
+fn waiting_for_side() -> Intake {
+    let views = ["cam", "side"].map(ViewId::from);
+    let mut intake = parts(ReassemblySettings {
+        expected: ExpectedViews::for_all(views),
+        ..ReassemblySettings::default()
+    })
+    .intake;
+    let now = Timestamp(0);
+    let cam = record(0, "", 0).source.topic_partition();
+    let side = TopicPartition {
+        topic: "side".into(),
+        partition: 0,
+    };
+    let assigned = ConsumerEvent::Assigned {
+        partitions: vec![cam.clone(), side.clone()],
+        generation: 1,
+        count: Some(1),
+        closed: Vec::new(),
+    };
+    intake.apply(assigned, now);
+    intake.apply(ConsumerEvent::Record(record(0, "part", 0)), now);
+    tell_ends(&mut intake, now);
+    intake
+}
+
+fn tell_ends(intake: &mut Intake, now: Timestamp) {
+    for topic in ["cam", "side"] {
+        let end = TopicPartition {
+            topic: topic.into(),
+            partition: 0,
+        };
+        intake.apply(ConsumerEvent::EndOfPartition(end), now);
+    }
+}
+
+/// Looks at the clock at these times, the ends told each time; what was closed.
+fn look_often(intake: &mut Intake, millis: std::ops::Range<i64>) -> Vec<Event> {
+    let mut events = Vec::new();
+    for now in millis.step_by(100).map(Timestamp) {
+        tell_ends(intake, now);
+        events.extend(intake.look_at_the_clock(now));
+    }
+    events
+}
+
+#[test]
+fn a_part_waits_for_what_was_written_while_the_process_was_frozen() {
+    let mut intake = waiting_for_side();
+    assert!(look_often(&mut intake, 0..6_900).is_empty());
+    // The first to come after it is the tick, or what was told before it.
+    assert!(look_often(&mut intake, 600_000..601_500).is_empty());
+    let mut view = record(0, "part", 0);
+    view.source.topic = "side".into();
+    let events = intake.apply(ConsumerEvent::Record(view), Timestamp(601_500));
+    let [Event::Closed(group, _)] = &events[..] else {
+        panic!("expected one part, found {events:?}");
+    };
+    assert_eq!(group.cause, CloseCause::Complete);
+}
+
+#[test]
+fn time_in_which_the_poll_thread_does_not_come_round_is_not_quiet() {
+    let mut intake = waiting_for_side();
+    assert!(look_often(&mut intake, 0..6_900).is_empty());
+    // The clock of the test does not move meanwhile.
+    let long_ago = std::time::Instant::now() - Duration::from_secs(5);
+    lock(&intake.poll).turned_at = long_ago;
+    assert!(look_often(&mut intake, 6_900..60_000).is_empty());
+    lock(&intake.poll).turned_at = std::time::Instant::now() + Duration::from_secs(3_600);
+    assert!(look_often(&mut intake, 60_000..62_000).is_empty());
+    let events = look_often(&mut intake, 62_000..70_000);
+    let [Event::Closed(group, _)] = &events[..] else {
+        panic!("expected one part, found {events:?}");
+    };
+    assert_eq!(group.cause, CloseCause::WallClock);
 }

@@ -36,6 +36,7 @@ impl Selection {
                     *event = Event::Expired {
                         rejects: Vec::new(),
                         absorbed: group.records().cloned().collect(),
+                        class: group.class.clone(),
                         closure: Arc::clone(closure),
                     };
                 }
@@ -43,11 +44,13 @@ impl Selection {
             Event::Expired {
                 rejects,
                 absorbed,
+                class,
                 closure,
             } => {
                 let of_views = rejects.iter().map(|reject| &reject.record);
                 let is_taken = self.takes_written(of_views.chain(&*absorbed))
-                    && self.takes_part(&closure.part.part);
+                    && self.takes_part(&closure.part.part)
+                    && self.takes_class(class.as_ref());
                 if !is_taken {
                     absorbed.extend(mem::take(rejects).into_iter().map(|one| one.record));
                 }
@@ -192,6 +195,7 @@ mod tests {
                     rejects,
                     absorbed,
                     closure,
+                    ..
                 } => {
                     assert_eq!((rejects.len(), absorbed.len()), (0, 1));
                     assert_eq!(closure.part.part.as_str(), part);
@@ -199,6 +203,33 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn expired_parts_of_other_classes_are_no_dead_letters() {
+        let selection = Selection {
+            classes: Some(["gear".into()].into()),
+            ..Selection::default()
+        };
+        let expired = |class: Option<&str>| {
+            let Event::Closed(group, closure) = closed("p", class, &[1]) else {
+                panic!("expected a closed part");
+            };
+            let reject = |record: &Arc<Record>| Reject {
+                record: Arc::clone(record),
+                reason: RejectReason::Expired,
+                error: String::new(),
+            };
+            Event::Expired {
+                rejects: group.absorbed.iter().map(reject).collect(),
+                absorbed: Vec::new(),
+                class: group.class,
+                closure,
+            }
+        };
+        assert!(!is_left_out(&selection, expired(Some("gear"))));
+        assert!(is_left_out(&selection, expired(Some("bolt"))));
+        assert!(is_left_out(&selection, expired(None)));
     }
 
     #[test]

@@ -117,6 +117,7 @@ impl ReassemblyBuffer {
         events.push(Event::Expired {
             rejects,
             absorbed: group.absorbed,
+            class: group.class,
             closure,
         });
     }

@@ -96,17 +96,12 @@ impl Flow {
     }
 
     /// Takes the memory in use into account. Memory that is given back is progress too, and so
-    /// is time spent under back-pressure: the stages behind will move again by themselves.
-    pub(crate) fn update(
-        &mut self,
-        marks: Marks,
-        used: u64,
-        is_back_pressured: bool,
-        now: Timestamp,
-    ) {
+    /// is time spent held up: the stages behind will move again by themselves, and what was written while
+    /// nobody could read is read then.
+    pub(crate) fn update(&mut self, marks: Marks, used: u64, is_held_up: bool, now: Timestamp) {
         self.pressure = marks.next(self.pressure, used);
         self.leeway = marks.leeway(used);
-        if used < self.last_used || is_back_pressured || self.moved_at.is_none() {
+        if used < self.last_used || is_held_up || self.moved_at.is_none() {
             self.moved_at = Some(now);
         }
         self.last_used = used;

@@ -16,6 +16,7 @@ mod closing;
 mod crowding;
 mod expected;
 mod group;
+mod interruption;
 mod memory;
 mod quiet_time;
 mod read_order;
@@ -32,6 +33,7 @@ mod tests;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use dashmap::DashMap;
 
@@ -165,6 +167,14 @@ impl ReassemblyBuffer {
     /// between counts neither as idleness nor towards a wall-clock deadline.
     pub fn set_back_pressured(&self, is_back_pressured: bool, now: Timestamp) {
         self.timeline().set_back_pressured(is_back_pressured, now);
+    }
+
+    /// Notes that the caller comes round, and for how long the poll thread has not (its silence). To be
+    /// called before each event and with each [`Self::tick`]. Time in which either was away for long counts
+    /// neither as idleness nor towards a wall-clock deadline, and the ends of partitions must be told again
+    /// after it: nobody has read what was written meanwhile.
+    pub fn look(&self, poll_silence: Duration, now: Timestamp) {
+        self.timeline().look(poll_silence, now);
     }
 
     /// Whether memory fills so fast that [`Self::flow`] is to be called at once.

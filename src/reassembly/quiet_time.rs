@@ -2,8 +2,9 @@
 //!
 //! A line that stops leaves the last groups waiting, since no record moves stream time. Their
 //! wall-clock deadline counts quiet time alone, per partition number, because the views of a part
-//! lie on one number of every topic: while a backlog is read, while a partition is paused and
-//! while the stages behind push back, the view that completes a group may just be waiting there.
+//! lie on one number of every topic: while a backlog is read, while a partition is paused, while
+//! the stages behind push back and while nobody can read (`interruption`), the view that completes
+//! a group may just be waiting there.
 
 use std::collections::HashMap;
 use std::time::Duration;

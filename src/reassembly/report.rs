@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::{
-    Group, PartClosure, PartKey, Record, Reject, Timestamp, TopicPartition, ViewId,
+    ClassName, Group, PartClosure, PartKey, Record, Reject, Timestamp, TopicPartition, ViewId,
 };
 
 /// What became of records.
@@ -20,6 +20,8 @@ pub enum Event {
         rejects: Vec<Reject>,
         /// Copies of the views.
         absorbed: Vec<Arc<Record>>,
+        /// What the part is, where its views say so.
+        class: Option<ClassName>,
         /// What is to be remembered of the part.
         closure: Arc<PartClosure>,
     },

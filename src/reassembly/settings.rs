@@ -82,7 +82,8 @@ pub struct ReassemblySettings {
     /// be longer than any timeout and than `max_future`, else a view with a wrong time makes its
     /// part be forgotten too soon.
     pub reuse_after: Duration,
-    /// How far past the wall clock a view's time may lie before it is clamped.
+    /// How far past the time at which its record was written, and past the wall clock, a view's time may
+    /// lie before it is clamped.
     pub max_future: Duration,
     /// A partition at its end without a record for this long (wall clock) no longer holds stream
     /// time back. Zero suits a bounded replay, where the end is the end.

@@ -9,7 +9,7 @@
 //! for `idle_after`, or when its next record is known to be that much later (it is *silent* in
 //! [`ReadOrder`](super::read_order::ReadOrder)); when all are, stream time is the highest event time seen.
 //! A partition that is paused, back-pressured or out of sight is not idle by the clock, since records may
-//! wait there; nor is one of which a record was read and not taken yet. One that a replay has read to the
+//! wait there; nor is any while nobody can read, nor one of which a record was read and not taken yet. One that a replay has read to the
 //! end of its range is *over*: it never counts again.
 
 use std::collections::BTreeMap;
@@ -29,7 +29,7 @@ pub(crate) struct Observed {
 #[derive(Debug)]
 pub(crate) struct StreamClock {
     numbers: BTreeMap<i32, NumberClock>,
-    is_back_pressured: bool,
+    is_held_up: bool,
     idle_after: Duration,
     max_future: Duration,
 }
@@ -63,7 +63,7 @@ impl StreamClock {
     pub(crate) fn new(idle_after: Duration, max_future: Duration) -> Self {
         Self {
             numbers: BTreeMap::new(),
-            is_back_pressured: false,
+            is_held_up: false,
             idle_after,
             max_future,
         }
@@ -120,14 +120,17 @@ impl StreamClock {
         numbers.flat_map(|number| &number.partitions)
     }
 
-    /// Notes that a record of an assigned partition was read.
+    /// Notes that a record of an assigned partition was read. Its time is clamped by when it was written,
+    /// where that is known, so that a replay decides as the live line did.
     pub(crate) fn observe(
         &mut self,
         partition: &TopicPartition,
         captured_at: Timestamp,
+        written_at: Option<Timestamp>,
         now: Timestamp,
     ) -> Observed {
-        let latest = now.after(self.max_future);
+        let came_at = written_at.map_or(now, |written_at| written_at.min(now));
+        let latest = came_at.after(self.max_future);
         let event_time = captured_at.min(latest);
         if let Some(clock) = self.clock(partition) {
             clock.highest_read = clock.highest_read.max(Some(event_time));
@@ -195,11 +198,12 @@ impl StreamClock {
         }
     }
 
-    pub(crate) fn set_back_pressured(&mut self, is_back_pressured: bool, now: Timestamp) {
-        if self.is_back_pressured == is_back_pressured {
+    /// Notes that nothing can be read of any partition, or that it can again.
+    pub(crate) fn set_held_up(&mut self, is_held_up: bool, now: Timestamp) {
+        if self.is_held_up == is_held_up {
             return;
         }
-        self.is_back_pressured = is_back_pressured;
+        self.is_held_up = is_held_up;
         for number in self.numbers.values_mut() {
             for (_, clock) in &mut number.partitions {
                 clock.active_at = now;
@@ -207,8 +211,17 @@ impl StreamClock {
         }
     }
 
-    pub(crate) fn is_back_pressured(&self) -> bool {
-        self.is_back_pressured
+    pub(crate) fn is_held_up(&self) -> bool {
+        self.is_held_up
+    }
+
+    /// Notes that what is known of the ends may be out of date: they are to be told again.
+    pub(crate) fn forget_ends(&mut self) {
+        for number in self.numbers.values_mut() {
+            for (_, clock) in &mut number.partitions {
+                clock.is_at_end = false;
+            }
+        }
     }
 
     /// Of one partition number.
@@ -260,7 +273,7 @@ impl StreamClock {
     pub(crate) fn is_idle(&self, clock: &PartitionClock, now: Timestamp) -> bool {
         clock.is_read()
             && !clock.is_paused
-            && !self.is_back_pressured
+            && !self.is_held_up
             && now.since(clock.active_at) >= self.idle_after
     }
 
@@ -270,7 +283,7 @@ impl StreamClock {
         let is_quiet = |clock: &PartitionClock| clock.is_read() && !clock.is_paused;
         let number = self.numbers.get(&number);
         let all_are = |number: &NumberClock| number.partitions.iter().all(|(_, one)| is_quiet(one));
-        !self.is_back_pressured && number.is_some_and(all_are)
+        !self.is_held_up && number.is_some_and(all_are)
     }
 
     fn clock(&mut self, partition: &TopicPartition) -> Option<&mut PartitionClock> {

@@ -2,10 +2,13 @@
 //!
 //! It sits behind one mutex that is a leaf: whoever holds it takes no other lock.
 
+use std::time::Duration;
+
 use crate::domain::{CloseCause, Record, Timestamp, TopicPartition, View};
 
 use super::closed::ClosedQueue;
 use super::group::OpenGroup;
+use super::interruption::{Change, Interruptions};
 use super::memory::{Flow, Marks, Pressure, should_pause};
 use super::quiet_time::QuietClocks;
 use super::read_order::{ReadOrder, Turn};
@@ -24,6 +27,8 @@ pub(crate) struct Timeline {
     pub(crate) counts: ReassemblyCounts,
     pub(crate) open_bytes: u64,
     quiet: QuietClocks,
+    is_back_pressured: bool,
+    interruptions: Interruptions,
     next_sequence: Sequence,
 }
 
@@ -38,6 +43,8 @@ impl Timeline {
             counts: ReassemblyCounts::default(),
             open_bytes: 0,
             quiet: QuietClocks::default(),
+            is_back_pressured: false,
+            interruptions: Interruptions::default(),
             next_sequence: 0,
         }
     }
@@ -76,7 +83,8 @@ impl Timeline {
     /// as it did, and is none that came.
     pub(crate) fn read(&mut self, view: View, is_finished: bool, now: Timestamp) {
         let partition = view.record.source.topic_partition();
-        let observed = self.clock.observe(&partition, view.captured_at, now);
+        let written_at = view.record.timestamp;
+        let observed = (self.clock).observe(&partition, view.captured_at, written_at, now);
         self.quiet.set_quiet(partition.partition, false, now);
         self.flow.note_progress(now);
         if !is_finished {
@@ -124,7 +132,28 @@ impl Timeline {
     }
 
     pub(crate) fn set_back_pressured(&mut self, is_back_pressured: bool, now: Timestamp) {
-        self.clock.set_back_pressured(is_back_pressured, now);
+        if self.is_back_pressured && !is_back_pressured {
+            self.interruptions.excuse(now);
+        }
+        self.is_back_pressured = is_back_pressured;
+        self.heed_hold_up(now);
+    }
+
+    /// Notes that the caller came round, and for how long the poll thread has not.
+    pub(crate) fn look(&mut self, poll_silence: Duration, now: Timestamp) {
+        match self.interruptions.look(poll_silence, now) {
+            Some(Change::Began(since)) => self.heed_hold_up(since),
+            Some(Change::Ended) => {
+                self.clock.forget_ends();
+                self.heed_hold_up(now);
+            }
+            None => {}
+        }
+    }
+
+    fn heed_hold_up(&mut self, now: Timestamp) {
+        let is_held_up = self.is_back_pressured || self.interruptions.is_on();
+        self.clock.set_held_up(is_held_up, now);
         for number in self.quiet.numbers() {
             self.refresh_quiet(number, now);
         }
@@ -142,8 +171,8 @@ impl Timeline {
 
     /// Takes the memory in use into account.
     pub(crate) fn update_flow(&mut self, marks: Marks, used: u64, now: Timestamp) {
-        let is_back_pressured = self.clock.is_back_pressured();
-        self.flow.update(marks, used, is_back_pressured, now);
+        let is_held_up = self.clock.is_held_up();
+        self.flow.update(marks, used, is_held_up, now);
         if self.flow.pressure == Pressure::Normal {
             self.order.set_given_up(false);
         }

@@ -48,7 +48,8 @@ pub const STAGE_SECONDS: &str = "panoptes_stage_seconds";
 pub const END_TO_END_SECONDS: &str = "panoptes_end_to_end_seconds";
 /// Partitions this instance reads.
 pub const ASSIGNED_PARTITIONS: &str = "panoptes_assigned_partitions";
-/// Partitions whose intake is paused to keep to the memory budget.
+/// Partitions that are not read for now: paused for memory, for too much that is unfinished or for the order
+/// of an archive, or all of them, while the stages behind are full or reading is held.
 pub const PAUSED_PARTITIONS: &str = "panoptes_paused_partitions";
 /// Changes of the assignment, by `kind`.
 pub const REBALANCES: &str = "panoptes_rebalances_total";
@@ -226,7 +227,7 @@ pub const CATALOGUE: [(&str, Kind, Unit, &str); 38] = [
         PAUSED_PARTITIONS,
         Kind::Gauge,
         Unit::Count,
-        "Partitions whose intake is paused.",
+        "Partitions that are not read for now, for whatever reason.",
     ),
     (
         REBALANCES,

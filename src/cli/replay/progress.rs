@@ -115,10 +115,9 @@ impl Pace {
     }
 }
 
-/// Of all instances of this process.
+/// Of all instances of this process, the pipelines included that have ended.
 pub(super) fn views_out_of_order(boards: &[StatusBoard]) -> u64 {
-    let statuses = boards.iter().filter_map(StatusBoard::pipeline);
-    statuses.map(|status| status.views_out_of_order).sum()
+    boards.iter().map(StatusBoard::views_out_of_order).sum()
 }
 
 /// By what was done since the start; not known before anything was.
@@ -163,5 +162,19 @@ mod tests {
         let json = pace.to_json(&JobProgress::default());
         assert_eq!(json["parts_per_second"], 2.44);
         assert_eq!(json["event_time"], "1970-01-01T00:00:00Z");
+    }
+
+    #[test]
+    fn views_out_of_order_are_known_when_the_pipelines_have_ended() {
+        let boards = [StatusBoard::default(), StatusBoard::default()];
+        for board in &boards {
+            board.show(|| PipelineStatus {
+                views_out_of_order: 2,
+                ..PipelineStatus::at_rest()
+            });
+        }
+        assert_eq!(views_out_of_order(&boards), 4);
+        boards.iter().for_each(StatusBoard::clear);
+        assert_eq!(views_out_of_order(&boards), 4);
     }
 }

@@ -212,6 +212,25 @@ proptest! {
     }
 }
 
+proptest! {
+    /// However long after it the log is read.
+    #[test]
+    fn times_far_ahead_are_clamped_as_they_were_when_they_were_written(
+        settings in any_settings(),
+        plans in plans(prop_oneof![8 => any_fate(), 1 => Just(Fate::FromTheFuture)], 2_500),
+        order in order(),
+    ) {
+        let settings = ReassemblySettings {
+            reuse_after: Duration::from_secs(600), // longer than `max_future`, as it must be
+            ..settings
+        };
+        let logs = logs_of(&plans);
+        let then = told(live(&settings, &logs));
+        let now = told(replayed(&settings, &logs, &order));
+        prop_assert_eq!(then, now);
+    }
+}
+
 /// A buffer that knows of each of its three partitions that it holds `records` records.
 fn backlog_of(records: i64) -> ReassemblyBuffer {
     let buffer = small_buffer(ReassemblySettings {

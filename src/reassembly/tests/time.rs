@@ -251,6 +251,18 @@ fn a_time_far_in_the_future_is_clamped_and_counted() {
     assert_eq!(status.oldest.unwrap().deadline, at(65_000));
 }
 
+#[test]
+fn a_time_is_clamped_by_when_its_record_was_written_whenever_it_is_read() {
+    for read_at in [1_000, 100_000_000] {
+        let buffer = small_buffer(settings());
+        let view = shot("p", "top", 0).taken_at(9_000_000).written_at(1_000);
+        assert!(buffer.accept(view.build(None), at(read_at)).is_empty());
+        assert_eq!(buffer.counts().clamped, 1);
+        let oldest = buffer.status(at(read_at)).oldest.unwrap();
+        assert_eq!(oldest.deadline, at(66_000));
+    }
+}
+
 fn reach_all_ends(buffer: &ReassemblyBuffer, now: i64) -> Vec<Event> {
     let end = |topic: &&str| reach_end(buffer, &partition(topic, 0), at(now));
     TOPICS.iter().flat_map(end).collect()

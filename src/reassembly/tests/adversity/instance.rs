@@ -26,6 +26,8 @@ pub(super) enum Step {
     TakeIn { messages: usize },
     /// Time passes; then the intake looks at the clock and at the memory.
     Wait { millis: i64 },
+    /// The process is frozen; then the intake looks at the clock and at the memory.
+    Freeze { millis: i64 },
     /// A result or dead letter joins the transaction.
     Publish { which: usize },
     /// The transaction ends.
@@ -179,6 +181,7 @@ impl Instance {
             }
             Step::TakeIn { messages } => self.take_in(messages),
             Step::Wait { millis } => self.wait(millis),
+            Step::Freeze { millis } => self.freeze(millis),
             Step::Publish { which } => self.publish(which),
             Step::Commit { is_aborted } => self.commit(is_aborted),
             Step::Rebalance {
@@ -244,7 +247,22 @@ impl Instance {
     }
 
     fn wait(&mut self, millis: i64) {
+        let until = self.now + millis;
+        self.process.buffer.look(Duration::ZERO, at(self.now));
+        while self.now < until {
+            self.now = until.min(self.now + 1_000);
+            self.process.buffer.look(Duration::ZERO, at(self.now));
+        }
+        self.look_at_the_clock();
+    }
+
+    fn freeze(&mut self, millis: i64) {
         self.now += millis;
+        self.process.buffer.look(Duration::ZERO, at(self.now));
+        self.look_at_the_clock();
+    }
+
+    fn look_at_the_clock(&mut self) {
         if self.is_blocked() {
             return;
         }
@@ -275,6 +293,7 @@ impl Instance {
                     rejects,
                     absorbed,
                     closure,
+                    ..
                 } => {
                     let rejected = rejects.into_iter().map(|reject| reject.record);
                     (Some(closure), rejected.chain(absorbed).collect())

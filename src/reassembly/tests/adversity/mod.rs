@@ -143,6 +143,7 @@ fn any_steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0..4u8, any::<bool>())
             .prop_map(|(numbers, is_drained)| Step::Rebalance { numbers, is_drained }),
         1 => Just(Step::Restart),
+        1 => (0..60_000i64).prop_map(|millis| Step::Freeze { millis }),
     ];
     prop::collection::vec(step, 0..250)
 }
@@ -189,6 +190,25 @@ proptest! {
         }
         instance.come_to_rest();
         instance.brokers.assert_closed_once();
+    }
+}
+
+proptest! {
+    /// They are written meanwhile, or just after it.
+    #[test]
+    fn views_that_come_while_the_process_is_frozen_are_waited_for(
+        quiet in 0..79u64,
+        frozen in 1_600..60_000i64,
+        fetching in 0..18u64,
+    ) {
+        let mut instance = line_of(vec![SEEN; 2], Duration::from_secs(5), 100);
+        see(&mut instance, [("top", 1), ("left", 1), ("right", 0)]);
+        let_pass(&mut instance, Duration::from_millis(100 * quiet));
+        instance.apply(&Step::Freeze { millis: frozen });
+        let_pass(&mut instance, Duration::from_millis(100 * fetching));
+        see(&mut instance, [("top", 0), ("left", 0), ("right", 1)]);
+        instance.come_to_rest();
+        prop_assert_eq!(instance.partial_parts(), 0);
     }
 }
 
