@@ -8,9 +8,10 @@ use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use rdkafka::{ClientConfig, TopicPartitionList};
 
 use super::*;
-use crate::domain::{SourceOffset, TopicPartition};
+use crate::domain::{Record, SourceOffset, TopicPartition};
 use crate::kafka::client::BusSettings;
 use crate::kafka::closed_parts::ClosedPartsTopic;
+use crate::kafka::poll_report::Reading;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const TOPIC: &str = "cam";
@@ -71,6 +72,23 @@ impl Bus {
         }
     }
 
+    /// Another member of the group.
+    fn join(&self) -> Member {
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let consumer: BaseConsumer = self
+            .client()
+            .set("partition.assignment.strategy", "range")
+            .create()
+            .unwrap();
+        consumer.subscribe(&[TOPIC]).unwrap();
+        let polling = thread::spawn(move || {
+            while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+                drop(consumer.poll(POLL_INTERVAL));
+            }
+        });
+        Member { stop, polling }
+    }
+
     /// What the group has committed for partition 0.
     fn committed(&self) -> Option<i64> {
         let consumer: BaseConsumer = self.client().create().unwrap();
@@ -78,6 +96,18 @@ impl Bus {
         wanted.add_partition(TOPIC, 0);
         let committed = consumer.committed_offsets(wanted, PATIENCE).unwrap();
         committed.elements()[0].offset().to_raw()
+    }
+}
+
+struct Member {
+    stop: std::sync::mpsc::Sender<()>,
+    polling: thread::JoinHandle<()>,
+}
+
+impl Member {
+    fn leave(self) {
+        self.stop.send(()).unwrap();
+        self.polling.join().unwrap();
     }
 }
 
@@ -181,26 +211,14 @@ async fn a_pause_of_an_earlier_assignment_stops_nothing() {
         generation,
     };
     reader.consumer.handle().command(pause());
-    let (stop, stopped) = std::sync::mpsc::channel::<()>();
-    let other: BaseConsumer = bus
-        .client()
-        .set("partition.assignment.strategy", "range")
-        .create()
-        .unwrap();
-    other.subscribe(&[TOPIC]).unwrap();
-    let polling = thread::spawn(move || {
-        while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
-            drop(other.poll(POLL_INTERVAL));
-        }
-    });
+    let joined = bus.join();
     let (kept, later) = reader.next_assignment().await;
     assert!(later > generation);
     assert_eq!(kept.len(), 1);
     reader.consumer.handle().command(pause());
     bus.produce(kept[0].partition);
     assert_eq!(reader.next_record().await.topic_partition(), kept[0]);
-    stop.send(()).unwrap();
-    polling.join().unwrap();
+    joined.leave();
     reader.consumer.close().unwrap();
 }
 
@@ -236,4 +254,31 @@ async fn a_group_without_offsets_ends_the_thread_where_no_reset_is_allowed() {
     let error = consumer.close().unwrap_err();
     assert!(matches!(error, ConsumerError::NoOffset), "{error}");
     assert!(error.to_string().contains("earliest"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_whose_rate_lets_nothing_be_read_for_long_shares_partitions_and_reads_on_then() {
+    const WAIT: u64 = 20;
+    let bus = Bus::start(2);
+    let mut settings = bus.settings();
+    settings.most_bytes_per_second = Some(size_of::<Record>() as u64 / WAIT);
+    let mut reader = Reader::start(settings, 64, None);
+    let (_, generation) = reader.next_assignment().await;
+    for partition in 0..2 {
+        bus.produce(partition);
+    }
+    reader.next_record().await;
+    let read_at = Instant::now();
+    let joined = bus.join();
+    // And no record before that.
+    let (kept, later) = reader.next_assignment().await;
+    assert!(later > generation);
+    assert!(read_at.elapsed() < Duration::from_secs(WAIT));
+    let reading = lock(&reader.consumer.report()).reading;
+    assert_eq!(reading, Reading::Throttled);
+    bus.produce(kept[0].partition);
+    assert_eq!(reader.next_record().await.topic_partition(), kept[0]);
+    assert!(read_at.elapsed() >= Duration::from_secs(WAIT));
+    joined.leave();
+    reader.consumer.close().unwrap();
 }

@@ -20,9 +20,10 @@ use crate::decode::EnvelopeDecoder;
 use crate::domain::{
     CloseCause, MemoryBudget, PartClosure, Record, Reject, RejectReason, Timestamp,
 };
-use crate::kafka::consumer::ConsumerHandle;
+use crate::kafka::consumer::{ConsumerHandle, lock};
 use crate::kafka::consumer_messages::{ConsumerCommand, ConsumerEvent};
 use crate::kafka::partitioners::KeyedTopics;
+use crate::kafka::poll_report::{Reading, SharedPollReport};
 use crate::kafka::publisher::{Publication, finished_inputs};
 use crate::reassembly::{Event, ReassemblyBuffer, ReassemblyCounts};
 use crate::telemetry;
@@ -47,6 +48,8 @@ pub(crate) struct Intake {
     pub(crate) output: Arc<Output>,
     pub(crate) in_flight: InFlight,
     pub(crate) consumer: ConsumerHandle,
+    /// What the poll thread tells of itself.
+    pub(crate) poll: SharedPollReport,
     pub(crate) readiness: Readiness,
     pub(crate) groups: mpsc::Sender<BatchMessage>,
     pub(crate) publications: mpsc::Sender<Publication<Receipt>>,
@@ -216,6 +219,9 @@ impl Intake {
 
     /// Closes what is due and keeps the memory within its budget.
     fn look_at_the_clock(&mut self, now: Timestamp) -> Vec<Event> {
+        if lock(&self.poll).reading == Reading::Throttled {
+            self.reassembly.note_throttled(now);
+        }
         let mut events = self.reassembly.tick(now);
         events.extend(self.keep_memory(now));
         self.report(now);

@@ -209,6 +209,7 @@ pub async fn run(setup: PipelineSetup, stop: impl Future<Output = ()>) -> anyhow
         output,
         in_flight: in_flight.clone(),
         consumer: consumer.handle(),
+        poll: consumer.report(),
         readiness: readiness.clone(),
         groups,
         publications,
