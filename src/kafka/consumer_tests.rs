@@ -8,10 +8,9 @@ use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use rdkafka::{ClientConfig, TopicPartitionList};
 
 use super::*;
-use crate::domain::{Record, SourceOffset, TopicPartition};
+use crate::domain::{SourceOffset, TopicPartition};
 use crate::kafka::client::BusSettings;
 use crate::kafka::closed_parts::ClosedPartsTopic;
-use crate::kafka::poll_report::Reading;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const TOPIC: &str = "cam";
@@ -254,31 +253,4 @@ async fn a_group_without_offsets_ends_the_thread_where_no_reset_is_allowed() {
     let error = consumer.close().unwrap_err();
     assert!(matches!(error, ConsumerError::NoOffset), "{error}");
     assert!(error.to_string().contains("earliest"), "{error}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_member_whose_rate_lets_nothing_be_read_for_long_shares_partitions_and_reads_on_then() {
-    const WAIT: u64 = 20;
-    let bus = Bus::start(2);
-    let mut settings = bus.settings();
-    settings.most_bytes_per_second = Some(size_of::<Record>() as u64 / WAIT);
-    let mut reader = Reader::start(settings, 64, None);
-    let (_, generation) = reader.next_assignment().await;
-    for partition in 0..2 {
-        bus.produce(partition);
-    }
-    reader.next_record().await;
-    let read_at = Instant::now();
-    let joined = bus.join();
-    // And no record before that.
-    let (kept, later) = reader.next_assignment().await;
-    assert!(later > generation);
-    assert!(read_at.elapsed() < Duration::from_secs(WAIT));
-    let reading = lock(&reader.consumer.report()).reading;
-    assert_eq!(reading, Reading::Throttled);
-    bus.produce(kept[0].partition);
-    assert_eq!(reader.next_record().await.topic_partition(), kept[0]);
-    assert!(read_at.elapsed() >= Duration::from_secs(WAIT));
-    joined.leave();
-    reader.consumer.close().unwrap();
 }
