@@ -17,6 +17,12 @@ pub enum ArchiveError {
         /// The store's own words.
         source: object_store::Error,
     },
+    /// Somebody wrote an object anew.
+    #[error("`{object}` has changed while it was read")]
+    Changed {
+        /// The object.
+        object: String,
+    },
     /// There is no archive at that place.
     #[error("expected an archive at `{location}`, found no `{manifest}` there")]
     NoArchive {

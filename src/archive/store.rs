@@ -5,17 +5,18 @@
 
 use std::fs;
 use std::io;
+use std::ops::Range;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::{Arc, Once};
 
 use bytes::Bytes;
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::buffered::BufWriter;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
-use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt as _};
+use object_store::{GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt as _};
 use url::Url;
 
 use super::error::ArchiveError;
@@ -25,6 +26,9 @@ use super::error::ArchiveError;
 const PART_BYTES: usize = 8 * 1024 * 1024;
 /// Parts that may be on their way at once, of one upload.
 const PARTS_IN_FLIGHT: usize = 2;
+/// What one request for a part of an object brings: enough that the time until it is answered matters
+/// little, and little enough for a slow line to bring it within the client's 30 s.
+const RANGE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Why a location is none.
 #[derive(Debug, thiserror::Error)]
@@ -164,7 +168,7 @@ impl ArchiveStore {
     pub(super) async fn read_range(
         &self,
         object: &str,
-        range: std::ops::Range<u64>,
+        range: Range<u64>,
     ) -> Result<Bytes, ArchiveError> {
         if range.is_empty() {
             return Ok(Bytes::new()); // stores refuse to read nothing
@@ -173,19 +177,22 @@ impl ArchiveStore {
         read.map_err(self.failed("read", object))
     }
 
-    /// An object's bytes from `start` on, piece by piece.
+    /// An object's bytes from `start` on, piece by piece. A piece is asked for when it is awaited, and comes
+    /// whole: however slowly they are taken, no request stays open, which a client and a store bear for
+    /// seconds only.
     pub(super) async fn stream(
         &self,
         object: &str,
         start: u64,
     ) -> Result<ByteStream, ArchiveError> {
-        let options = GetOptions {
-            range: (start > 0).then_some(GetRange::Offset(start)),
-            ..GetOptions::default()
+        let found = self.store.head(&Path::from(object)).await;
+        let ranges = Ranges {
+            store: self.clone(),
+            object: object.to_owned(),
+            found: found.map_err(self.failed("read", object))?,
+            position: start,
         };
-        let found = self.store.get_opts(&Path::from(object), options).await;
-        let pieces = found.map_err(self.failed("read", object))?.into_stream();
-        Ok(pieces.map_err(self.failed("read", object)).boxed())
+        Ok(stream::try_unfold(ranges, Ranges::next).boxed())
     }
 
     /// Writes a small object.
@@ -272,7 +279,49 @@ fn folder_at(location: &str) -> Result<Option<PathBuf>, LocationError> {
 }
 
 /// Bytes as they come.
-pub(super) type ByteStream = futures::stream::BoxStream<'static, Result<Bytes, ArchiveError>>;
+pub(super) type ByteStream = stream::BoxStream<'static, Result<Bytes, ArchiveError>>;
+
+/// An object that is read range by range.
+struct Ranges {
+    store: ArchiveStore,
+    object: String,
+    /// As it was when its reading began.
+    found: ObjectMeta,
+    position: u64,
+}
+
+impl Ranges {
+    /// The next range's bytes; none behind the last one.
+    async fn next(mut self) -> Result<Option<(Bytes, Self)>, ArchiveError> {
+        let range = self.position..self.found.size.min(self.position + RANGE_BYTES);
+        if range.is_empty() {
+            return Ok(None);
+        }
+        self.position = range.end;
+        let bytes = self.read(range).await;
+        bytes.map(|bytes| Some((bytes, self)))
+    }
+
+    async fn read(&self, range: Range<u64>) -> Result<Bytes, ArchiveError> {
+        let tag = self.found.e_tag.clone();
+        let options = GetOptions {
+            range: Some(range.into()),
+            if_unmodified_since: tag.is_none().then_some(self.found.last_modified),
+            if_match: tag,
+            ..GetOptions::default()
+        };
+        let failed = |error| match error {
+            object_store::Error::Precondition { .. } => ArchiveError::Changed {
+                object: self.store.full_name(&self.object),
+            },
+            error => self.store.failed("read", &self.object)(error),
+        };
+        let path = Path::from(self.object.as_str());
+        let found = self.store.store.get_opts(&path, options).await;
+        let found = found.map_err(failed)?;
+        found.bytes().await.map_err(failed)
+    }
+}
 
 /// The S3 client takes whatever provider of cryptography the process has, and fails without one.
 fn use_ring() {
@@ -287,6 +336,8 @@ fn use_ring() {
 
 #[cfg(test)]
 mod tests {
+    use object_store::memory::InMemory;
+
     use super::*;
 
     fn error_at(location: &str, options: &[(String, String)]) -> String {
@@ -321,6 +372,65 @@ mod tests {
         let url = format!("file://{}", location.display());
         let again = ArchiveStore::at(&url, &[]).unwrap();
         assert_eq!(again.read("cam/00001/c.json").await.unwrap(), "{}");
+    }
+
+    /// A store in memory and one in a folder, which is gone with what is returned besides.
+    fn stores() -> (tempfile::TempDir, [ArchiveStore; 2]) {
+        let folder = tempfile::tempdir().unwrap();
+        let on_disk = ArchiveStore::at(folder.path().to_str().unwrap(), &[]).unwrap();
+        let in_memory = ArchiveStore::new(Arc::new(InMemory::new()), "memory");
+        (folder, [in_memory, on_disk])
+    }
+
+    fn bytes(count: u64) -> Vec<u8> {
+        (0..count).map(|at| (at % 251) as u8).collect()
+    }
+
+    #[tokio::test]
+    async fn an_object_is_read_whole_whatever_its_size_and_from_wherever() {
+        let (_folder, stores) = stores();
+        for store in stores {
+            for size in [
+                0,
+                1,
+                RANGE_BYTES - 1,
+                RANGE_BYTES,
+                RANGE_BYTES + 1,
+                3 * RANGE_BYTES,
+            ] {
+                let whole = bytes(size);
+                store.write("a.tar", whole.clone()).await.unwrap();
+                for start in [0, size / 2, size.saturating_sub(1), size, size + 1] {
+                    let pieces = store.stream("a.tar", start).await.unwrap();
+                    let pieces: Vec<Bytes> = pieces.try_collect().await.unwrap();
+                    let from = whole.len().min(usize::try_from(start).unwrap());
+                    // Not by `assert_eq`, which would print megabytes.
+                    assert!(pieces.concat() == whole[from..], "{size} from {start}");
+                    let count = size.saturating_sub(start).div_ceil(RANGE_BYTES);
+                    assert_eq!(pieces.len() as u64, count, "{size} from {start}");
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_asked_for_before_it_is_awaited_and_an_object_that_has_changed_is_named() {
+        let (_folder, stores) = stores();
+        for store in stores {
+            let was = bytes(2 * RANGE_BYTES);
+            store.write("a.tar", was.clone()).await.unwrap();
+            let mut unread = store.stream("a.tar", 0).await.unwrap();
+            let mut half_read = store.stream("a.tar", 0).await.unwrap();
+            half_read.try_next().await.unwrap().unwrap();
+            let changed = [&was[1..], &[0]].concat();
+            store.write("a.tar", changed).await.unwrap();
+            let name = store.full_name("a.tar");
+            let expected = format!("`{name}` has changed while it was read");
+            for stream in [&mut unread, &mut half_read] {
+                let error = stream.try_next().await.unwrap_err();
+                assert_eq!(error.to_string(), expected);
+            }
+        }
     }
 
     #[test]

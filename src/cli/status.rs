@@ -90,6 +90,9 @@ fn describe_pipeline(pipeline: &PipelineStatus) -> String {
         Reading::Jammed => {
             lines.push("not reading: the stages behind, or the memory, are full".to_owned())
         }
+        Reading::Throttled => {
+            lines.push("not reading: as much was read as `--rate` allows".to_owned());
+        }
         Reading::Held => {
             lines.push("not reading: the views of a part might not meet".to_owned());
         }

@@ -35,7 +35,7 @@ use super::offsets::OffsetLedger;
 use super::poll_loop::PollLoop;
 use super::poll_report::SharedPollReport;
 use super::static_member::StaticMember;
-use super::throttle::Throttle;
+use super::throttle::{Throttle, most_ahead};
 use crate::domain::MemoryBudget;
 
 /// How long one poll waits: the latency of a pause, a commit or a stop on a silent bus.
@@ -195,6 +195,7 @@ impl CameraConsumer {
             is_drained: false,
             is_held: false,
             throttle,
+            is_throttled: false,
         };
         Self::spawn("kafka-poll", handle, link, move |link| {
             poll_loop.run(&link.commands)
@@ -267,7 +268,9 @@ fn subscribe(
     // Bytes bound the prefetch of images long before `queued.min.messages` does, and librdkafka bounds
     // a fetch by them, too. A record larger than `max.partition.fetch.bytes` comes alone: brokers send
     // the first one of a fetch whole, and librdkafka begins each fetch with another partition.
-    let prefetch_kbytes = (settings.prefetch_bytes / 1024).clamp(1, 2_097_151);
+    let of_rate = settings.most_bytes_per_second.map(most_ahead);
+    let prefetch_bytes = of_rate.unwrap_or(u64::MAX).min(settings.prefetch_bytes);
+    let prefetch_kbytes = (prefetch_bytes / 1024).clamp(1, 2_097_151);
     for (name, value) in [
         ("auto.offset.reset", "earliest"),
         ("queued.max.messages.kbytes", &prefetch_kbytes.to_string()),

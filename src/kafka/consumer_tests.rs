@@ -71,6 +71,23 @@ impl Bus {
         }
     }
 
+    /// Another member of the group.
+    fn join(&self) -> Member {
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let consumer: BaseConsumer = self
+            .client()
+            .set("partition.assignment.strategy", "range")
+            .create()
+            .unwrap();
+        consumer.subscribe(&[TOPIC]).unwrap();
+        let polling = thread::spawn(move || {
+            while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+                drop(consumer.poll(POLL_INTERVAL));
+            }
+        });
+        Member { stop, polling }
+    }
+
     /// What the group has committed for partition 0.
     fn committed(&self) -> Option<i64> {
         let consumer: BaseConsumer = self.client().create().unwrap();
@@ -78,6 +95,18 @@ impl Bus {
         wanted.add_partition(TOPIC, 0);
         let committed = consumer.committed_offsets(wanted, PATIENCE).unwrap();
         committed.elements()[0].offset().to_raw()
+    }
+}
+
+struct Member {
+    stop: std::sync::mpsc::Sender<()>,
+    polling: thread::JoinHandle<()>,
+}
+
+impl Member {
+    fn leave(self) {
+        self.stop.send(()).unwrap();
+        self.polling.join().unwrap();
     }
 }
 
@@ -181,26 +210,14 @@ async fn a_pause_of_an_earlier_assignment_stops_nothing() {
         generation,
     };
     reader.consumer.handle().command(pause());
-    let (stop, stopped) = std::sync::mpsc::channel::<()>();
-    let other: BaseConsumer = bus
-        .client()
-        .set("partition.assignment.strategy", "range")
-        .create()
-        .unwrap();
-    other.subscribe(&[TOPIC]).unwrap();
-    let polling = thread::spawn(move || {
-        while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
-            drop(other.poll(POLL_INTERVAL));
-        }
-    });
+    let joined = bus.join();
     let (kept, later) = reader.next_assignment().await;
     assert!(later > generation);
     assert_eq!(kept.len(), 1);
     reader.consumer.handle().command(pause());
     bus.produce(kept[0].partition);
     assert_eq!(reader.next_record().await.topic_partition(), kept[0]);
-    stop.send(()).unwrap();
-    polling.join().unwrap();
+    joined.leave();
     reader.consumer.close().unwrap();
 }
 

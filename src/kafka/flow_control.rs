@@ -1,5 +1,5 @@
-//! What keeps the poll thread from reading, and lets it go on: full stages behind, used up memory, views of
-//! one part that may not meet, and too much of a partition that is unfinished.
+//! What keeps the poll thread from reading, and lets it go on: full stages behind, used up memory, the rate of
+//! a replay, views of one part that may not meet, and too much of a partition that is unfinished.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -11,6 +11,8 @@ use super::consumer::{POLL_INTERVAL, lock};
 use super::consumer_messages::ConsumerEvent;
 use super::pauses::Relief;
 use super::poll_loop::PollLoop;
+use super::poll_report::Reading;
+use super::throttle;
 use crate::domain::TopicPartition;
 use crate::telemetry;
 
@@ -23,6 +25,47 @@ const JAM_PATIENCE: Duration = Duration::from_secs(1);
 const MEMORY_PAUSE: Duration = Duration::from_millis(100);
 
 impl PollLoop {
+    /// Whether records are read, and why not.
+    pub(super) fn reading(&self) -> Reading {
+        if self.is_drained {
+            return Reading::Draining;
+        }
+        if self.is_held {
+            return Reading::Held;
+        }
+        if self.is_jammed {
+            return Reading::Jammed;
+        }
+        match self.throttled() {
+            Some(_) => Reading::Throttled,
+            None => Reading::Running,
+        }
+    }
+
+    /// For how long nothing is read, lest more is than a replay may.
+    pub(super) fn throttled(&self) -> Option<Duration> {
+        self.throttle.as_ref()?.wait(Instant::now())
+    }
+
+    /// Pauses everything where the throttle asks for a longer wait than may be sat out, until that is over.
+    pub(super) fn heed_throttle(&mut self) {
+        let is_throttled = match self.throttled() {
+            None => false,
+            Some(wait) => self.is_throttled || wait >= throttle::PATIENCE,
+        };
+        if is_throttled == self.is_throttled {
+            return;
+        }
+        self.is_throttled = is_throttled;
+        self.tell_whether_halted();
+        if is_throttled {
+            self.pause(&self.assigned());
+        } else {
+            let free = lock(&self.consumer.context().pauses).free_of(&self.assigned());
+            self.resume_unless_halted(&free);
+        }
+    }
+
     /// Pauses everything while views of one part may not meet.
     pub(super) fn heed_hold(&mut self) {
         let is_held = !self.consumer.context().may_read();
@@ -72,9 +115,18 @@ impl PollLoop {
 
     pub(super) fn set_jammed(&mut self, is_jammed: bool) {
         self.is_jammed = is_jammed;
-        let is_halted = self.is_jammed || self.is_drained;
+        self.tell_whether_halted();
+    }
+
+    /// Whether nothing is to be fetched, whatever is assigned.
+    fn is_halted(&self) -> bool {
+        self.is_jammed || self.is_throttled || self.is_drained
+    }
+
+    /// Tells it to the callbacks, which take assignments.
+    fn tell_whether_halted(&self) {
         let context = self.consumer.context();
-        context.is_halted.store(is_halted, Ordering::Relaxed);
+        context.is_halted.store(self.is_halted(), Ordering::Relaxed);
     }
 
     /// Pauses a partition of which so much is unfinished that a commit could soon not tell what is
@@ -98,7 +150,7 @@ impl PollLoop {
         let context = self.consumer.context();
         let mut pauses = lock(&context.pauses);
         let is_blind = context.is_blind.load(Ordering::Relaxed);
-        let is_excused = self.is_jammed || self.is_held || is_blind;
+        let is_excused = self.reading().is_interrupted() || is_blind;
         let Relief { resumed, stuck } =
             pauses.relieve(&lock(&self.ledger), is_excused, Instant::now());
         let may_wait = pauses.few_enough();
@@ -120,8 +172,8 @@ impl PollLoop {
 
     /// Resumes partitions that nothing holds, unless all are to be left.
     pub(super) fn resume_unless_halted(&self, free: &[TopicPartition]) {
-        let is_halted = self.is_jammed || self.is_drained || !self.consumer.context().may_read();
-        if !(free.is_empty() || is_halted) {
+        let may_read = !self.is_halted() && self.consumer.context().may_read();
+        if may_read && !free.is_empty() {
             self.resume(free);
         }
     }

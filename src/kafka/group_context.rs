@@ -61,7 +61,7 @@ pub(super) struct GroupContext {
     pub(super) undelivered: Mutex<VecDeque<ConsumerEvent>>,
     /// What holds single partitions.
     pub(super) pauses: Mutex<Pauses>,
-    /// Nothing is to be fetched, whatever is assigned: a jam or the drain.
+    /// Nothing is to be fetched, whatever is assigned: a jam, the throttle or the drain.
     pub(super) is_halted: AtomicBool,
     /// The consumer is being closed: all that could be waited for has been.
     pub(super) is_closing: AtomicBool,

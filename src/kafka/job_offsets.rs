@@ -222,18 +222,23 @@ impl Job {
         self.commit(&self.ends, ends, "commit the ends")
     }
 
-    /// Commits once more what the job was made of, lest the brokers forget it: nobody is in these groups.
+    /// Commits once more what the job was made of, lest the brokers forget it: nobody is in these groups. Asks
+    /// again for as long as the brokers may be in the midst of something.
     ///
     /// # Errors
     /// When the brokers do not tell or take the offsets.
     pub fn keep(&self) -> Result<(), JobError> {
-        for client in [&self.begins, &self.ends] {
-            let told = offsets_in(&self.committed(client, "read what it was made of")?);
-            let again = told.iter();
-            let again = again.map(|(partition, (offset, text))| (partition, *offset, text.clone()));
-            self.commit(client, again, "commit again what it was made of")?;
-        }
-        Ok(())
+        insist(|| self.commit_again(&self.begins))?;
+        insist(|| self.commit_again(&self.ends))
+    }
+
+    /// Reads first what it commits, each time: beside the ends is the claim, and that of another process must
+    /// not be undone. So other commits of a job are made once: what they tell may be old a moment later.
+    fn commit_again(&self, client: &BaseConsumer) -> Result<(), JobError> {
+        let told = offsets_in(&self.committed(client, "read what it was made of")?);
+        let again = told.iter();
+        let again = again.map(|(partition, (offset, text))| (partition, *offset, text.clone()));
+        self.commit(client, again, "commit again what it was made of")
     }
 
     /// How far the group has come; partitions of topics that are gone count no more.
@@ -317,7 +322,7 @@ impl Job {
 }
 
 /// Asks again for as long as the brokers may be in the midst of something.
-pub(super) fn insist<T>(ask: impl Fn() -> KafkaResult<T>) -> KafkaResult<T> {
+pub(super) fn insist<T, E>(ask: impl Fn() -> Result<T, E>) -> Result<T, E> {
     let deadline = Instant::now() + LONGEST_WAIT;
     loop {
         match ask() {
@@ -340,4 +345,39 @@ pub(super) fn offsets_in(list: &TopicPartitionList) -> Commits {
         Some((partition, (offset, element.metadata().to_owned())))
     });
     offsets.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+    use super::*;
+
+    #[test]
+    fn a_job_is_kept_though_the_brokers_refuse_at_first() {
+        const REFUSED: RDKafkaRespErr =
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED;
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("cam", 1, 1).unwrap();
+        let bus = BusSettings {
+            brokers: cluster.bootstrap_servers(),
+            ..BusSettings::default()
+        };
+        let partition = TopicPartition {
+            topic: Topic::from("cam"),
+            partition: 0,
+        };
+        let job = Job::connect(&bus, "job", vec![partition.clone()]).unwrap();
+        let of_partition = JobPartition {
+            start: 2,
+            end: 6,
+            ..JobPartition::default()
+        };
+        let range = JobRange([(partition, of_partition)].into());
+        job.make(&range).unwrap();
+        cluster.request_errors(RDKafkaApiKey::OffsetCommit, &[REFUSED, REFUSED]);
+        job.keep().unwrap();
+        assert_eq!(job.find().unwrap(), Some(range));
+    }
 }

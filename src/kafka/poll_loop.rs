@@ -17,7 +17,6 @@ use super::group_context::GroupContext;
 use super::group_protocol::GroupProtocol;
 use super::offsets::Begun;
 use super::partition_counts::Permission;
-use super::poll_report::Reading;
 use super::record_copy::{CopiedRecord, copy_record};
 use super::static_member::StaticMember;
 use super::throttle::Throttle;
@@ -62,6 +61,8 @@ pub(super) struct PollLoop {
     /// Views of one part may not meet, so that nothing is read.
     pub(super) is_held: bool,
     pub(super) throttle: Option<Throttle>,
+    /// Everything is paused for the throttle.
+    pub(super) is_throttled: bool,
 }
 
 impl PollLoop {
@@ -79,6 +80,7 @@ impl PollLoop {
                 Some(Ending::Close) => return self.close(),
                 Some(Ending::CloseFenced) => return self.close_fenced(),
             }
+            self.heed_throttle();
             self.poll_once()?;
             fail::fail_point!("poll-thread"); // a test makes it hang
             self.report();
@@ -159,22 +161,13 @@ impl PollLoop {
     fn report(&self) {
         let mut report = lock(&self.consumer.context().report);
         report.turned_at = Instant::now();
-        let is_jammed = self.is_jammed || self.throttled().is_some();
-        report.reading = match (self.is_drained, self.is_held, is_jammed) {
-            (true, _, _) => Reading::Draining,
-            (_, true, _) => Reading::Held,
-            (_, _, true) => Reading::Jammed,
-            _ => Reading::Running,
-        };
-    }
-
-    /// For how long nothing is read, lest more is than a replay may.
-    fn throttled(&self) -> Option<Duration> {
-        self.throttle.as_ref()?.wait(Instant::now())
+        report.reading = self.reading();
     }
 
     fn poll_once(&mut self) -> Result<(), ConsumerError> {
-        if let Some(wait) = self.throttled() {
+        if let Some(wait) = self.throttled()
+            && !self.is_throttled
+        {
             std::thread::sleep(wait.min(POLL_INTERVAL));
             return Ok(());
         }

@@ -59,10 +59,20 @@ pub enum Reading {
     Running,
     /// Not now, or not just now: the stages behind, or the memory, are full.
     Jammed,
+    /// Not now: as much was read as the rate of a replay allows.
+    Throttled,
     /// Not now: the views of a part might not meet, or the brokers do not tell whether they do.
     Held,
     /// Not any more: the instance drains.
     Draining,
+}
+
+impl Reading {
+    /// Whether nothing is read for now, or at all: then neither a partition nor a part is missed, since what
+    /// they wait for cannot come.
+    pub(crate) fn is_interrupted(self) -> bool {
+        self != Self::Running
+    }
 }
 
 /// How far a partition can be read, and whether it is.

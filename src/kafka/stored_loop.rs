@@ -288,7 +288,7 @@ impl StoredLoop {
     /// Lets those partitions be read again of which half is finished, and tells of those of which nothing
     /// finishes though the views that it waits for could have come.
     fn relieve(&mut self) {
-        let is_excused = self.is_jammed || self.is_slow || self.throttled().is_some();
+        let is_excused = self.reading().is_interrupted() || self.is_slow;
         let ledger = lock(&self.link.ledger);
         let relief = self.pauses.relieve(&ledger, is_excused, Instant::now());
         drop(ledger);
@@ -318,16 +318,24 @@ impl StoredLoop {
         true
     }
 
+    fn reading(&self) -> Reading {
+        if self.is_drained {
+            return Reading::Draining;
+        }
+        if self.is_jammed || self.is_memory_used_up() {
+            return Reading::Jammed;
+        }
+        match self.throttled() {
+            Some(_) => Reading::Throttled,
+            None => Reading::Running,
+        }
+    }
+
     fn report(&mut self, thread: &ThreadLink) {
         let mut report = lock(&thread.report);
         let now = Instant::now();
         report.turned_at = now;
-        let is_jammed = self.is_jammed || self.is_memory_used_up() || self.throttled().is_some();
-        report.reading = match (self.is_drained, is_jammed) {
-            (true, _) => Reading::Draining,
-            (_, true) => Reading::Jammed,
-            _ => Reading::Running,
-        };
+        report.reading = self.reading();
         let is_due = |told: Instant| now.duration_since(told) >= REPORT_INTERVAL;
         if self.reported_at.is_none_or(is_due) {
             self.reported_at = Some(now);

@@ -134,6 +134,10 @@ impl Bench {
     }
 
     fn run(&self, damaged_at: i64) -> Running {
+        self.run_at(None, damaged_at)
+    }
+
+    fn run_at(&self, most_bytes_per_second: Option<u64>, damaged_at: i64) -> Running {
         let settings = ConsumerSettings {
             bus: self.bus.clone(),
             group_id: "job".to_owned(),
@@ -145,7 +149,7 @@ impl Bench {
             crowd_patience: Duration::from_secs(1),
             prefetch_bytes: 1 << 20,
             range: Some(Arc::clone(&self.range)),
-            most_bytes_per_second: None,
+            most_bytes_per_second,
         };
         let (sender, events) = mpsc::channel(64);
         let ledger = SharedLedger::default();
@@ -270,4 +274,24 @@ async fn a_job_whose_positions_are_forgotten_is_not_begun_anew() {
         matches!(error, ConsumerError::Job(JobError::NoPosition { .. })),
         "{error}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_the_rate_is_told_from_what_waits_for_room() {
+    let bench = Bench::start();
+    // Even an empty record counts for more than a hundred bytes.
+    let mut running = bench.run_at(Some(1), i64::MAX);
+    let is_record = |event: ConsumerEvent| matches!(event, ConsumerEvent::Record(_));
+    while !is_record(running.events.recv().await.unwrap()) {}
+    let started = Instant::now();
+    let reading = loop {
+        let reading = lock(&running.consumer.report()).reading;
+        if reading != Reading::Running {
+            break reading;
+        }
+        assert!(started.elapsed() < PATIENCE, "it reads on");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    assert_eq!(reading, Reading::Throttled);
+    running.consumer.close().unwrap();
 }

@@ -5,6 +5,17 @@
 
 use std::time::{Duration, Instant};
 
+/// For how long nothing is polled while nothing may be taken. Beyond that everything is paused and polled
+/// on, since a member that does not poll for `max.poll.interval.ms` is out of its group, and a rebalance
+/// waits for it. Each pause drops what was prefetched, so that no shorter wait is worth one.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What may be prefetched at most: what a pause drops is fetched again, and must be no multiple of what is
+/// taken between two pauses.
+pub(super) fn most_ahead(bytes_per_second: u64) -> u64 {
+    bytes_per_second.saturating_mul(PATIENCE.as_secs())
+}
+
 /// When the next record may be taken.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Throttle {

@@ -23,7 +23,7 @@ use crate::domain::{
 use crate::kafka::consumer::{ConsumerHandle, lock};
 use crate::kafka::consumer_messages::{ConsumerCommand, ConsumerEvent};
 use crate::kafka::partitioners::KeyedTopics;
-use crate::kafka::poll_report::SharedPollReport;
+use crate::kafka::poll_report::{Reading, SharedPollReport};
 use crate::kafka::publisher::{Publication, finished_inputs};
 use crate::reassembly::{Event, ReassemblyBuffer, ReassemblyCounts};
 use crate::telemetry;
@@ -48,6 +48,7 @@ pub(crate) struct Intake {
     pub(crate) output: Arc<Output>,
     pub(crate) in_flight: InFlight,
     pub(crate) consumer: ConsumerHandle,
+    /// What the poll thread tells of itself.
     pub(crate) poll: SharedPollReport,
     pub(crate) readiness: Readiness,
     pub(crate) groups: mpsc::Sender<BatchMessage>,
@@ -221,8 +222,14 @@ impl Intake {
 
     /// Closes what is due and keeps the memory within its budget.
     fn look_at_the_clock(&mut self, now: Timestamp) -> Vec<Event> {
-        let poll_silence = lock(&self.poll).turned_at.elapsed();
+        let (poll_silence, reading) = {
+            let poll = lock(&self.poll);
+            (poll.turned_at.elapsed(), poll.reading)
+        };
         self.reassembly.look(poll_silence, now);
+        if reading == Reading::Throttled {
+            self.reassembly.note_throttled(now);
+        }
         let mut events = self.reassembly.tick(now);
         events.extend(self.keep_memory(now));
         self.report(now);

@@ -194,6 +194,42 @@ fn groups_that_end_in_dead_letters_are_counted_too() {
     }
 }
 
+#[test]
+fn a_replay_that_reads_no_faster_than_it_may_evicts_no_part_for_that() {
+    let views = ["cam", "side"].map(ViewId::from);
+    let mut intake = parts(ReassemblySettings {
+        expected: ExpectedViews::for_all(views),
+        wall_grace: None, // as in a replay
+        ..ReassemblySettings::default()
+    })
+    .intake;
+    let at = |seconds: i64| Timestamp(1_000_000 + 1_000 * seconds);
+    let assigned = ConsumerEvent::Assigned {
+        partitions: vec![record(0, "", 0).source.topic_partition()],
+        generation: 1,
+        count: Some(1),
+        closed: Vec::new(),
+    };
+    intake.apply(assigned, at(0));
+    // As much as makes partitions that run ahead wait, and no part give way.
+    for offset in 0..9 {
+        let mut view = record(offset, &offset.to_string(), 1_000_000);
+        let image = [b"\xff\xd8\xff image".as_slice(), &[0; 104_000]];
+        view.value = Some(image.concat());
+        view.lease = Some(intake.budget.lease(view.size_bytes()));
+        let events = intake.apply(ConsumerEvent::Record(view), at(0));
+        assert!(events.is_empty(), "{events:?}");
+    }
+    lock(&intake.poll).reading = Reading::Throttled;
+    for seconds in 0..100 {
+        let events = intake.look_at_the_clock(at(seconds));
+        assert!(events.is_empty(), "{events:?} after {seconds} s");
+    }
+    lock(&intake.poll).reading = Reading::Running;
+    assert!(intake.look_at_the_clock(at(105)).is_empty());
+    assert!(!intake.look_at_the_clock(at(115)).is_empty());
+}
+
 #[tokio::test]
 async fn a_revocation_waits_no_longer_for_work_that_is_abandoned() {
     let in_flight = InFlight::default();

@@ -2,8 +2,8 @@
 //!
 //! It is pure: it looks at no clock and ends nothing. A clock of its own runs for each thing that may
 //! stall, only while that thing has not moved and nothing excuses it: a pause for memory, stages behind
-//! that are full, a part that waits for views within its time, brokers that are away. So time in which
-//! the process itself did not run, told as less than it was, does not count either.
+//! that are full, the rate of a replay, a part that waits for views within its time, brokers that are away.
+//! So time in which the process itself did not run, told as less than it was, does not count either.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -169,7 +169,7 @@ fn what_stands_still(
     if finished_nothing && is_due(before) && is_due(now) && !is_awaited {
         still.push(Stall::Stages);
     }
-    if now.reading != Reading::Running || still.contains(&Stall::PollThread) {
+    if now.reading.is_interrupted() || still.contains(&Stall::PollThread) {
         return still; // what is read and finished depends on others
     }
     let is_silent = finished_nothing && reads(before).eq(reads(now)) && !is_awaited;

@@ -269,6 +269,35 @@ fn stages_that_stay_full_are_told_be_anything_on_its_way_or_not() {
 }
 
 #[test]
+fn a_replay_that_reads_no_faster_than_it_may_does_not_stand_still() {
+    // A record takes longer than anything may stand still, and parts wait for their next view.
+    for status in [unread(), held_by(overdue_part()), held_by(Holder::Work)] {
+        let status = |_| PipelineStatus {
+            reading: Reading::Throttled,
+            ..status.clone()
+        };
+        assert_eq!(watch(1000, status), None);
+    }
+}
+
+#[test]
+fn a_slow_replay_does_not_excuse_parts_on_their_way_or_threads_that_hang() {
+    let status = |_| PipelineStatus {
+        reading: Reading::Throttled,
+        in_flight: 2,
+        ..unread()
+    };
+    let found = watch(1000, status);
+    assert_eq!(found, Some((STALL_AFTER, vec![Stall::Stages])));
+    let busy = |second: u64| PipelineStatus {
+        device_busy_ms: Some(second * 1000),
+        ..status(second)
+    };
+    let found = watch(1000, busy);
+    assert_eq!(found, Some((STALL_AFTER, vec![Stall::Device])));
+}
+
+#[test]
 fn a_part_whose_missing_view_is_out_of_reach_is_not_missed() {
     let status = |_| {
         let mut status = held_by(overdue_part());

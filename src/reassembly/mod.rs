@@ -177,6 +177,11 @@ impl ReassemblyBuffer {
         self.timeline().look(poll_silence, now);
     }
 
+    /// Notes that nothing is read because of the rate of a replay: under memory pressure that is no stall.
+    pub fn note_throttled(&self, now: Timestamp) {
+        self.timeline().flow.note_progress(now);
+    }
+
     /// Whether memory fills so fast that [`Self::flow`] is to be called at once.
     pub fn is_hasty(&self, budget: &MemoryBudget) -> bool {
         let marks = Marks::of(budget, self.settings.memory);
