@@ -101,9 +101,10 @@ pub fn run(arguments: &CalibrateArguments) -> anyhow::Result<()> {
     *scaled_jpeg = arguments.scaled_jpeg.unwrap_or(was_scaled);
     let changes_pixels = *scaled_jpeg != was_scaled;
     outputs::check_folder(&arguments.model)?;
+    let preprocessor = bundle.manifest.preprocessor().map_err(anyhow::Error::msg)?;
     let listed = arguments
         .data
-        .checked_parts(Split::Test)
+        .checked_parts(Split::Test, preprocessor.least_side().into())
         .context("cannot use the data")?;
     let mut measurement = Measurement::new(
         &bundle,

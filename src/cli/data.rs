@@ -10,6 +10,7 @@ use anyhow::{Context as _, anyhow, ensure};
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 
+use crate::decode::WantedSize;
 use crate::model::preprocess::Preprocessor;
 use crate::training::TrainingError;
 use crate::training::canvas::Canvas;
@@ -81,13 +82,19 @@ pub enum SplitChoice {
 
 impl DataArguments {
     /// Every part of the set, all files checked; a view that shows no defect has no mask.
-    /// `default_split` is listed where the layout has splits and no flag chooses.
+    /// `default_split` is listed where the layout has splits and no flag chooses; images are decoded at
+    /// the size at which they will be `wanted`.
     ///
     /// # Errors
     /// When the set cannot be listed or a file cannot be used.
-    pub(crate) fn checked_parts(&self, default_split: Split) -> anyhow::Result<Vec<PartFolder>> {
+    pub(crate) fn checked_parts(
+        &self,
+        default_split: Split,
+        wanted: WantedSize,
+    ) -> anyhow::Result<Vec<PartFolder>> {
         let (_, listing) = self.list(default_split)?;
-        let survey = survey(listing.parts.clone(), self.reading.unreadable(), |_| Ok(()))
+        let (parts, unreadable) = (listing.parts.clone(), self.reading.unreadable());
+        let survey = survey(parts, unreadable, wanted, |_| Ok(()))
             .map_err(|error| self.reading.with_hint(error))?;
         report(&listing, &survey);
         let parts = survey.parts.into_iter().map(without_empty_masks);
@@ -98,8 +105,12 @@ impl DataArguments {
     ///
     /// # Errors
     /// As there, and when no part has one.
-    pub(crate) fn labelled_parts(&self, default_split: Split) -> anyhow::Result<Vec<PartFolder>> {
-        let parts = self.checked_parts(default_split)?;
+    pub(crate) fn labelled_parts(
+        &self,
+        default_split: Split,
+        wanted: WantedSize,
+    ) -> anyhow::Result<Vec<PartFolder>> {
+        let parts = self.checked_parts(default_split, wanted)?;
         let reason = match &self.masks {
             None => "where the layout is `folders`, their masks must be named".to_owned(),
             Some(masks) => format!("no mask in `{}` has a pixel other than 0", masks.display()),
@@ -350,14 +361,17 @@ mod tests {
         write(&root.join("bottle/test/crack/000.png"), 2);
         write(&root.join("bottle/ground_truth/crack/000_mask.png"), 255);
         let names = |more: &[&str], default: Split| -> Vec<String> {
-            let parts = flags(root, more).checked_parts(default).unwrap();
+            let parts = flags(root, more)
+                .checked_parts(default, WantedSize::Full)
+                .unwrap();
             parts.into_iter().map(|part| part.part).collect()
         };
         assert_eq!(names(&[], Split::Train), ["good-000"]);
         assert_eq!(names(&[], Split::Test), ["crack-000"]);
         let chosen = ["--layout", "mvtec", "--split", "train"];
         assert_eq!(names(&chosen, Split::Test), ["good-000"]);
-        let wrong = flags(root, &["--layout", "visa"]).checked_parts(Split::Train);
+        let wrong =
+            flags(root, &["--layout", "visa"]).checked_parts(Split::Train, WantedSize::Full);
         assert!(wrong.is_err());
     }
 
@@ -366,7 +380,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (images, masks) = (folder.path().join("images"), folder.path().join("masks"));
         write(&images.join("bolt/p1/top.png"), 1);
-        let error = flags(&images, &[]).labelled_parts(Split::Test);
+        let error = flags(&images, &[]).labelled_parts(Split::Test, WantedSize::Full);
         assert!(
             error
                 .unwrap_err()
@@ -376,7 +390,7 @@ mod tests {
         write(&masks.join("bolt/p1/top.png"), 1);
         let labelled = || {
             let more = ["--masks", masks.to_str().unwrap()];
-            flags(&images, &more).labelled_parts(Split::Test)
+            flags(&images, &more).labelled_parts(Split::Test, WantedSize::Full)
         };
         assert_eq!(labelled().unwrap().len(), 1);
         write(&masks.join("bolt/p1/top.png"), 0);
@@ -394,7 +408,9 @@ mod tests {
             write(&masks.join(&name), level);
         }
         let more = ["--masks", masks.to_str().unwrap()];
-        let parts = flags(&images, &more).checked_parts(Split::Test).unwrap();
+        let parts = flags(&images, &more)
+            .checked_parts(Split::Test, WantedSize::Full)
+            .unwrap();
         let found: Vec<bool> = parts.iter().map(has_defect).collect();
         assert_eq!(found, [false, true]);
         assert_eq!(parts[1].views[0].mask, Some(masks.join("bolt/p2/top.png")));
@@ -409,9 +425,16 @@ mod tests {
         write(&root.join("labelled/bottle/test/good/008.png"), 1);
         let set = flags(&root.join("set"), &[]);
         let (source, listing) = set.list(Split::Train).unwrap();
-        let survey = survey(listing.parts.clone(), Unreadable::Refuse, |_| Ok(())).unwrap();
+        let survey = survey(
+            listing.parts.clone(),
+            Unreadable::Refuse,
+            WantedSize::Full,
+            |_| Ok(()),
+        )
+        .unwrap();
         let warnings = |labelled: &str, more: &[&str]| {
-            let labelled = flags(&root.join(labelled), more).checked_parts(Split::Test);
+            let labelled =
+                flags(&root.join(labelled), more).checked_parts(Split::Test, WantedSize::Full);
             measured_twins(&source, &listing, &survey, &labelled.unwrap())
         };
         let same = warnings("set", &[]);
@@ -430,13 +453,14 @@ mod tests {
             write(&folder.path().join(format!("bolt/p{part}/top.png")), part);
         }
         std::fs::write(folder.path().join("bolt/p3/top.png"), "x").unwrap();
-        let error = flags(folder.path(), &[]).checked_parts(Split::Test);
+        let error = flags(folder.path(), &[]).checked_parts(Split::Test, WantedSize::Full);
         let error = error.unwrap_err().to_string();
         assert!(
             error.contains("p3/top.png") && error.contains("--skip-unreadable"),
             "{error}"
         );
-        let parts = flags(folder.path(), &["--skip-unreadable"]).checked_parts(Split::Test);
+        let parts = flags(folder.path(), &["--skip-unreadable"])
+            .checked_parts(Split::Test, WantedSize::Full);
         assert_eq!(parts.unwrap().len(), 19);
     }
 }

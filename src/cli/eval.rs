@@ -99,9 +99,10 @@ pub fn run(arguments: &EvalArguments) -> anyhow::Result<()> {
     let bundle = Bundle::load(&arguments.model).context("cannot use the model bundle")?;
     let kinds = arguments.kinds.as_deref().map(Kinds::read).transpose()?;
     let kinds = kinds.unwrap_or_default();
+    let preprocessor = bundle.manifest.preprocessor().map_err(anyhow::Error::msg)?;
     let listed = arguments
         .data
-        .labelled_parts(Split::Test)
+        .labelled_parts(Split::Test, preprocessor.least_side().into())
         .context("cannot use the data")?;
     if let Some(file) = &arguments.kinds
         && let Some(fault) = kinds.misses_all(&listed)

@@ -59,7 +59,7 @@ pub struct PretrainArguments {
     /// Blocks
     #[arg(long, default_value_t = 6)]
     pub depth: usize,
-    /// Target blocks, counted from 0, whose features the anomaly model will compare
+    /// Target blocks, an even number, counted from 0, whose features the anomaly model will compare
     #[arg(long, value_delimiter = ',', default_values_t = [2, 3, 4, 5])]
     pub targets: Vec<usize>,
     /// Iterations
@@ -71,7 +71,7 @@ pub struct PretrainArguments {
     /// Learning rate after the warm-up
     #[arg(long, default_value_t = 1e-3)]
     pub learning_rate: f64,
-    /// Iterations of the warm-up
+    /// Iterations of the warm-up, fewer than `--iterations`
     #[arg(long, default_value_t = 60)]
     pub warm_up: u64,
     /// Seed of everything random

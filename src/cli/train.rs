@@ -230,8 +230,9 @@ fn labelled(
             ..arguments.data.reading
         },
     };
+    let preprocessor = manifest.preprocessor().map_err(anyhow::Error::msg)?;
     let parts = data
-        .labelled_parts(Split::Test)
+        .labelled_parts(Split::Test, preprocessor.least_side().into())
         .context("cannot use the validation data")?;
     Ok(Labelled(Some(LabelledParts {
         parts,

@@ -45,12 +45,16 @@ pub(super) fn decode(
     if !reaches_end_of_image(bytes) {
         return Err(damaged("no end-of-image marker: it is truncated"));
     }
-    let channels = match decoder.input_colorspace() {
+    let stored = decoder.input_colorspace();
+    let channels = match stored {
         Some(ColorSpace::Luma) => Channels::Grey,
         _ => Channels::Rgb,
     };
+    // Of four colours libjpeg-turbo makes no RGB.
     #[cfg(feature = "scaled-jpeg")]
-    if let Some(divisor) = super::scaled_jpeg::divisor(wanted, width, height) {
+    if let Some(ColorSpace::Luma | ColorSpace::YCbCr | ColorSpace::RGB) = stored
+        && let Some(divisor) = super::scaled_jpeg::divisor(wanted, width, height)
+    {
         return super::scaled_jpeg::decode(bytes, (width, height), channels, divisor)
             .map_err(|error| damaged(&error.to_string()));
     }

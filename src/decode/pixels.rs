@@ -38,7 +38,7 @@ pub enum WantedSize {
     #[default]
     Full,
     /// With the feature `scaled-jpeg` a JPEG may be half, a quarter or an eighth of its size, as long as
-    /// both sides have this many pixels. Other images are as they are.
+    /// both sides have this many pixels. Other images, and JPEGs in CMYK or YCCK, are as they are.
     AtLeast(u32),
 }
 

@@ -24,7 +24,7 @@ pub(super) fn divisor(wanted: WantedSize, width: u32, height: u32) -> Option<u32
         .find(|divisor| shorter.div_ceil(*divisor) >= least)
 }
 
-/// Decodes a JPEG whose headers, size and end were checked.
+/// Decodes a JPEG in grey, YCbCr or RGB whose headers, size and end were checked.
 pub(super) fn decode(
     bytes: &[u8],
     original: (u32, u32),
@@ -126,6 +126,13 @@ mod tests {
             let (full, half) = (mean(&full), mean(&half));
             assert!((full - half).abs() < 2.5, "{name}: {full}, {half}");
         }
+    }
+
+    #[test]
+    fn a_picture_of_four_colours_is_decoded_at_full_size() {
+        let bytes = read_file("cmyk.jpg");
+        let full = decode_image(ImageEncoding::Jpeg, &bytes, &ImageLimits::default()).unwrap();
+        assert_eq!(decode_at_least(8, &bytes).unwrap(), full);
     }
 
     #[test]

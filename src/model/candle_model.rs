@@ -261,6 +261,55 @@ mod tests {
             .collect()
     }
 
+    fn as_tensor(images: &[InputImage]) -> Tensor {
+        let values: Vec<f32> = images
+            .iter()
+            .flat_map(|image| image.values.clone())
+            .collect();
+        Tensor::from_vec(values, (images.len(), 3, 28, 28), &Device::Cpu).unwrap()
+    }
+
+    /// The maps of the composed network.
+    fn composed_maps(bundle: &Bundle, images: &[InputImage]) -> Vec<Vec<f32>> {
+        let network = place(bundle, &Device::Cpu).unwrap();
+        let patches = network.patch_anomalies(&as_tensor(images), &[images.len()]);
+        let patches = patches.unwrap().flatten_from(1).unwrap();
+        let patches = patches.to_vec2::<f32>().unwrap();
+        let projector = MapProjector::new(4, 28, bundle.manifest.map_side);
+        let maps = patches.iter().map(|patches| projector.project(patches));
+        maps.map(|map| map.values).collect()
+    }
+
+    #[test]
+    fn what_is_served_behind_each_prior_is_what_the_composed_network_makes_of_it() {
+        for prior in [PriorMode::Off, PriorMode::Literal, PriorMode::Calibrated] {
+            let config = tiny_config(prior, Amplification::After);
+            let mut bundle = Bundle {
+                tensors: lively_weights(&config, 1),
+                manifest: tiny_manifest(config),
+            };
+            // More than go through the packed network at a time.
+            let images = images(&bundle, 11);
+            let mut model = CandleModel::new(&bundle, "cpu", 32).unwrap();
+            let served = model.anomaly_maps(&images, &[images.len()]).unwrap();
+            let served: Vec<Vec<f32>> = served.into_iter().map(|map| map.values).collect();
+            let worst = |composed: &[Vec<f32>]| {
+                assert_eq!(served.len(), composed.len());
+                let pairs = served.iter().flatten().zip(composed.iter().flatten());
+                let gaps = pairs.map(|(served, composed)| (served - composed).abs());
+                // Not `max`, which loses what is not a number.
+                gaps.fold(0f32, |most, gap| if gap <= most { most } else { gap })
+            };
+            let gap = worst(&composed_maps(&bundle, &images));
+            assert!(gap < 2e-5, "{prior:?}: {gap}");
+            if prior != PriorMode::Off {
+                bundle.manifest.architecture.prior = PriorMode::Off;
+                let gap = worst(&composed_maps(&bundle, &images));
+                assert!(gap > 1e-3, "{prior:?} does nothing: {gap}");
+            }
+        }
+    }
+
     #[test]
     fn an_image_gets_the_same_map_alone_and_in_any_batch() {
         let bundle = bundle();

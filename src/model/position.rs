@@ -1,15 +1,20 @@
 //! Brings a position table to another grid of patches, as the two known conventions do.
 //!
-//! Both are bicubic and separable, so each is one small matrix an axis; the table is small and
-//! this runs once, on the host.
+//! Both are bicubic and separable, so each is one small matrix an axis; the table is small and this runs
+//! on the host whenever a network is built: in training for every shard of a step.
 
 use candle_core::{DType, Device, Result, Tensor};
 
 use super::vit::{PositionInterpolation, VitConfig};
 
-/// The table `[1, old * old, width]` at the grid of this input, `[1, grid * grid, width]`.
+/// The table `[1, old * old, width]` at the grid of this input, `[1, grid * grid, width]`; one that has
+/// it stays as it is.
 pub(crate) fn resize_table(table: &Tensor, config: &VitConfig) -> Result<Tensor> {
     let (old, new, width) = (config.position_side, config.grid(), config.width);
+    if old == new {
+        // Dinomaly's offset would move it even so.
+        return Ok(table.clone());
+    }
     let weights = match config.position_interpolation {
         PositionInterpolation::Dinomaly => plain_bicubic(old, new),
         PositionInterpolation::Antialiased => antialiased_bicubic(old, new),

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::kernels::gelu;
 use super::layers::{LayerNorm, Linear, Mode, attention, linear};
+use super::position::resize_table;
 use super::tensors::{Initial, TensorSpecs};
 
 /// Epsilon of the encoder's layer norms, as in DINOv2, DeiT and timm.
@@ -200,8 +201,8 @@ pub struct Vit {
 impl Vit {
     /// Builds the encoder on `weights`, whose names are those of [`VitConfig::tensors`].
     ///
-    /// A position table of another grid is interpolated here, once: to train the table, train it
-    /// at its own grid.
+    /// A position table of another grid is interpolated here, whenever an encoder is built: to train the
+    /// table, train it at its own grid.
     ///
     /// # Errors
     /// When the architecture breaks a rule, or a tensor is missing or misshapen.
@@ -212,11 +213,7 @@ impl Vit {
             (1, config.position_side * config.position_side, width),
             "position",
         )?;
-        let position = if config.position_side == config.grid() {
-            table
-        } else {
-            super::position::resize_table(&table, config)?
-        };
+        let position = resize_table(&table, config)?;
         let registers = match config.registers {
             0 => None,
             count => Some(weights.get((1, count, width), "registers")?),

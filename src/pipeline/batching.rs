@@ -1,7 +1,8 @@
-//! The stage that gathers closed groups into batches for the device.
+//! The stage that gathers closed groups into batches for the devices.
 //!
-//! Groups wait for company only while the device has work: with nothing ahead of them they go at once, all
-//! that are there together. Under load batches fill meanwhile, so that nothing is lost by it.
+//! Groups wait for company only while every device has work: with fewer batches ahead of them than there are
+//! device threads they go at once, all that are there together. Under load batches fill meanwhile, so that
+//! nothing is lost by it.
 
 use std::time::Instant;
 
@@ -16,9 +17,10 @@ use crate::domain::ScoringOrder;
 /// A batch on its way to the device; the token is dropped once the device has answered it.
 pub(crate) type DeviceBatch = (Batch<PendingGroup>, InFlightToken);
 
-/// Batches groups until the input closes; what is left then goes out too.
+/// Batches groups for so many device threads until the input closes; what is left then goes out too.
 pub(crate) async fn batch_groups(
     mut batcher: Batcher<PendingGroup>,
+    devices: usize,
     mut groups: mpsc::Receiver<BatchMessage>,
     batches: mpsc::Sender<DeviceBatch>,
 ) -> anyhow::Result<()> {
@@ -44,7 +46,7 @@ pub(crate) async fn batch_groups(
                     return Ok(());
                 }
             },
-            _ = ahead.empty(), if due.is_some() => batcher.flush().into_iter().collect(),
+            _ = ahead.fewer_than(devices), if due.is_some() => batcher.flush().into_iter().collect(),
             () = sleep_until(due) => batcher.close_due(Instant::now()).into_iter().collect(),
         };
         for batch in closed {
@@ -124,7 +126,7 @@ mod tests {
         for part in ["first", "second"] {
             groups.send(group(part)).await.unwrap();
         }
-        let stage = tokio::spawn(batch_groups(batcher, to_batch, batches));
+        let stage = tokio::spawn(batch_groups(batcher, 1, to_batch, batches));
         let on_device = to_prepare.recv().await.unwrap();
         assert_eq!(parts(&on_device), ["first", "second"]);
 
@@ -139,6 +141,31 @@ mod tests {
         let next = to_prepare.recv().await.unwrap();
         assert_eq!(parts(&next), ["third", "fourth"]);
         drop(groups);
+        stage.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_free_device_gets_what_is_there_while_another_is_busy() {
+        let (groups, to_batch) = mpsc::channel(8);
+        let (batches, mut to_prepare) = mpsc::channel(1);
+        let batcher = Batcher::new(8, Duration::from_secs(3600));
+        let stage = tokio::spawn(batch_groups(batcher, 2, to_batch, batches));
+        groups.send(group("first")).await.unwrap();
+        let on_one = to_prepare.recv().await.unwrap();
+        groups.send(group("second")).await.unwrap();
+        let next = tokio::time::timeout(Duration::from_secs(60), to_prepare.recv()).await;
+        let on_other = next.expect("a device is free").unwrap();
+        assert_eq!(parts(&on_other), ["second"]);
+
+        groups.send(group("third")).await.unwrap();
+        while groups.capacity() < groups.max_capacity() {
+            tokio::task::yield_now().await; // until the stage has taken it in
+        }
+        assert!(to_prepare.try_recv().is_err(), "both devices are busy");
+        drop(on_other);
+        let next = to_prepare.recv().await.unwrap();
+        assert_eq!(parts(&next), ["third"]);
+        drop((on_one, groups));
         stage.await.unwrap().unwrap();
     }
 }

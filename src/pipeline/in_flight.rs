@@ -16,8 +16,8 @@ pub(crate) struct InFlight {
 struct Shared {
     count: AtomicUsize,
     is_abandoned: AtomicBool,
-    /// The count fell to nothing, or what it counts is abandoned.
-    is_over: Notify,
+    /// The count fell, or what it counts is abandoned.
+    has_changed: Notify,
 }
 
 impl InFlight {
@@ -37,17 +37,22 @@ impl InFlight {
     /// Notes that what is in flight will not be finished: from here on tokens are dropped unused.
     pub(crate) fn abandon(&self) {
         self.shared.is_abandoned.store(true, Ordering::SeqCst);
-        self.shared.is_over.notify_waiters();
+        self.shared.has_changed.notify_waiters();
     }
 
     /// Waits until nothing is in flight; false once it is abandoned, when nothing is to be waited for.
     pub(crate) async fn empty(&self) -> bool {
+        self.fewer_than(1).await
+    }
+
+    /// Waits until fewer than `limit` are in flight; false once they are abandoned.
+    pub(crate) async fn fewer_than(&self, limit: usize) -> bool {
         loop {
-            let notified = self.shared.is_over.notified();
+            let notified = self.shared.has_changed.notified();
             if self.shared.is_abandoned.load(Ordering::SeqCst) {
                 return false;
             }
-            if self.count() == 0 {
+            if self.count() < limit {
                 return true;
             }
             notified.await;
@@ -63,9 +68,8 @@ pub(crate) struct InFlightToken {
 
 impl Drop for InFlightToken {
     fn drop(&mut self) {
-        if self.shared.count.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.shared.is_over.notify_waiters();
-        }
+        self.shared.count.fetch_sub(1, Ordering::SeqCst);
+        self.shared.has_changed.notify_waiters();
     }
 }
 
@@ -86,6 +90,20 @@ mod tests {
         tokio::task::yield_now().await;
         assert!(!waiter.is_finished());
         drop(second);
+        assert!(waiter.await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_fewer_is_told_before_there_are_none() {
+        let in_flight = InFlight::default();
+        let (first, _second) = (in_flight.enter(), in_flight.enter());
+        let waiter = tokio::spawn({
+            let in_flight = in_flight.clone();
+            async move { in_flight.fewer_than(2).await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiter.is_finished());
+        drop(first);
         assert!(waiter.await.unwrap());
     }
 

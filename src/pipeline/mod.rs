@@ -166,7 +166,8 @@ pub async fn run(setup: PipelineSetup, stop: impl Future<Output = ()>) -> anyhow
 
     let (groups, to_batch) = mpsc::channel(GROUPS);
     let batcher = Batcher::new(setup.max_batch, setup.max_delay);
-    stages.spawn(batching::batch_groups(batcher, to_batch, batches));
+    let batching = batching::batch_groups(batcher, devices.len(), to_batch, batches);
+    stages.spawn(batching);
 
     let (events, to_take_in) = mpsc::channel(EVENTS);
     let group_id = setup.consumer.group_id.clone();

@@ -49,7 +49,7 @@ pub(crate) struct PreparedGroup {
 #[derive(Debug)]
 pub(crate) struct PreparedBatch {
     pub(crate) groups: Vec<PreparedGroup>,
-    /// Says that the device has work.
+    /// Says that a device has work.
     pub(crate) work: InFlightToken,
 }
 

@@ -48,7 +48,7 @@ pub struct PipelineSetup {
     pub memory_budget_bytes: u64,
     /// Images a batch at most.
     pub max_batch: usize,
-    /// How long a group waits for company while the device has work.
+    /// How long a group waits for company while every device has work.
     pub max_delay: Duration,
     /// Views to the model's input.
     pub preparation: Preparation,

@@ -265,6 +265,33 @@ mod tests {
     }
 
     #[test]
+    fn a_position_table_is_resized_for_another_side_alone() {
+        let tensors = config().tensors().initial_values(1, &Device::Cpu).unwrap();
+        for interpolation in [
+            PositionInterpolation::Dinomaly,
+            PositionInterpolation::Antialiased,
+        ] {
+            let encoder = |input_side| Encoder {
+                config: VitConfig {
+                    input_side,
+                    position_interpolation: interpolation,
+                    ..config()
+                },
+                tensors: tensors.clone(),
+            };
+            let table = |encoder: &Encoder| -> Vec<f32> {
+                let table = encoder.tensors[POSITION].flatten_all().unwrap();
+                table.to_vec1().unwrap()
+            };
+            let (same, other) = (encoder(32), encoder(48));
+            assert!(table(&same.clone().at_its_grid().unwrap()) == table(&same));
+            let resized = other.at_its_grid().unwrap();
+            assert_eq!(resized.tensors[POSITION].dims(), [1, 36, 64]);
+            assert_eq!(resized.config.position_side, 6);
+        }
+    }
+
+    #[test]
     fn changes_of_the_architecture_are_taken_and_fewer_targets_need_fewer_blocks() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("encoder.safetensors");

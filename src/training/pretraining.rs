@@ -82,9 +82,31 @@ impl PretrainingSettings {
             let rule = format!("`position_side` must be the grid `{grid}`, found `{found}`");
             return Err(TrainingError::Setting(rule));
         }
+        let targets = self.encoder.targets.len();
+        if !targets.is_multiple_of(2) {
+            // The two halves are what the questions are asked of, and what `train` compares.
+            let rule = "`targets` must be an even number of blocks";
+            return Err(TrainingError::Setting(format!("{rule}, found `{targets}`")));
+        }
         at_least_one("batch", self.batch as u64)?;
         at_least_one("threads", self.threads as u64)?;
         at_least_one("iterations", self.iterations)?;
+        let rate = self.learning_rate;
+        if !rate.is_finite() || rate <= 0.0 {
+            let rule = "`learning_rate` must be above 0 and finite";
+            return Err(TrainingError::Setting(format!("{rule}, found `{rate}`")));
+        }
+        let weight = self.pixel_weight;
+        if !weight.is_finite() || weight < 0.0 {
+            let rule = "`pixel_weight` must be at least 0 and finite";
+            return Err(TrainingError::Setting(format!("{rule}, found `{weight}`")));
+        }
+        if self.warm_up >= self.iterations {
+            return Err(TrainingError::Setting(format!(
+                "`warm_up` must be below `iterations` `{}`, found `{}`",
+                self.iterations, self.warm_up
+            )));
+        }
         share("images_share", self.given_share)
     }
 

@@ -26,7 +26,7 @@ fn settings(iterations: u64) -> PretrainingSettings {
         iterations,
         batch: 6,
         learning_rate: 3e-3,
-        warm_up: 4,
+        warm_up: 4.min(iterations - 1),
         seed: 3,
         threads: 2,
         checkpoint: CheckpointSettings::default(),
@@ -105,14 +105,45 @@ fn a_run_that_was_stopped_ends_as_one_that_was_not() {
 
 #[test]
 fn settings_that_mean_nothing_are_refused() {
-    let mut share = settings(2);
-    share.given_share = 90.0;
-    let mut none = settings(2);
-    none.iterations = 0;
-    for (settings, name) in [(share, "images_share"), (none, "iterations")] {
+    let refused = |change: &dyn Fn(&mut PretrainingSettings), expected: &str| {
+        let mut settings = settings(6);
+        change(&mut settings);
         let error = pretrain(&settings, &[], None, &Device::Cpu, |_, _| {}).unwrap_err();
-        assert!(error.to_string().contains(name), "{error}");
+        assert_eq!(error.to_string(), format!("setting {expected}"));
+    };
+    refused(
+        &|settings| settings.given_share = 90.0,
+        "`images_share` must lie between 0 and 1, found `90`",
+    );
+    refused(
+        &|settings| settings.iterations = 0,
+        "`iterations` must be at least 1, found `0`",
+    );
+    for (targets, found) in [(vec![1], 1), (vec![0, 1, 2], 3)] {
+        refused(
+            &|settings| {
+                settings.encoder.depth = 3;
+                settings.encoder.targets.clone_from(&targets);
+            },
+            &format!("`targets` must be an even number of blocks, found `{found}`"),
+        );
     }
+    for rate in [0.0, -1e-3, f64::NAN, f64::INFINITY] {
+        refused(
+            &|settings| settings.learning_rate = rate,
+            &format!("`learning_rate` must be above 0 and finite, found `{rate}`"),
+        );
+    }
+    for weight in [-0.1, f64::NAN, f64::INFINITY] {
+        refused(
+            &|settings| settings.pixel_weight = weight,
+            &format!("`pixel_weight` must be at least 0 and finite, found `{weight}`"),
+        );
+    }
+    refused(
+        &|settings| settings.warm_up = 6,
+        "`warm_up` must be below `iterations` `6`, found `6`",
+    );
 }
 
 #[test]
@@ -129,10 +160,11 @@ fn pretraining_goes_on_from_an_encoder_at_another_side() {
     assert_eq!(first.config.position_side, 2 * SIDE / PATCH);
     let wider = PretrainingSettings {
         encoder: first.config.clone(),
+        // 0 in f32: what comes out is what went in.
+        learning_rate: f64::MIN_POSITIVE,
         ..settings(1)
     };
     let kept = pretrain(&wider, &[], Some(&first), &Device::Cpu, |_, _| {}).unwrap();
-    // The first step of a warm-up moves nothing: what comes out is what went in.
     for (name, tensor) in &first.tensors {
         let values = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         assert_eq!(values(&kept[name]), values(tensor), "{name}");

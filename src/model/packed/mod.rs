@@ -87,20 +87,14 @@ impl PackedNetwork {
         precision: ComputePrecision,
         threads: usize,
     ) -> std::result::Result<Self, PackingError> {
-        let position = |table: &Tensor| match config.encoder.position_side == config.encoder.grid()
-        {
-            true => Ok(table.clone()),
-            false => resize_table(table, &config.encoder),
-        };
         let weights = |name: &str| {
             let Some(tensor) = tensors.get(name) else {
                 candle_core::bail!("tensor `{name}` is missing");
             };
             let tensor = tensor.to_dtype(DType::F32)?;
-            let tensor = if name == "encoder.position" {
-                position(&tensor)?
-            } else {
-                tensor
+            let tensor = match name {
+                "encoder.position" => resize_table(&tensor, &config.encoder)?,
+                _ => tensor,
             };
             tensor.flatten_all()?.to_vec1::<f32>()
         };

@@ -108,8 +108,8 @@ fn weights(
     config: &MvmcadConfig,
 ) -> impl Fn(&str) -> Result<Vec<f32>> {
     move |name| {
-        let tensor = match (name, config.encoder.position_side == config.encoder.grid()) {
-            ("encoder.position", false) => resize_table(&tensors[name], &config.encoder)?,
+        let tensor = match name {
+            "encoder.position" => resize_table(&tensors[name], &config.encoder)?,
             _ => tensors[name].clone(),
         };
         tensor.flatten_all()?.to_vec1()

@@ -2,6 +2,7 @@
 
 use super::survey::{Survey, Unreadable, survey};
 use super::{Listing, PartFolder};
+use crate::decode::WantedSize;
 use crate::domain::RgbImage;
 use crate::model::preprocess::{Normalisation, Preprocessor};
 use crate::training::TrainingError;
@@ -23,7 +24,8 @@ pub fn survey_canvases(
         Preprocessor::new(Normalisation::imagenet(side), side).map_err(TrainingError::Setting)?;
     let canvas_bytes = (3 * side * side * size_of::<f32>()) as u64;
     let room = usize::try_from(memory / canvas_bytes.max(1)).unwrap_or(usize::MAX);
-    survey(thin(&listing.parts, room), unreadable, |image| {
+    let parts = thin(&listing.parts, room);
+    survey(parts, unreadable, WantedSize::Full, |image| {
         let small = preprocessor.resize_and_crop(image);
         Ok(canvas(&small.map_err(|error| error.to_string())?, side))
     })

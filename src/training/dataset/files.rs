@@ -73,7 +73,7 @@ pub(super) fn decode(path: &Path, bytes: &[u8]) -> Result<RgbImage, TrainingErro
     decode_at(WantedSize::Full, path, bytes).map(DecodedImage::into_rgb)
 }
 
-fn decode_at<'a>(
+pub(super) fn decode_at<'a>(
     wanted: WantedSize,
     path: &Path,
     bytes: &'a [u8],

@@ -208,10 +208,11 @@ mod tests {
     use super::super::testing::{source, write_image, write_level};
     use super::super::{Unreadable, ViewFile, survey};
     use super::*;
+    use crate::decode::WantedSize;
 
     fn surveyed(root: &Path) -> Survey<()> {
         let parts = source(root).list().unwrap().parts;
-        survey(parts, Unreadable::Refuse, |_| Ok(())).unwrap()
+        survey(parts, Unreadable::Refuse, WantedSize::Full, |_| Ok(())).unwrap()
     }
 
     fn told_of(root: &Path) -> String {

@@ -8,8 +8,9 @@
 use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
 
-use super::files::{decode, digest_bytes, read_bytes, read_mask};
+use super::files::{decode_at, digest_bytes, read_bytes, read_mask};
 use super::{PartFolder, ViewFile, fault};
+use crate::decode::WantedSize;
 use crate::domain::RgbImage;
 use crate::training::TrainingError;
 
@@ -68,13 +69,15 @@ pub struct Survey<T> {
     pub left_out: Vec<TrainingError>,
 }
 
-/// Reads every image and mask of `parts`; `keep` says what is kept of an image.
+/// Reads every image and mask of `parts`; `keep` says what is kept of an image. Images are decoded at the
+/// size that is `wanted`, by the decoder that later use of them takes for it.
 ///
 /// # Errors
 /// When a file cannot be used and `unreadable` refuses that, or too many parts would be left out.
 pub fn survey<T: Send>(
     parts: Vec<PartFolder>,
     unreadable: Unreadable,
+    wanted: WantedSize,
     keep: impl Fn(&RgbImage) -> Result<T, String> + Sync,
 ) -> Result<Survey<T>, TrainingError> {
     let count = parts.len();
@@ -82,7 +85,8 @@ pub fn survey<T: Send>(
     let results: Vec<Result<SurveyedPart<T>, TrainingError>> = parts
         .into_par_iter()
         .map(|part| {
-            let views = part.views.iter().map(|view| survey_view(view, &keep));
+            let views = part.views.iter();
+            let views = views.map(|view| survey_view(view, wanted, &keep));
             let views = views.collect::<Result<_, _>>();
             bar.inc(1);
             Ok(SurveyedPart {
@@ -140,28 +144,27 @@ pub(crate) fn tell(faults: &[TrainingError]) -> String {
 
 fn survey_view<T>(
     view: &ViewFile,
+    wanted: WantedSize,
     keep: impl Fn(&RgbImage) -> Result<T, String>,
 ) -> Result<SurveyedView<T>, TrainingError> {
     let bytes = read_bytes(&view.image)?;
-    let image = decode(&view.image, &bytes)?;
+    let image = decode_at(wanted, &view.image, &bytes)?;
     Ok(SurveyedView {
         digest: digest_bytes(&bytes),
         bytes: bytes.len() as u64,
-        is_anomalous: has_defect(view, &image)?,
-        kept: keep(&image).map_err(|error| fault(&view.image, error))?,
+        is_anomalous: has_defect(view, image.original)?,
+        kept: keep(&image.into_rgb()).map_err(|error| fault(&view.image, error))?,
     })
 }
 
-fn has_defect(view: &ViewFile, image: &RgbImage) -> Result<bool, TrainingError> {
+fn has_defect(view: &ViewFile, (width, height): (u32, u32)) -> Result<bool, TrainingError> {
     let Some(path) = &view.mask else {
         return Ok(view.is_labelled_defective);
     };
     let mask = read_mask(path)?;
-    if (mask.width, mask.height) != (image.width as usize, image.height as usize) {
+    if (mask.width, mask.height) != (width as usize, height as usize) {
         let message = format!(
-            "expected a mask of `{}x{}` pixels as its image `{}`, found `{}x{}`",
-            image.width,
-            image.height,
+            "expected a mask of `{width}x{height}` pixels as its image `{}`, found `{}x{}`",
             view.image.display(),
             mask.width,
             mask.height
@@ -188,7 +191,7 @@ mod tests {
     fn surveyed(root: &Path, unreadable: Unreadable) -> Result<Survey<u32>, TrainingError> {
         let masks = root.join("masks");
         let parts = list_parts(&root.join("images"), masks.is_dir().then_some(&masks))?;
-        survey(parts, unreadable, |image| Ok(image.width))
+        survey(parts, unreadable, WantedSize::Full, |image| Ok(image.width))
     }
 
     fn write_parts(root: &Path, parts: usize) {
@@ -281,7 +284,25 @@ mod tests {
         assert_eq!(by_mask.parts[0].views[0].kept, 4);
         assert_eq!(anomalous(by_mask), [false, true, false]);
         parts[2].views[0].is_labelled_defective = true;
-        let labelled = survey(parts, Unreadable::Refuse, |image| Ok(image.width)).unwrap();
+        let width = |image: &RgbImage| Ok(image.width);
+        let labelled = survey(parts, Unreadable::Refuse, WantedSize::Full, width).unwrap();
         assert_eq!(anomalous(labelled), [false, true, true]);
+    }
+
+    /// The decoder that scales finds faults of its own.
+    #[cfg(feature = "scaled-jpeg")]
+    #[test]
+    fn images_are_decoded_as_they_will_be_and_masks_fit_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let image = folder.path().join("images/bolt/p000/top.jpg");
+        write_image(&image, &image::GrayImage::new(64, 48).into());
+        let mask = folder.path().join("masks/bolt/p000/top.png");
+        write_image(&mask, &image::GrayImage::new(64, 48).into());
+        let masks = folder.path().join("masks");
+        let parts = list_parts(&folder.path().join("images"), Some(&masks)).unwrap();
+        let wanted = WantedSize::AtLeast(8);
+        let width = |image: &RgbImage| Ok(image.width);
+        let survey = survey(parts, Unreadable::Refuse, wanted, width).unwrap();
+        assert_eq!(survey.parts[0].views[0].kept, 16);
     }
 }

@@ -17,6 +17,7 @@ use super::PartFolder;
 use super::fault;
 use super::files::{decode, digest_bytes, read_bytes};
 use super::survey::{Survey, Unreadable, survey};
+use crate::decode::WantedSize;
 use crate::domain::{MapFootprint, RgbImage};
 use crate::model::preprocess::Preprocessor;
 use crate::model::{InputImage, Subject};
@@ -95,7 +96,7 @@ pub fn survey_for_training(
     let images: usize = parts.iter().map(|part| part.views.len()).sum();
     let side = preprocessor.input_side() as u64;
     let is_kept = (images as u64).saturating_mul(3 * side * side) <= memory;
-    survey(parts, unreadable, |image| {
+    survey(parts, unreadable, WantedSize::Full, |image| {
         is_kept.then(|| Crop::new(image, preprocessor)).transpose()
     })
 }
