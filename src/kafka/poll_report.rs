@@ -31,7 +31,7 @@ impl PollReport {
     /// are assigned.
     pub fn paused_partitions(&self, assigned: usize) -> usize {
         match self.reading {
-            Reading::Jammed | Reading::Held => assigned,
+            Reading::Jammed | Reading::Throttled | Reading::Held => assigned,
             Reading::Running | Reading::Draining => {
                 let pauses = self.partitions.values().filter_map(|one| one.pause);
                 pauses.filter(|pause| *pause != Pause::EndOfRange).count()
