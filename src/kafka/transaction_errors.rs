@@ -12,6 +12,16 @@ pub(super) fn requires_abort(error: &KafkaError) -> bool {
     matches!(error, KafkaError::Transaction(error) if error.txn_requires_abort())
 }
 
+/// Whether the client has let go of a record, since something has failed the transaction.
+pub(super) fn is_purge(error: &KafkaError) -> bool {
+    let code = error.rdkafka_error_code();
+    let purges = [
+        RDKafkaErrorCode::PurgeQueue,
+        RDKafkaErrorCode::PurgeInflight,
+    ];
+    code.is_some_and(|code| purges.contains(&code))
+}
+
 /// Whether the brokers do not know a topic or partition.
 pub(super) fn is_of_topics(error: &KafkaError) -> bool {
     error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnknownTopicOrPartition)

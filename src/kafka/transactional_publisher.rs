@@ -30,6 +30,7 @@ use tokio::time::Instant;
 use super::client::BusSettings;
 use super::consumer::{SharedLedger, lock};
 use super::consumer_settings::{METADATA_TIMEOUT, TransactionSettings};
+use super::gap_count::Skipped;
 use super::group_offsets::offsets_of;
 use super::offsets::CommitPosition;
 use super::polled_producer::ReportingProducer;
@@ -37,10 +38,10 @@ use super::publisher::{Outgoing, Publication, PublishError, is_size, produce_err
 use super::record_producer::{Acknowledgement, RecordProducer};
 use super::transaction_batch::TransactionBatch;
 use super::transaction_errors::{
-    disowns, is_of_topics, is_retriable, refuses_for_good, requires_abort,
+    disowns, is_of_topics, is_purge, is_retriable, refuses_for_good, requires_abort,
 };
 use crate::activity::Activity;
-use crate::domain::{OutboundRecord, Topic};
+use crate::domain::{OutboundRecord, SourceOffset, Topic, TopicPartition};
 use crate::telemetry;
 
 /// How many aborted transactions in a row are made again.
@@ -260,7 +261,11 @@ impl TransactionalPublisher {
         self.call(ReportingProducer::begin_transaction)
             .await
             .map_err(unusable("begin"))?;
-        if let Err(refusal) = self.produce(batch).await? {
+        if let Err(mut refusal) = self.produce(batch).await? {
+            if is_purge(&refusal.error) {
+                let reason = self.reason_of_purge(batch.publications()).await;
+                refusal = reason.map_or(refusal, Refusal::from);
+            }
             return self.abort(refusal).await;
         }
         crash_at("transaction-after-produce");
@@ -336,6 +341,27 @@ impl TransactionalPublisher {
             Some(refusal) => Ok(Err(refusal)),
             None => self.produce_one_by_one(batch.publications_mut()).await,
         }
+    }
+
+    /// Why the client has let go of a transaction's records by itself: it tells whoever calls it next. What it is
+    /// called with does not matter, for the transaction is to be aborted.
+    async fn reason_of_purge<Token>(&self, batch: &[Publication<Token>]) -> Option<KafkaError> {
+        let membership = self.settings.membership.get()?;
+        let SourceOffset {
+            topic,
+            partition,
+            offset,
+        } = &batch.iter().find_map(|one| one.finishes.first())?.source;
+        let position = CommitPosition {
+            partition: TopicPartition {
+                topic: topic.clone(),
+                partition: *partition,
+            },
+            position: *offset,
+            finished: Vec::new(),
+            skipped: Skipped::default(),
+        };
+        self.send_offsets(&[position], membership).await.err()
     }
 
     /// Hands the publication's records to the client, but for those that must go out by themselves.
