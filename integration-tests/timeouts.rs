@@ -121,9 +121,9 @@ fn stream_time_closes_parts_of_an_archive_without_waiting() {
 /// It is frozen for longer than the wall clock waits, and shorter than the group does.
 #[test]
 fn a_view_that_comes_while_the_process_is_frozen_is_waited_for() {
-    let line = Line::new(Broker::shared(), "frozen");
+    let line = Line::new(Broker::shared(), "frozen-briefly");
     let config = line.config().set("reassembly.timeout", "3s");
-    let panoptes = Panoptes::run(&config, "frozen");
+    let panoptes = Panoptes::run(&config, "frozen-briefly");
     line.send(line.part_seen_by("part", 1, &VIEWS[..4]));
     panoptes.await_metric("panoptes_open_groups", &[], 1.0);
     panoptes.freeze();
