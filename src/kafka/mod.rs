@@ -32,6 +32,7 @@ pub mod read_range;
 mod record_copy;
 pub mod record_lookup;
 pub mod record_producer;
+mod refusal;
 mod static_member;
 mod stored_loop;
 pub mod stored_records;

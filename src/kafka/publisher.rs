@@ -46,6 +46,19 @@ pub struct Outgoing {
     pub smaller: Box<dyn FnMut(OutboundRecord) -> Option<OutboundRecord> + Send + Sync>,
 }
 
+impl Outgoing {
+    /// Makes the record smaller until it has at most `largest` bytes.
+    pub(super) fn shrink_to(&mut self, largest: usize) -> Result<(), PublishError> {
+        while self.record.size_bytes() > largest {
+            let bytes = self.record.size_bytes();
+            let topic = self.record.topic.to_string();
+            let smaller = (self.smaller)(self.record.clone());
+            self.record = smaller.ok_or(PublishError::TooLarge { topic, bytes })?;
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Debug for Outgoing {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.record, formatter)

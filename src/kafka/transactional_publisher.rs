@@ -14,7 +14,6 @@
 //! the group has committed knows the outcome.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -34,14 +33,15 @@ use super::gap_count::Skipped;
 use super::group_offsets::offsets_of;
 use super::offsets::CommitPosition;
 use super::polled_producer::ReportingProducer;
-use super::publisher::{Outgoing, Publication, PublishError, is_size, produce_error};
+use super::publisher::{Outgoing, Publication, PublishError, is_size};
 use super::record_producer::{Acknowledgement, RecordProducer};
+use super::refusal::{Refusal, unusable};
 use super::transaction_batch::TransactionBatch;
 use super::transaction_errors::{
     disowns, is_of_topics, is_purge, is_retriable, refuses_for_good, requires_abort,
 };
 use crate::activity::Activity;
-use crate::domain::{OutboundRecord, SourceOffset, Topic, TopicPartition};
+use crate::domain::{OutboundRecord, Topic};
 use crate::telemetry;
 
 /// How many aborted transactions in a row are made again.
@@ -72,47 +72,6 @@ enum Attempt {
     /// The group has gone on without this member: whoever owns the partitions now, and be it this
     /// member after it has joined again, reads the inputs again.
     Disowned,
-}
-
-/// Why a transaction was aborted.
-struct Refusal {
-    /// Whose record was not taken, if that is why.
-    topic: Option<Topic>,
-    error: KafkaError,
-}
-
-impl Refusal {
-    fn of_topic(topic: &Topic, error: KafkaError) -> Self {
-        let topic = Some(topic.clone());
-        Self { topic, error }
-    }
-
-    /// Where it is for good.
-    fn into_error(self) -> PublishError {
-        match self.topic {
-            Some(topic) => produce_error(&topic, self.error),
-            None => unusable("go on with")(self.error),
-        }
-    }
-}
-
-impl From<KafkaError> for Refusal {
-    fn from(error: KafkaError) -> Self {
-        Self { topic: None, error }
-    }
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.topic {
-            Some(topic) => write!(
-                formatter,
-                "a record for `{topic}` was not taken: {}",
-                self.error
-            ),
-            None => self.error.fmt(formatter),
-        }
-    }
 }
 
 impl TransactionalPublisher {
@@ -347,17 +306,10 @@ impl TransactionalPublisher {
     /// called with does not matter, for the transaction is to be aborted.
     async fn reason_of_purge<Token>(&self, batch: &[Publication<Token>]) -> Option<KafkaError> {
         let membership = self.settings.membership.get()?;
-        let SourceOffset {
-            topic,
-            partition,
-            offset,
-        } = &batch.iter().find_map(|one| one.finishes.first())?.source;
+        let source = &batch.iter().find_map(|one| one.finishes.first())?.source;
         let position = CommitPosition {
-            partition: TopicPartition {
-                topic: topic.clone(),
-                partition: *partition,
-            },
-            position: *offset,
+            partition: source.topic_partition(),
+            position: source.offset,
             finished: Vec::new(),
             skipped: Skipped::default(),
         };
@@ -400,7 +352,7 @@ impl TransactionalPublisher {
             let Some(largest) = lock(&self.refused).get(&outgoing.record.topic).copied() else {
                 continue;
             };
-            shrink(outgoing, largest)?;
+            outgoing.shrink_to(largest)?;
             let record = &outgoing.record;
             if let Err(error) = self.producer.send(record).await {
                 if is_size(&error) {
@@ -540,18 +492,3 @@ fn crash_at(point: &str) {
 
 #[cfg(not(feature = "failpoints"))]
 fn crash_at(_: &str) {}
-
-/// Makes a record smaller until it has at most `largest` bytes.
-fn shrink(outgoing: &mut Outgoing, largest: usize) -> Result<(), PublishError> {
-    while outgoing.record.size_bytes() > largest {
-        let bytes = outgoing.record.size_bytes();
-        let topic = outgoing.record.topic.to_string();
-        let smaller = (outgoing.smaller)(outgoing.record.clone());
-        outgoing.record = smaller.ok_or(PublishError::TooLarge { topic, bytes })?;
-    }
-    Ok(())
-}
-
-fn unusable(during: &'static str) -> impl Fn(KafkaError) -> PublishError {
-    move |source| PublishError::Unusable { during, source }
-}
