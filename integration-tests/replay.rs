@@ -107,6 +107,12 @@ impl Replay {
         self
     }
 
+    /// So slowly that a [`shift`] of 60 parts takes half a minute: it does not end before what a test does
+    /// meanwhile.
+    pub(crate) fn slowly(self) -> Self {
+        self.with(&["--rate", "20KB"])
+    }
+
     fn command(&self) -> Command {
         let mut command = binary();
         command.args(&self.words).stdin(Stdio::null());
@@ -192,10 +198,8 @@ fn a_replay_that_is_killed_goes_on_with_neither_gaps_nor_doubles() {
     let parts = names(60);
     line.send(shift(&line, &parts, None));
     let into = target(&line, "again");
-    // So slow that it does not end before it is killed.
-    let slow =
-        Replay::of(&line, &config, &into).with(&["--job", "replay-killed-job", "--rate", "60KB"]);
-    let published = slow.kill_midway(&into);
+    let replay = || Replay::of(&line, &config, &into).with(&["--job", "replay-killed-job"]);
+    let published = replay().slowly().kill_midway(&into);
     assert!((1..parts.len()).contains(&published), "{published}");
     // What comes now is behind the range.
     let late = line
@@ -203,9 +207,7 @@ fn a_replay_that_is_killed_goes_on_with_neither_gaps_nor_doubles() {
         .into_iter()
         .map(|shot| shot.at(made_at(1_000)));
     line.send(late);
-    Replay::of(&line, &config, &into)
-        .with(&["--job", "replay-killed-job"])
-        .complete();
+    replay().complete();
     let live = run_live(&line, &config, parts.len() + 1);
     let mut replayed = into.outcomes();
     assert!(!replayed.parts().contains("later"));

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::Child;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::*;
@@ -26,19 +27,25 @@ impl Replay {
         errors
     }
 
-    /// Starts it, and waits until it has published something.
-    fn start(&self, into: &Line<'_>) -> Started {
-        let before = into.outcomes().results.len();
-        let log = log_folder().join(format!("{}-{before}.log", into.name));
+    /// Starts it, with a log of this name.
+    fn spawn(&self, name: &str) -> Started {
+        let log = log_folder().join(format!("{name}.log"));
         let output = File::create(&log).unwrap();
         let mut command = self.command();
         command.stdout(output.try_clone().unwrap()).stderr(output);
         let child = children::spawn(command);
+        Started { child, log }
+    }
+
+    /// Starts it, and waits until it has published something.
+    fn start(&self, into: &Line<'_>) -> Started {
+        let before = into.outcomes().results.len();
+        let replay = self.spawn(&format!("{}-{before}", into.name));
         let started = Instant::now();
         while into.outcomes().results.len() == before {
             assert!(started.elapsed() < TIMEOUT, "nothing is published");
         }
-        Started { child, log }
+        replay
     }
 }
 
@@ -48,6 +55,15 @@ struct Started {
 }
 
 impl Started {
+    /// Waits until it says this.
+    fn await_saying(&self, text: &str) {
+        let started = Instant::now();
+        while !fs::read_to_string(&self.log).unwrap().contains(text) {
+            assert!(started.elapsed() < TIMEOUT, "it never says `{text}`");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// What it says when it ends, which must be by an error.
     fn error(mut self) -> String {
         let status = children::wait_for(&mut self.child, TIMEOUT).expect("it ends");
@@ -183,8 +199,7 @@ fn an_archives_job_is_killed_taken_over_and_done_with_neither_gaps_nor_doubles()
         let replay = Replay::of(&line, &config, &into).reading(&export);
         replay.with(&["--job", "replay-archive-killed-job"])
     };
-    // So slow that it does not end before it is killed.
-    let slow = replay().with(&["--rate", "60KB", "--parallel", "2"]);
+    let slow = replay().with(&["--parallel", "2"]).slowly();
     for _ in 0..2 {
         children::end(&mut slow.start(&into).child);
     }
@@ -215,9 +230,11 @@ fn an_archives_job_is_taken_over_by_instances_that_read_the_topics() {
         let from_topics = || Replay::of(&line, &config, &into).with(&["--job", &job]);
         let from_archive = || from_topics().reading(&export);
 
-        // So slow that neither ends before the other begins.
-        let first = from_archive().with(&["--rate", "60KB"]).start(&into);
-        let second = from_topics().with(&["--rate", "60KB"]).start(&into);
+        let first = from_archive().slowly().start(&into);
+        let second = from_topics().slowly().spawn(&format!("{job}-second"));
+        second.await_saying("partitions assigned");
+        // It is a member of its group while the others are told so, however long they take.
+        children::signal(&second.child, "STOP");
         let errors = first.error();
         assert!(
             errors.contains("is done by another process since"),
@@ -225,6 +242,7 @@ fn an_archives_job_is_taken_over_by_instances_that_read_the_topics() {
         );
         let errors = from_archive().fail(1);
         assert!(errors.contains("has members"), "{errors}");
+        children::signal(&second.child, "CONT");
         second.complete();
         let found = into.outcomes();
         match delivery {

@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::error::{ArchiveError, expect_same};
 use super::layout::SegmentName;
-use super::segment_writer::hex;
+use super::segment_writer::{BLOCK, hex};
 use super::store::{ArchiveStore, ByteStream};
 use crate::domain::{Header, Record, RecordCopy, SourceOffset, Timestamp, Topic, TopicPartition};
 use crate::schema::archive::{IndexEntry, SegmentManifest, ValuePlace};
@@ -49,13 +49,12 @@ pub(super) async fn read_index(
     let tar = name.tar();
     let object = store.full_name(&tar);
     let end = manifest.index_at.saturating_add(manifest.index_bytes);
-    if end > manifest.bytes {
+    let told = tar_bytes(end);
+    if told != Some(manifest.bytes) {
         let object = store.full_name(&name.manifest());
-        let (what, most) = (
-            "the end of its index",
-            format!("at most {}", manifest.bytes),
-        );
-        return Err(ArchiveError::damaged(&object, what, most, end));
+        let what = "its bytes by the end of its index";
+        let told = told.map_or("too many".to_owned(), |bytes| bytes.to_string());
+        return Err(ArchiveError::damaged(&object, what, manifest.bytes, told));
     }
     let bytes = store.read_range(&tar, manifest.index_at..end).await?;
     let found = hex(Sha256::new_with_prefix(&bytes));
@@ -235,6 +234,12 @@ impl SegmentReader {
         let more = self.piece.len() as u64;
         expect_same(&self.object, "bytes behind its end", &0, &more)
     }
+}
+
+/// The bytes of a tar file whose last entry ends at `end`: that fills its block, and two empty blocks
+/// follow.
+fn tar_bytes(end: u64) -> Option<u64> {
+    end.checked_next_multiple_of(BLOCK)?.checked_add(2 * BLOCK)
 }
 
 fn first_place(entries: &[IndexEntry]) -> Option<&ValuePlace> {

@@ -15,7 +15,7 @@ use crate::domain::{RecordCopy, Timestamp, TopicPartition};
 use crate::schema::archive::{IndexEntry, IndexHeader, OffsetRange, SegmentManifest, ValuePlace};
 
 /// What tar is made of: headers and the ends of entries fill blocks.
-const BLOCK: u64 = 512;
+pub(super) const BLOCK: u64 = 512;
 
 /// The index is held in memory until the segment's end, and read whole.
 const MOST_INDEX_BYTES: usize = 16 * 1024 * 1024;

@@ -279,16 +279,49 @@ proptest! {
                 .filter(|name| name.ends_with(".json") && *name != MANIFEST)
                 .collect();
             let object = segments[object.index(segments.len())];
-            let mut bytes = archive.store.read(object).await.unwrap().to_vec();
-            let digits: Vec<usize> = (0..bytes.len())
-                .filter(|at| bytes[*at].is_ascii_digit())
-                .collect();
-            let place = digits[place.index(digits.len())];
-            bytes[place] = if bytes[place] == b'9' { b'8' } else { bytes[place] + 1 };
-            archive.put(object, bytes).await;
+            let bytes = archive.store.read(object).await.unwrap().to_vec();
+            let digits = digits(&bytes);
+            let changed = with_another_digit(&bytes, digits[place.index(digits.len())]);
+            archive.put(object, changed).await;
             archive.verify().await.unwrap_err();
         });
     }
+}
+
+/// Where a manifest has digits.
+fn digits(manifest: &[u8]) -> Vec<usize> {
+    let digits = manifest.iter().enumerate();
+    let digits = digits.filter(|(_, byte)| byte.is_ascii_digit());
+    digits.map(|(at, _)| at).collect()
+}
+
+fn with_another_digit(manifest: &[u8], at: usize) -> Vec<u8> {
+    let mut changed = manifest.to_vec();
+    changed[at] = if changed[at] == b'9' {
+        b'8'
+    } else {
+        changed[at] + 1
+    };
+    changed
+}
+
+#[test]
+fn each_number_counts_in_the_manifest_of_a_segment_without_records() {
+    block_on(async {
+        let archive = write(&[], 50, 3_000).await;
+        let objects = archive.objects().await;
+        let is_segment = |name: &&String| name.ends_with(".json") && *name != MANIFEST;
+        let object = objects.iter().find(is_segment).unwrap();
+        let whole = archive.store.read(object).await.unwrap().to_vec();
+        archive.verify().await.unwrap();
+        for at in digits(&whole) {
+            let changed = with_another_digit(&whole, at);
+            let text = String::from_utf8_lossy(&changed).into_owned();
+            archive.put(object, changed).await;
+            let verified = archive.verify().await;
+            assert!(verified.is_err(), "{text}");
+        }
+    });
 }
 
 #[test]
