@@ -5,8 +5,8 @@ SHELL := bash
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test-setup parity-setup demo test soak parity check format clippy rules doc deny fuzz sanitize \
-	scaled-jpeg bench bench-decode bench-peer bench-growth bench-replay
+.PHONY: help setup test-setup parity-setup demo test soak parity check format clippy rules alerts doc deny fuzz \
+	sanitize scaled-jpeg bench bench-decode bench-peer bench-growth bench-replay
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -38,13 +38,16 @@ soak: test-setup ## Kill, freeze, add and remove instances and brokers for about
 parity: parity-setup ## Hold the model against timm, transformers, Dinomaly, ToST and INP-Former at full size
 	@scripts/parity
 
-check: format rules clippy test scaled-jpeg doc deny fuzz ## Run all that CI runs
+check: format rules alerts clippy test scaled-jpeg doc deny fuzz ## Run all that CI runs
 
 format:
 	$(CARGO) fmt --check
 
 rules:
 	@scripts/rules
+
+alerts:
+	@scripts/alerts
 
 clippy: setup
 	$(CARGO) clippy --locked --all-targets --features failpoints -- -D warnings
