@@ -26,6 +26,8 @@ use crate::support::shots::Shot;
 const BEGAN: i64 = 1_795_600_000_000;
 /// From one part to the next.
 const TAKT: i64 = 400;
+/// As many parts take twice the timeout: there is one behind it in each partition.
+const TO_TIME_OUT: usize = 25;
 
 pub(crate) fn config(line: &Line<'_>) -> Config {
     // The live line must not close parts by the wall clock, which a replay does not know.
@@ -45,18 +47,16 @@ pub(crate) fn time_of(number: usize) -> String {
     humantime::format_rfc3339_millis(std::time::UNIX_EPOCH + since).to_string()
 }
 
-/// Parts of a shift: of ten, one lacks a view, and has another one `again` as another image; one has an
-/// image that is none.
+/// Parts of a shift: of ten, one lacks a view, and has another one `again` as another image, unless too few
+/// parts follow to time it out; one has an image that is none.
 pub(crate) fn shift(line: &Line<'_>, parts: &[String], again: Option<&str>) -> Vec<Shot> {
     let mut shots = Vec::new();
     for (number, part) in parts.iter().enumerate() {
         let seed = number as u64;
-        let views = match number % 10 {
-            3 => &VIEWS[..4],
-            _ => &VIEWS[..],
-        };
+        let is_partial = number % 10 == 3 && number + TO_TIME_OUT <= parts.len();
+        let views = if is_partial { &VIEWS[..4] } else { &VIEWS };
         let mut of_part = line.part_seen_by(part, seed, views);
-        if let (3, Some(again)) = (number % 10, again) {
+        if let (true, Some(again)) = (is_partial, again) {
             of_part.extend(line.part_seen_by(part, seed + 1_000, &[again]));
         }
         if number % 10 == 7 {
