@@ -131,6 +131,14 @@ impl Replay {
         summary(&output)
     }
 
+    /// Runs it to an error, and returns what it says then.
+    pub(crate) fn fail(&self, code: i32) -> String {
+        let output = self.run();
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{errors}");
+        errors
+    }
+
     /// Starts it and waits until it has published something; says how much.
     pub(crate) fn start_to_publish(&self, into: &Line<'_>) -> (Child, usize) {
         let mut command = self.command();
@@ -184,10 +192,12 @@ fn a_replay_gives_the_results_of_the_live_line_and_leaves_its_group_alone() {
         .with(&["--parallel", "3", "--job", "replay-same-thrice"])
         .complete();
     assert_same(&live, &into.outcomes());
-    // The job is done: doing it again does nothing.
-    Replay::of(&line, &config, &into)
-        .with(&["--job", "replay-same-thrice"])
-        .complete();
+    // The job is done: doing it again does nothing, and says so; and it is not another one's.
+    let done = || Replay::of(&line, &config, &into).with(&["--job", "replay-same-thrice"]);
+    let summary = done().complete();
+    assert_eq!(summary["was_complete"], true);
+    let errors = done().with(&["--lead", "9s"]).fail(2);
+    assert!(errors.contains("was made of another range"), "{errors}");
     assert_same(&live, &into.outcomes());
 }
 

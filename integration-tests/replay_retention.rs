@@ -241,6 +241,49 @@ fn a_topic_that_goes_while_a_replay_runs_is_named_and_holds_nothing_up() {
 }
 
 #[test]
+fn topics_that_go_or_come_while_a_job_is_away_are_named_and_it_goes_on_without_them() {
+    let line = Line::new(Broker::shared(), "replay-away");
+    let config = config(&line);
+    let parts = names(60);
+    line.send(shift(&line, &parts, None));
+    let pattern = format!("^{}\\.cam\\.", line.name);
+    for (name, topics) in [("by-name", vec![]), ("by-pattern", vec!["--topic", pattern.as_str()])] {
+        let into = target(&line, name);
+        let job = format!("replay-away-{name}");
+        let replay = || {
+            let replay = Replay::of(&line, &config, &into).with(&["--job", &job]);
+            replay.with(&topics)
+        };
+        let published = replay().slowly().kill_midway(&into);
+        assert!((1..parts.len()).contains(&published), "{published}");
+    }
+    let (gone, new) = (line.camera("back"), line.camera("extra"));
+    line.broker.delete_topic(&gone);
+    line.broker.create_topic(&new, PARTITIONS);
+    for (name, topics, added) in [
+        ("by-name", vec![], vec![]),
+        ("by-pattern", vec!["--topic", pattern.as_str()], vec![new.as_str(); 4]),
+    ] {
+        let into = target(&line, name);
+        let job = format!("replay-away-{name}");
+        let replay = Replay::of(&line, &config, &into).with(&["--job", &job]);
+        let summary = replay.with(&topics).complete();
+        assert_eq!(summary["topics_gone"][0], gone, "{summary}");
+        let named = summary["partitions_added"].as_array().unwrap().iter();
+        let named: Vec<&str> = named.map(|one| one["topic"].as_str().unwrap()).collect();
+        assert_eq!(named, added, "{summary}");
+        into.outcomes()
+            .assert_one_result_id_each(parts.iter().map(String::as_str));
+    }
+
+    // What never was a topic of the job is missed.
+    let into = target(&line, "anew");
+    let errors = Replay::of(&line, &config, &into).fail(1);
+    let expected = format!("expected camera topic `{gone}` to exist");
+    assert!(errors.contains(&expected), "{errors}");
+}
+
+#[test]
 fn a_job_that_the_brokers_have_forgotten_does_not_begin_anew_in_silence() {
     let line = Line::new(Broker::shared(), "replay-forgotten");
     let config = config(&line);

@@ -19,14 +19,6 @@ impl Replay {
         self.with(&["--archive", export.archive().to_str().unwrap()])
     }
 
-    /// Runs it to an error, and returns what it says then.
-    fn fail(&self, code: i32) -> String {
-        let output = self.run();
-        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(code), "{errors}");
-        errors
-    }
-
     /// Starts it, with a log of this name.
     fn spawn(&self, name: &str) -> Started {
         let log = log_folder().join(format!("{name}.log"));

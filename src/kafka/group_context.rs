@@ -164,9 +164,6 @@ impl GroupContext {
         }
         let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
         self.start_afresh(&partitions);
-        if self.range.is_some() {
-            lock(&self.ends).refetch(&partitions, Instant::now());
-        }
         lock(&self.ledger).assign(partitions.iter().cloned(), generation);
         self.learn_what_is_finished(consumer, list);
         let mut assignment = lock(&self.assignment).clone();
@@ -196,6 +193,10 @@ impl GroupContext {
         *lock(&self.assignment) = assignment;
         self.renew_membership(consumer);
         let closed = self.learn_closed_parts(&partitions, count, began);
+        // Only now, for learning may have taken long: statistics tell of the assignment before for a while.
+        if self.range.is_some() {
+            lock(&self.ends).refetch(&partitions, Instant::now());
+        }
         let expected = ConsumerEvent::Expected(self.learn_ends(consumer, &partitions));
         let event = ConsumerEvent::Assigned {
             partitions,

@@ -116,6 +116,11 @@ impl Job {
         }
     }
 
+    /// Whether this process has it, and no group.
+    pub(super) fn is_of_one_process(&self) -> bool {
+        self.owner.get().is_some_and(|owner| owner != GROUP)
+    }
+
     fn is_claimed_by(&self, owners: &[&str]) -> Result<bool, JobError> {
         let told = offsets_in(&self.committed(&self.ends, "read the claim")?);
         let mut claims = told.values().map(|(_, claim)| claim.as_str());
@@ -225,7 +230,7 @@ mod tests {
                 ..JobPartition::default()
             };
             let range = JobRange([(partition.clone(), of_partition)].into());
-            process.make(&range).unwrap();
+            process.make(&range, "task").unwrap();
             Self {
                 _broker: broker,
                 range,

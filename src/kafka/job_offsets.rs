@@ -25,6 +25,8 @@ use crate::domain::{Topic, TopicPartition};
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// How long the brokers may be in the midst of something, an open transaction for instance.
 pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(90);
+/// Brokers take 4096 bytes of metadata (`offset.metadata.max.bytes`); the rest is for numbers.
+const MOST_TOPIC_BYTES: usize = 3_500;
 /// The pause before they are asked again.
 pub(super) const PAUSE: Duration = Duration::from_millis(200);
 
@@ -78,12 +80,49 @@ impl JobRange {
         partitions.map(|one| (one.end - one.start).max(0)).sum()
     }
 
+    /// The names of its topics, as many as an offset's metadata has room for.
+    fn topics_that_fit(&self) -> BTreeSet<String> {
+        let topics: BTreeSet<&Topic> = self.0.keys().map(|one| &one.topic).collect();
+        let mut room = MOST_TOPIC_BYTES;
+        let fitting = topics.into_iter().take_while(|topic| {
+            let bytes = topic.as_str().len() + 3; // quotes and a comma
+            let has_room = bytes <= room;
+            room = room.saturating_sub(bytes);
+            has_room
+        });
+        fitting.map(ToString::to_string).collect()
+    }
+
     /// Whether a partition was added to a topic of the job after it was made.
     fn is_older_than(&self, partition: &TopicPartition) -> bool {
         let of_topic = self.0.keys().filter(|one| one.topic == partition.topic);
         let highest = of_topic.map(|one| one.partition).max();
         highest.is_some_and(|highest| partition.partition > highest)
     }
+}
+
+/// A job that was made before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundJob {
+    /// Its partitions; those of topics that are gone are not known any more.
+    pub range: JobRange,
+    /// What it is to do, as whoever made it has named that.
+    pub task: Option<String>,
+    /// The topics that it was made of, as far as that is known.
+    pub topics: BTreeSet<Topic>,
+}
+
+/// What stands beside a beginning.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct BeginText {
+    #[serde(flatten)]
+    partition: JobPartition,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task: Option<String>,
+    /// All topics of the job, beside one partition of each, so that those that are deleted are still known.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    topics: BTreeSet<String>,
 }
 
 /// How far a job has come.
@@ -177,26 +216,40 @@ impl Job {
     /// What the job was made of, if it was made before.
     ///
     /// # Errors
-    /// When the brokers do not tell, or it was made of other topics.
-    pub fn find(&self) -> Result<Option<JobRange>, JobError> {
+    /// When the brokers do not tell, or it was made of other partitions.
+    pub fn find(&self) -> Result<Option<FoundJob>, JobError> {
         let ends = offsets_in(&self.committed(&self.ends, "read the ends")?);
         if ends.is_empty() {
             return Ok(None);
         }
         let mut begins = offsets_in(&self.committed(&self.begins, "read the beginnings")?);
-        let partitions = ends.into_iter().map(|(partition, (end, _))| {
+        let (mut range, mut task, mut topics) = (JobRange::default(), None, BTreeSet::new());
+        for (partition, (end, _)) in ends {
             let (start, text) = begins.remove(&partition).unwrap_or_default();
-            let made: JobPartition = serde_json::from_str(&text).unwrap_or_default();
-            (partition, JobPartition { start, end, ..made })
-        });
-        let range = JobRange(partitions.collect());
-        let is_known = |one: &&TopicPartition| range.0.contains_key(one);
-        match self
+            let made: BeginText = serde_json::from_str(&text).unwrap_or_default();
+            let known = JobPartition {
+                start,
+                end,
+                ..made.partition
+            };
+            range.0.insert(partition, known);
+            task = task.or(made.task);
+            topics.extend(made.topics.iter().map(|topic| Topic::new(topic.as_str())));
+        }
+        let is_new = |one: &TopicPartition| match topics.contains(&one.topic) {
+            true => range.is_older_than(one),
+            false => !topics.is_empty() || range.is_older_than(one),
+        };
+        let mut unknown = self
             .partitions
             .iter()
-            .find(|one| !is_known(one) && !range.is_older_than(one))
-        {
-            None => Ok(Some(range)),
+            .filter(|one| !range.0.contains_key(one));
+        match unknown.find(|one| !is_new(one)) {
+            None => Ok(Some(FoundJob {
+                range,
+                task,
+                topics,
+            })),
             Some(unknown) => Err(JobError::OtherPartitions {
                 id: self.id.clone(),
                 partition: unknown.clone(),
@@ -204,13 +257,23 @@ impl Job {
         }
     }
 
-    /// Makes it.
+    /// Makes it, of what `task` names.
     ///
     /// # Errors
     /// When the brokers do not take its offsets.
-    pub fn make(&self, range: &JobRange) -> Result<(), JobError> {
+    pub fn make(&self, range: &JobRange, task: &str) -> Result<(), JobError> {
+        let topics = range.topics_that_fit();
         let begins = range.0.iter().map(|(partition, one)| {
-            let text = serde_json::to_string(one).expect("numbers can always be written as JSON");
+            let text = BeginText {
+                partition: one.clone(),
+                task: Some(task.to_owned()),
+                topics: match partition.partition {
+                    0 => topics.clone(),
+                    _ => BTreeSet::new(),
+                },
+            };
+            let text = serde_json::to_string(&text);
+            let text = text.expect("text and numbers can always be written as JSON");
             (partition, one.start, text)
         });
         self.commit(&self.begins, begins, "commit the beginnings")?;
@@ -222,20 +285,37 @@ impl Job {
         self.commit(&self.ends, ends, "commit the ends")
     }
 
-    /// Commits once more what the job was made of, lest the brokers forget it: nobody is in these groups. Asks
-    /// again for as long as the brokers may be in the midst of something.
+    /// Commits once more what the job was made of, lest the brokers forget it: nobody is in these groups. So it is
+    /// with the positions where one process does the job: those that have come to the range's end move no
+    /// more. Asks again for as long as the brokers may be in the midst of something.
     ///
     /// # Errors
     /// When the brokers do not tell or take the offsets.
-    pub fn keep(&self) -> Result<(), JobError> {
-        insist(|| self.commit_again(&self.begins))?;
-        insist(|| self.commit_again(&self.ends))
+    pub fn keep(&self, range: &JobRange) -> Result<(), JobError> {
+        insist(|| self.commit_again(&self.begins, |_, _| true))?;
+        insist(|| self.commit_again(&self.ends, |_, _| true))?;
+        if !self.is_of_one_process() {
+            return Ok(());
+        }
+        let is_done = |partition: &TopicPartition, offset| {
+            let of_range = range.0.get(partition);
+            of_range.is_some_and(|one| offset >= one.end)
+        };
+        insist(|| self.commit_again(&self.positions, is_done))
     }
 
     /// Reads first what it commits, each time: beside the ends is the claim, and that of another process must
     /// not be undone. So other commits of a job are made once: what they tell may be old a moment later.
-    fn commit_again(&self, client: &BaseConsumer) -> Result<(), JobError> {
-        let told = offsets_in(&self.committed(client, "read what it was made of")?);
+    fn commit_again(
+        &self,
+        client: &BaseConsumer,
+        is_meant: impl Fn(&TopicPartition, i64) -> bool,
+    ) -> Result<(), JobError> {
+        let mut told = offsets_in(&self.committed(client, "read what it was made of")?);
+        told.retain(|partition, (offset, _)| is_meant(partition, *offset));
+        if told.is_empty() {
+            return Ok(());
+        }
         let again = told.iter();
         let again = again.map(|(partition, (offset, text))| (partition, *offset, text.clone()));
         self.commit(client, again, "commit again what it was made of")
@@ -375,9 +455,12 @@ mod tests {
             ..JobPartition::default()
         };
         let range = JobRange([(partition, of_partition)].into());
-        job.make(&range).unwrap();
+        job.make(&range, "task").unwrap();
         cluster.request_errors(RDKafkaApiKey::OffsetCommit, &[REFUSED, REFUSED]);
-        job.keep().unwrap();
-        assert_eq!(job.find().unwrap(), Some(range));
+        job.keep(&range).unwrap();
+        let found = job.find().unwrap().unwrap();
+        assert_eq!(found.range, range);
+        assert_eq!(found.task.as_deref(), Some("task"));
+        assert_eq!(found.topics, ["cam".into()].into());
     }
 }

@@ -58,6 +58,16 @@ pub enum SurveyError {
     },
 }
 
+/// All partitions of topics that have so many.
+pub fn partitions_of(topics: BTreeMap<Topic, i32>) -> impl Iterator<Item = TopicPartition> {
+    topics.into_iter().flat_map(|(topic, count)| {
+        (0..count).map(move |partition| TopicPartition {
+            topic: topic.clone(),
+            partition,
+        })
+    })
+}
+
 /// A client that reads nothing.
 pub struct OffsetSurvey {
     client: ReaderConsumer,

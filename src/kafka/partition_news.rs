@@ -94,7 +94,9 @@ impl GroupContext {
         };
         let mut reported = reported(partition);
         let range_end = self.range.as_ref().map(|range| range.end(topic_partition));
-        let has_range_end = range_end.is_some_and(|end| reported.end >= end);
+        // Of a partition that is not fetched yet, statistics tell what they told of it at another time.
+        let has_range_end =
+            partition.fetch_state == "active" && range_end.is_some_and(|end| reported.end >= end);
         reported.end = reported.end.min(range_end.unwrap_or(i64::MAX));
         let is_passed = position.is_some_and(|position| position >= reported.end);
         let taken = self.taken.load(Ordering::Relaxed);

@@ -118,7 +118,7 @@ impl Bench {
             ..JobPartition::default()
         };
         let made = JobRange([(partition(), of_partition)].into());
-        job.make(&made).unwrap();
+        job.make(&made, "task").unwrap();
         Self {
             _broker: broker,
             bus,

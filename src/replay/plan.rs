@@ -1,12 +1,12 @@
 //! From a range as a person names it to offsets of every partition.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::time::Duration;
 
 use crate::archive::ArchiveError;
 use crate::domain::{Timestamp, Topic, TopicPartition};
-use crate::kafka::offset_survey::{OffsetAt, OffsetSurvey, SurveyError};
+use crate::kafka::offset_survey::{OffsetAt, OffsetSurvey, SurveyError, partitions_of};
 
 /// One end of a range.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,6 +33,42 @@ pub struct RangeSpec {
 }
 
 impl RangeSpec {
+    /// Sees that it ends after it begins, by times or on each partition of which both offsets are named.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn check(&self) -> Result<(), PlanError> {
+        match (&self.from, &self.to) {
+            (Bound::Time(from), Bound::Time(to)) if from >= to => Err(PlanError::Empty {
+                from: readable(*from),
+                to: readable(*to),
+            }),
+            (Bound::Offsets(from), Bound::Offsets(to)) => {
+                let from = from.iter().collect::<BTreeMap<_, _>>();
+                let ends = from.iter().map(|(one, from)| (one, from, to.get(*one)));
+                let mut ends = ends.filter_map(|(one, from, to)| Some((one, **from, *to?)));
+                match ends.find(|(_, from, to)| from >= to) {
+                    None => Ok(()),
+                    Some((one, from, to)) => Err(PlanError::Empty {
+                        from: named(one, from),
+                        to: named(one, to),
+                    }),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// When the parts of the range began; none where it is not bounded by time.
+    pub fn written(&self) -> Option<Range<Timestamp>> {
+        match (&self.from, &self.to) {
+            (Bound::Time(from), Bound::Time(to)) => Some(*from..*to),
+            (Bound::Time(from), _) => Some(*from..Timestamp(i64::MAX)),
+            (_, Bound::Time(to)) => Some(Timestamp(i64::MIN)..*to),
+            _ => None,
+        }
+    }
+
     /// The times from and up to which is read.
     pub(super) fn times(&self) -> (Option<Timestamp>, Option<Timestamp>) {
         let from = match self.from {
@@ -82,8 +118,6 @@ pub struct PlannedPartition {
 pub struct Plan {
     /// In order.
     pub partitions: Vec<PlannedPartition>,
-    /// When the parts of the range began; none where it is not bounded by time.
-    pub written: Option<Range<Timestamp>>,
 }
 
 /// Why a range cannot be planned.
@@ -149,7 +183,7 @@ impl Plan {
     /// Looks up what `topics` (names, or one regular expression that starts with `^`) hold of a range.
     ///
     /// # Errors
-    /// When a topic is missing, the range is empty, or the brokers do not tell.
+    /// When a topic is missing, the range names other partitions, or the brokers do not tell.
     pub fn resolve(
         survey: &OffsetSurvey,
         topics: &[String],
@@ -173,13 +207,12 @@ impl Plan {
     /// The range in offsets of partitions of which it is known where they begin and end.
     ///
     /// # Errors
-    /// When the range is empty, or names other partitions.
+    /// When the range names other partitions.
     pub(super) fn of(
         partitions: Vec<TopicPartition>,
         range: &RangeSpec,
         found: &FoundOffsets,
     ) -> Result<Self, PlanError> {
-        let written = written(range)?;
         for named in [&range.from, &range.to] {
             if let Bound::Offsets(named) = named
                 && let Some(unknown) = named.keys().find(|one| !partitions.contains(one))
@@ -207,14 +240,23 @@ impl Plan {
                 earliest,
                 deleted: matches!(range.from, Bound::Offsets(_))
                     .then_some((earliest - start).max(0)),
-                is_cut: range.from != Bound::Open && earliest > 0 && start <= earliest,
+                is_cut: match range.from {
+                    Bound::Open => false,
+                    Bound::Time(_) => earliest > 0 && start <= earliest,
+                    Bound::Offsets(_) => start < earliest,
+                },
                 partition,
             }
         });
         Ok(Self {
             partitions: planned.collect(),
-            written,
         })
+    }
+
+    /// The camera topics.
+    pub fn topics(&self) -> BTreeSet<Topic> {
+        let topics = self.partitions.iter();
+        topics.map(|one| one.partition.topic.clone()).collect()
     }
 
     /// Where each partition begins and ends.
@@ -238,24 +280,15 @@ fn before(time: Timestamp, duration: Duration) -> Timestamp {
     Timestamp(time.0.saturating_sub(millis))
 }
 
-fn written(range: &RangeSpec) -> Result<Option<Range<Timestamp>>, PlanError> {
-    let (from, to) = match (&range.from, &range.to) {
-        (Bound::Time(from), Bound::Time(to)) => (*from, *to),
-        (Bound::Time(from), _) => (*from, Timestamp(i64::MAX)),
-        (_, Bound::Time(to)) => (Timestamp(i64::MIN), *to),
-        _ => return Ok(None),
-    };
-    if from >= to {
-        let readable = |time: Timestamp| match jiff::Timestamp::from_millisecond(time.0) {
-            Ok(time) => time.to_string(),
-            Err(_) => time.0.to_string(),
-        };
-        return Err(PlanError::Empty {
-            from: readable(from),
-            to: readable(to),
-        });
+fn readable(time: Timestamp) -> String {
+    match jiff::Timestamp::from_millisecond(time.0) {
+        Ok(time) => time.to_string(),
+        Err(_) => time.0.to_string(),
     }
-    Ok(Some(from..to))
+}
+
+fn named(partition: &TopicPartition, offset: i64) -> String {
+    format!("{}[{}]={offset}", partition.topic, partition.partition)
 }
 
 fn partitions(survey: &OffsetSurvey, topics: &[String]) -> Result<Vec<TopicPartition>, PlanError> {
@@ -268,11 +301,80 @@ fn partitions(survey: &OffsetSurvey, topics: &[String]) -> Result<Vec<TopicParti
     if found.is_empty() {
         return Err(PlanError::NoTopics(topics.join(", ")));
     }
-    let partitions = found.into_iter().flat_map(|(topic, count)| {
-        (0..count).map(move |partition| TopicPartition {
-            topic: topic.clone(),
-            partition,
-        })
-    });
-    Ok(partitions.collect())
+    Ok(partitions_of(found).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn partition(number: i32) -> TopicPartition {
+        TopicPartition {
+            topic: Topic::from("cam"),
+            partition: number,
+        }
+    }
+
+    fn offsets(named: &[(i32, i64)]) -> Bound {
+        let named = named.iter();
+        Bound::Offsets(
+            named
+                .map(|(number, offset)| (partition(*number), *offset))
+                .collect(),
+        )
+    }
+
+    #[test]
+    fn a_range_that_ends_before_it_begins_is_refused_by_what_was_given() {
+        let refused = |from: Bound, to: Bound| {
+            let range = RangeSpec {
+                from,
+                to,
+                lead: Duration::ZERO,
+            };
+            range.check().err().map(|error| error.to_string())
+        };
+        let time = |millis| Bound::Time(Timestamp(millis));
+        for to in [1_000, 2_000] {
+            let told = refused(time(2_000), time(to)).unwrap();
+            assert!(told.contains("found `1970-01-01T00:00:02Z` to"), "{told}");
+        }
+        assert_eq!(refused(time(1_000), time(2_000)), None);
+        assert_eq!(refused(time(1_000), Bound::Open), None);
+        let (from, to) = (offsets(&[(0, 3), (1, 300)]), offsets(&[(1, 200), (2, 0)]));
+        let told = refused(from, to).unwrap();
+        assert!(
+            told.contains("found `cam[1]=300` to `cam[1]=200`"),
+            "{told}"
+        );
+        assert_eq!(refused(offsets(&[(0, 3)]), offsets(&[(1, 2)])), None);
+    }
+
+    #[test]
+    fn only_where_offsets_of_the_range_are_deleted_is_it_cut() {
+        let cut = |from: Bound, found: Option<i64>| {
+            let of = |offset: i64| HashMap::from([(partition(0), offset), (partition(1), offset)]);
+            let found = FoundOffsets {
+                earliest: of(123),
+                latest: of(500),
+                from: found.map(of),
+                to: None,
+            };
+            let range = RangeSpec {
+                from,
+                ..RangeSpec::default()
+            };
+            let plan = Plan::of(vec![partition(0), partition(1)], &range, &found).unwrap();
+            let cut = plan.partitions.iter();
+            cut.map(|one| (one.is_cut, one.deleted)).collect::<Vec<_>>()
+        };
+        let (none, whole) = ((false, None), (false, Some(0)));
+        assert_eq!(cut(Bound::Open, None), [none, none]);
+        assert_eq!(cut(offsets(&[(0, 123)]), None), [whole, whole]);
+        assert_eq!(cut(offsets(&[(0, 100)]), None), [(true, Some(23)), whole]);
+        // Nobody knows what had been written since.
+        let time = || Bound::Time(Timestamp(0));
+        assert_eq!(cut(time(), Some(123)), [(true, None); 2]);
+        assert_eq!(cut(time(), Some(124)), [none, none]);
+    }
 }

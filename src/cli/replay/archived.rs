@@ -269,7 +269,6 @@ mod tests {
         });
         Plan {
             partitions: partitions.collect(),
-            written: None,
         }
     }
 

@@ -24,8 +24,8 @@ impl Backlog {
         let partitions = plan.partitions.iter().map(|one| one.partition.clone());
         let job = Job::connect(&bus, &settings.bus.group_id, partitions.collect())?;
         let range = job_range(&plan);
-        job.make(&range)?;
-        let watch = TopicWatch::new(survey, &range);
+        job.make(&range, "backlog")?;
+        let watch = TopicWatch::new(survey, &range, BTreeSet::new());
         let work = Work {
             settings,
             load,
@@ -37,6 +37,7 @@ impl Backlog {
             instances: (0..instances).map(|_| Readiness::default()).collect(),
             archive: None,
             job: Arc::new(job),
+            was_complete: false,
         };
         Ok(Self {
             work: Arc::new(work),

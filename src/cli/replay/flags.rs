@@ -8,13 +8,12 @@ use std::time::Duration;
 use anyhow::Context;
 use bytesize::ByteSize;
 use clap::Args;
-use sha2::{Digest, Sha256};
 
 use super::archived::ArchiveFlags;
 use super::report::ReplayReportArguments;
 use crate::cli::config::SettingsArgs;
 use crate::config::Settings;
-use crate::domain::{ClassName, ModelIdentity, PartId, Timestamp, Topic, TopicPartition};
+use crate::domain::{ClassName, PartId, Timestamp, Topic, TopicPartition};
 use crate::pipeline::Selection;
 use crate::replay::{Bound, RangeSpec};
 
@@ -70,8 +69,8 @@ pub struct ReplayArguments {
     /// Instances in this process
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub parallel: u16,
-    /// Name of the job, and of its consumer group; follows from range, model and topics by default, so that
-    /// the same command goes on with a job
+    /// Name of the job, and of its consumer group; follows by default from all that its results depend on, so
+    /// that the same command goes on with a job
     #[arg(long)]
     pub job: Option<String>,
     /// Do a job again from its beginning, of which the brokers have forgotten how far it was
@@ -107,6 +106,12 @@ pub enum ReplayFlagError {
         "expected the job to be a group of its own, found `{0}`, which the settings name as the live line's"
     )]
     LiveGroup(String),
+    /// It has another task.
+    #[error(
+        "job `{0}` was made of another range, selection, model, topics or settings than these: expected those \
+         that its results depend on to be the same; give this replay another `--job`"
+    )]
+    OtherTask(String),
     /// Its groups are gone, what it has closed is not.
     #[error(
         "job `{job}` was made before, since there is a topic `{topic}`, but the brokers do not know any more \
@@ -157,8 +162,11 @@ impl ReplayArguments {
             }
             names => (input.topics, input.topic_regex) = (names.to_vec(), None),
         }
-        // It is the name of one consumer of the live line; here each instance would have it.
-        settings.bus.properties.remove("group.instance.id");
+        // The name of one consumer of the live line, which here each instance would have; and where that one
+        // goes on when records that it was to read are gone, while a replay reads all that is left.
+        for of_the_live_line in ["group.instance.id", "auto.offset.reset"] {
+            settings.bus.properties.remove(of_the_live_line);
+        }
         settings.validate()?;
         Ok(settings)
     }
@@ -199,31 +207,6 @@ impl ReplayArguments {
             parts: parts.transpose()?,
         })
     }
-
-    /// The job's name: its own, or one that follows from all that its results depend on.
-    pub(super) fn job_id(&self, model: &ModelIdentity, topics: &[String]) -> String {
-        if let Some(job) = &self.job {
-            return job.clone();
-        }
-        let named = format!(
-            "{topics:?} {:?} {:?} {:?} {:?} {:?} {} {} {}",
-            self.range().from,
-            self.range().to,
-            self.lead,
-            self.classes,
-            self.parts,
-            self.results_topic,
-            model.name,
-            model.version,
-        ) + self.archived.archive.as_deref().unwrap_or_default();
-        let digest = Sha256::digest(named.as_bytes());
-        let short: String = digest
-            .iter()
-            .take(6)
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        format!("panoptes-replay-{short}")
-    }
 }
 
 /// An archive is told apart, for it is where records come from, too.
@@ -249,7 +232,7 @@ fn parse_offset(text: &str) -> Result<(TopicPartition, i64), String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use clap::Parser as _;
 
     use super::*;
@@ -260,7 +243,7 @@ mod tests {
         arguments: ReplayArguments,
     }
 
-    fn parse(words: &str) -> ReplayArguments {
+    pub(in crate::cli::replay) fn parse(words: &str) -> ReplayArguments {
         let words = std::iter::once("replay").chain(words.split_whitespace());
         Line::parse_from(words).arguments
     }
@@ -314,38 +297,15 @@ mod tests {
     }
 
     #[test]
-    fn instances_of_a_replay_are_no_static_members() {
-        let live = "--set bus.properties.group.instance.id=station-1 --set input.topics=a";
+    fn instances_of_a_replay_are_no_static_members_and_begin_where_the_log_does() {
+        let live = "--set bus.properties.group.instance.id=station-1 \
+            --set bus.properties.auto.offset.reset=latest --set input.topics=a";
         let settings = parse(&format!("--results-topic x {live}"))
             .settings()
             .unwrap();
-        assert_eq!(settings.bus.properties.get("group.instance.id"), None);
-    }
-
-    #[test]
-    fn the_same_flags_name_the_same_job_and_others_another() {
-        let model = ModelIdentity {
-            name: "demo".to_owned(),
-            version: "3".to_owned(),
-        };
-        let topics = ["a".to_owned()];
-        let id = |words: &str| parse(&format!("--results-topic x {words}")).job_id(&model, &topics);
-        assert_eq!(
-            id("--from 2026-01-01T00:00:00Z"),
-            id("--from 2026-01-01T00:00:00Z")
-        );
-        let others = [
-            "",
-            "--class gear",
-            "--to-offset a[0]=7",
-            "--lead 1s",
-            "--archive s3://plant/march",
-            "--archive s3://plant/april",
-        ]
-        .map(id);
-        let different: HashSet<_> = others.iter().collect();
-        assert_eq!(different.len(), others.len());
-        assert_eq!(id("--job mine"), "mine");
+        for of_the_live_line in ["group.instance.id", "auto.offset.reset"] {
+            assert_eq!(settings.bus.properties.get(of_the_live_line), None);
+        }
     }
 
     #[test]

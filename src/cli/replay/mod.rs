@@ -12,8 +12,10 @@ mod progress;
 mod report;
 mod retention;
 mod summary;
+mod task;
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -29,16 +31,18 @@ pub use self::report::ReplayReportArguments;
 use self::archived::Instance;
 use self::progress::{Display, views_out_of_order};
 use self::report::Report;
-use self::retention::{Retention, TopicWatch};
+use self::retention::{Retention, TopicWatch, gone_since};
 use self::summary::Summary;
+use self::task::Task;
 use super::run::{run_until_stopped, stop_signal};
 use crate::admin::Readiness;
 use crate::archive::Archive;
 use crate::config::Settings;
+use crate::domain::Topic;
 use crate::kafka::job_offsets::{Job, JobError, JobPartition, JobProgress, JobRange};
-use crate::kafka::offset_survey::OffsetSurvey;
+use crate::kafka::offset_survey::{OffsetSurvey, partitions_of};
 use crate::kafka::read_range::ReadRange;
-use crate::model::bundle::Bundle;
+use crate::model::bundle::{Bundle, Manifest, read_manifest};
 use crate::pipeline::{PipelineSetup, Selection, ServedModel, bus_settings};
 use crate::replay::{Plan, RangeSpec, plan_archive};
 use crate::schema::result::RunKind;
@@ -63,57 +67,53 @@ const SURVEY_PATIENCE: Duration = Duration::from_secs(20);
 /// With wrong settings or flags before any I/O; later with whatever stopped the stream, or an interruption.
 pub fn run(arguments: &ReplayArguments) -> anyhow::Result<()> {
     let mut settings = arguments.settings()?;
+    let spec = arguments.range();
+    spec.check()?;
     arguments.check_report()?;
     telemetry::init_logs(&settings.telemetry)?;
     let bus = bus_settings(&settings.bus);
     let survey = OffsetSurvey::connect(&bus, SURVEY_PATIENCE)?;
-    let topics = match &settings.input.topic_regex {
+    let archive = arguments.archived.open()?;
+    let resolve = |topics: &[String], spec: &RangeSpec| -> anyhow::Result<Plan> {
+        match &archive {
+            None => Ok(Plan::resolve(&survey, topics, spec)?),
+            Some(archive) => {
+                super::block_on(async { Ok(plan_archive(archive, topics, spec).await?) })
+            }
+        }
+    };
+    let mut topics = match &settings.input.topic_regex {
         Some(regex) => vec![regex.clone()],
         None => settings.input.topics.clone(),
     };
-    let archive = arguments.archived.open()?;
-    let resolve = |spec: &RangeSpec| -> anyhow::Result<Plan> {
-        match &archive {
-            None => Ok(Plan::resolve(&survey, &topics, spec)?),
-            Some(archive) => {
-                super::block_on(async { Ok(plan_archive(archive, &topics, spec).await?) })
-            }
-        }
-    };
-    let spec = arguments.range();
-    let plan = resolve(&spec)?;
-    let selection = arguments.selection(plan.written.clone())?;
+    let selection = arguments.selection(spec.written())?;
     if arguments.dry_run {
+        let plan = resolve(&topics, &spec)?;
         let estimate = estimate::estimate(&settings, arguments, &plan, archive.as_ref())?;
-        print!("{estimate}");
-        return Ok(());
+        return print_lines(&estimate);
     }
-    let bundle = Bundle::load(&settings.model.path)?;
-    settings.bus.group_id = arguments.job_id(&bundle.manifest.identity(), &topics);
-    let mut instances = usize::from(arguments.parallel);
+    let model = Bundle::load(&settings.model.path)?.manifest;
+    let task = Task {
+        range: &spec,
+        selection: &selection,
+        settings: &settings,
+        model: &model,
+    };
+    let digest = task.digest();
+    settings.bus.group_id = match &arguments.job {
+        Some(job) => job.clone(),
+        None => task.job_name(archive.as_ref().map(Archive::manifest)),
+    };
+    if archive.is_none() {
+        topics = topics_left(&settings, &survey, topics)?;
+    }
+    let plan = resolve(&topics, &spec)?;
     if let Some(archive) = &archive {
         archived::tell_what_is_missing(archive, &plan);
         arguments.archived.prepare_topics(&survey, &plan, &bus)?;
-        instances = instances.min(archived::partition_count(&plan));
     }
-    let partitions = plan.partitions.iter().map(|one| one.partition.clone());
-    let job = Job::connect(&bus, &settings.bus.group_id, partitions.collect())
-        .context("failed to make a client")?;
-    let range = match job.find()? {
-        Some(range) => {
-            tracing::info!(job = settings.bus.group_id, "going on with the job");
-            job.keep()?;
-            range
-        }
-        None => {
-            if !arguments.begin_anew {
-                check_that_it_is_new(&settings, &survey)?;
-            }
-            let range = job_range(&plan);
-            job.make(&range)?;
-            range
-        }
-    };
+    let instances = usize::from(arguments.parallel).min(archived::partition_count(&plan));
+    let Begun { job, range, gone } = begin(arguments, &settings, &survey, &plan, &digest)?;
     match &archive {
         None => {
             archived::claim_for_group(&job, &settings, &plan)?;
@@ -121,12 +121,13 @@ pub fn run(arguments: &ReplayArguments) -> anyhow::Result<()> {
         }
         Some(_) => archived::claim(&job, &settings, &plan)?,
     }
+    let was_complete = job.progress(&range, &gone)?.is_complete && range.offsets() > 0;
     let lead = Duration::ZERO;
-    let without_lead = resolve(&RangeSpec { lead, ..spec })?;
+    let without_lead = resolve(&topics, &RangeSpec { lead, ..spec })?;
     let report = Report::plan(arguments, &settings, &range, &without_lead, &selection)?;
     let work = Work {
         settings,
-        load: Arc::new(ServedModel::load),
+        load: Arc::new(move |settings| load_model(settings, &model)),
         plan,
         selection,
         ends: Arc::new(range.ends()),
@@ -135,13 +136,99 @@ pub fn run(arguments: &ReplayArguments) -> anyhow::Result<()> {
         instances: (0..instances).map(|_| Readiness::default()).collect(),
         archive,
         job: Arc::new(job),
+        was_complete,
     };
     let display = Display::new(arguments.progress_interval);
     super::block_on(async move {
-        let watch = TopicWatch::new(survey, &work.range);
+        let watch = TopicWatch::new(survey, &work.range, gone);
         let ended = Arc::new(work).run(watch, Some(display)).await?;
         close(ended, report).await
     })
+}
+
+/// A job as it was found, or made.
+struct Begun {
+    job: Job,
+    range: JobRange,
+    /// Topics that were deleted since it was made.
+    gone: BTreeSet<Topic>,
+}
+
+/// Goes on with the job of this task, or makes it.
+fn begin(
+    arguments: &ReplayArguments,
+    settings: &Settings,
+    survey: &OffsetSurvey,
+    plan: &Plan,
+    task: &str,
+) -> anyhow::Result<Begun> {
+    let id = &settings.bus.group_id;
+    let partitions = plan.partitions.iter().map(|one| one.partition.clone());
+    let job = Job::connect(&bus_settings(&settings.bus), id, partitions.collect())
+        .context("failed to make a client")?;
+    let Some(found) = job.find()? else {
+        if !arguments.begin_anew {
+            check_that_it_is_new(settings, survey)?;
+        }
+        let range = job_range(plan);
+        job.make(&range, task)?;
+        let gone = BTreeSet::new();
+        return Ok(Begun { job, range, gone });
+    };
+    if found.task.is_some_and(|of_job| of_job != task) {
+        return Err(ReplayFlagError::OtherTask(id.clone()).into());
+    }
+    tracing::info!(job = id, "going on with the job");
+    job.keep(&found.range)?;
+    let gone = gone_since(survey, found.topics)?;
+    let range = found.range;
+    Ok(Begun { job, range, gone })
+}
+
+/// Camera topics by their names, without those that are gone since the job was made: it goes on without them.
+fn topics_left(
+    settings: &Settings,
+    survey: &OffsetSurvey,
+    mut topics: Vec<String>,
+) -> anyhow::Result<Vec<String>> {
+    let there = survey.topics(&topics)?;
+    let is_missing = |name: &str| !name.starts_with('^') && !there.contains_key(&Topic::new(name));
+    if there.is_empty() || !topics.iter().any(|name| is_missing(name)) {
+        return Ok(topics);
+    }
+    let partitions = partitions_of(there.clone()).collect();
+    let bus = bus_settings(&settings.bus);
+    let job = Job::connect(&bus, &settings.bus.group_id, partitions)?;
+    if let Some(found) = job.find()? {
+        let is_gone =
+            |name: &String| is_missing(name) && found.topics.contains(&Topic::new(name.as_str()));
+        topics.retain(|name| !is_gone(name));
+    }
+    Ok(topics)
+}
+
+/// Loads the bundle that the job was begun with, and none that stands in its place since.
+fn load_model(settings: &Settings, begun_with: &Manifest) -> anyhow::Result<ServedModel> {
+    let found = read_manifest(&settings.model.path)?;
+    if found != *begun_with {
+        bail!(
+            "expected the model of the job's beginning in `{}`, `{} {}`, found another one, `{} {}`",
+            settings.model.path.display(),
+            begun_with.name,
+            begun_with.version,
+            found.name,
+            found.version
+        );
+    }
+    ServedModel::load(settings)
+}
+
+/// Prints to standard output; whoever reads it may have gone.
+fn print_lines(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("failed to write to standard output"),
+    }
 }
 
 /// A job that the brokers have forgotten does not begin anew in silence.
@@ -203,7 +290,8 @@ async fn close(ended: Ended, report: Option<Report>) -> anyhow::Result<()> {
     } = ended;
     let bus = bus_settings(&work.settings.bus);
     let range = work.range.clone();
-    let mut retention = Retention::learn(range, progress.skipped, watch, &bus).await;
+    let topics = work.plan.topics();
+    let mut retention = Retention::learn(range, topics, progress.skipped, watch, &bus).await;
     if work.archive.is_some() {
         retention.forget_added(); // what the topics have beside the archive was not asked for
     }
@@ -224,6 +312,7 @@ async fn close(ended: Ended, report: Option<Report>) -> anyhow::Result<()> {
         results_topic: work.settings.output.results_topic.clone(),
         dead_letter_topic: work.settings.output.dead_letter_topic.clone(),
         offsets: work.range.offsets(),
+        was_complete: work.was_complete,
         took,
         views_out_of_order,
         archive: work
@@ -237,7 +326,7 @@ async fn close(ended: Ended, report: Option<Report>) -> anyhow::Result<()> {
         Some(Ok(made)) => (Some(made), None),
         None => (None, None),
     };
-    summary.print(made.as_ref());
+    print_lines(&summary.to_print(made.as_ref()))?;
     match failed {
         None => Ok(()),
         Some(error) => Err(error
@@ -262,6 +351,8 @@ struct Work {
     instances: Vec<Readiness>,
     archive: Option<Archive>,
     job: Arc<Job>,
+    /// Nothing was left of it when this process came to it.
+    was_complete: bool,
 }
 
 impl Work {
@@ -374,7 +465,7 @@ impl Look {
         let mut kept_at = Instant::now();
         loop {
             if kept_at.elapsed() >= KEEP_INTERVAL {
-                self.work.job.keep()?;
+                self.work.job.keep(&self.work.range)?;
                 kept_at = Instant::now();
             }
             let is_last = self.is_ending.load(Ordering::Relaxed);

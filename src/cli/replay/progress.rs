@@ -1,6 +1,6 @@
 //! How far a replay is: a bar on a terminal, lines of JSON elsewhere.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -67,7 +67,8 @@ impl Display {
             .told_at
             .is_none_or(|told| told.elapsed() >= self.interval);
         if is_due || progress.is_complete {
-            eprintln!("{}", pace.to_json(progress));
+            // Whoever listened may have gone; the job goes on.
+            writeln!(std::io::stderr(), "{}", pace.to_json(progress)).ok();
             self.told_at = Some(Instant::now());
         }
     }

@@ -225,7 +225,6 @@ mod tests {
                 deleted: None,
                 is_cut: false,
             }],
-            written: None,
         };
         let spec = RangeSpec {
             from,

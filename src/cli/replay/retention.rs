@@ -12,13 +12,41 @@ use crate::domain::{Topic, TopicPartition};
 use crate::kafka::client::BusSettings;
 use crate::kafka::gap_count::Skipped;
 use crate::kafka::job_offsets::JobRange;
-use crate::kafka::offset_survey::{OffsetAt, OffsetSurvey};
+use crate::kafka::offset_survey::{OffsetAt, OffsetSurvey, SurveyError, partitions_of};
 use crate::kafka::topic_admin::cleanup_policies;
 
 /// How often it is looked whether the topics are still there.
 const LOOK_INTERVAL: Duration = Duration::from_secs(3);
 /// How many times in a row a topic must not be there: one that is new is not known to every broker.
 const MISSED_TIMES: u32 = 3;
+/// The pause before it is looked again for topics that a job was made of.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Which of a job's topics are gone before it goes on.
+///
+/// # Errors
+/// When the brokers do not tell.
+pub(super) fn gone_since(
+    survey: &OffsetSurvey,
+    topics: BTreeSet<Topic>,
+) -> Result<BTreeSet<Topic>, SurveyError> {
+    let names: Vec<String> = topics.iter().map(ToString::to_string).collect();
+    let mut gone = topics;
+    for time in 0..MISSED_TIMES {
+        if time > 0 {
+            std::thread::sleep(PAUSE);
+        }
+        let there = survey.topics(&names)?;
+        gone.retain(|topic| !there.contains_key(topic));
+        if gone.is_empty() {
+            break;
+        }
+    }
+    for topic in &gone {
+        tracing::error!(%topic, "a camera topic of the job is gone: the replay goes on without it");
+    }
+    Ok(gone)
+}
 
 /// Looks after the topics of a job while it runs.
 pub(super) struct TopicWatch {
@@ -30,7 +58,8 @@ pub(super) struct TopicWatch {
 }
 
 impl TopicWatch {
-    pub(super) fn new(survey: OffsetSurvey, range: &JobRange) -> Self {
+    /// Looks after those of the range that are not `gone` already.
+    pub(super) fn new(survey: OffsetSurvey, range: &JobRange, gone: BTreeSet<Topic>) -> Self {
         let topics: BTreeSet<&Topic> = range.0.keys().map(|one| &one.topic).collect();
         let names = topics.into_iter().map(|topic| topic.as_str().to_owned());
         Self {
@@ -38,7 +67,7 @@ impl TopicWatch {
             names: names.collect(),
             looked_at: Instant::now(),
             missed: BTreeMap::new(),
-            gone: BTreeSet::new(),
+            gone,
         }
     }
 
@@ -89,10 +118,11 @@ pub(super) struct Retention {
 }
 
 impl Retention {
-    /// Asks the brokers for what is not known yet. What they do not tell is left out with a warning: the
+    /// Asks the brokers for what is not known yet; of `topics` the job has those that were there when it was made. What they do not tell is left out with a warning: the
     /// replay is done.
     pub(super) async fn learn(
         range: JobRange,
+        topics: BTreeSet<Topic>,
         skipped: BTreeMap<TopicPartition, Skipped>,
         watch: TopicWatch,
         bus: &BusSettings,
@@ -111,7 +141,7 @@ impl Retention {
         let cut = range.0.iter().filter(|(_, one)| one.is_cut);
         let cut = cut.map(|(partition, one)| (partition.clone(), one.earliest, one.deleted));
         let cut = cut.collect();
-        let names = watch.names.clone();
+        let names: Vec<String> = topics.iter().map(ToString::to_string).collect();
         let (survey, gone) = watch.into_survey();
         let added = tokio::task::spawn_blocking(move || added_partitions(&survey, &names, &range));
         let added = match added.await {
@@ -216,7 +246,7 @@ impl Retention {
         }
         for topic in &self.gone {
             lines.push(format!(
-                "{topic}: deleted while the replay ran; what was left of it was not read"
+                "{topic}: deleted after the job was made; what was left of it was not read"
             ));
         }
         lines
@@ -233,18 +263,8 @@ fn added_partitions(
     names: &[String],
     range: &JobRange,
 ) -> anyhow::Result<BTreeMap<TopicPartition, i64>> {
-    let partitions = survey
-        .topics(names)?
-        .into_iter()
-        .flat_map(|(topic, count)| {
-            (0..count).map(move |partition| TopicPartition {
-                topic: topic.clone(),
-                partition,
-            })
-        });
-    let added: Vec<_> = partitions
-        .filter(|one| !range.0.contains_key(one))
-        .collect();
+    let mut added: Vec<_> = partitions_of(survey.topics(names)?).collect();
+    added.retain(|one| !range.0.contains_key(one));
     if added.is_empty() {
         return Ok(BTreeMap::new());
     }
@@ -292,7 +312,7 @@ mod tests {
             "a[1]: 2 offsets without a record (the topic is compacted; or transaction markers, aborted transactions)",
             "b[0]: 4 offsets without a record (compaction, transaction markers, aborted transactions)",
             "a[2]: added after the job was made; its 11 offsets were not read",
-            "c: deleted while the replay ran; what was left of it was not read",
+            "c: deleted after the job was made; what was left of it was not read",
         ];
         assert_eq!(retention.to_lines(), expected);
         let json = retention.to_json();

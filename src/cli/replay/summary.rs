@@ -16,6 +16,8 @@ pub(super) struct Summary {
     pub(super) dead_letter_topic: String,
     /// Between all beginnings and ends.
     pub(super) offsets: i64,
+    /// Whether nothing of it was left to do.
+    pub(super) was_complete: bool,
     /// In this process.
     pub(super) took: Duration,
     /// In this process: what became of their parts may differ from a run that is not disturbed.
@@ -26,11 +28,11 @@ pub(super) struct Summary {
 }
 
 impl Summary {
-    /// Prints it, with the comparison if one was made.
-    pub(super) fn print(&self, made: Option<&Made>) {
+    /// What is printed of it, with the comparison if one was made.
+    pub(super) fn to_print(&self, made: Option<&Made>) -> String {
         match std::io::stdout().is_terminal() {
-            true => print!("{}", self.to_text(made)),
-            false => println!("{}", self.to_json(made)),
+            true => self.to_text(made),
+            false => format!("{}\n", self.to_json(made)),
         }
     }
 
@@ -40,6 +42,7 @@ impl Summary {
             "results_topic": self.results_topic,
             "dead_letter_topic": self.dead_letter_topic,
             "offsets": self.offsets,
+            "was_complete": self.was_complete,
             "seconds": self.took.as_secs_f64(),
             "views_out_of_order": self.views_out_of_order,
             "report": null,
@@ -70,6 +73,9 @@ impl Summary {
             self.offsets,
             humantime::format_duration(took),
         );
+        if self.was_complete {
+            text += "note: the job was complete before, so that nothing was read\n";
+        }
         if let Some(archive) = &self.archive {
             text += &format!("archive       {}\n", printable(&archive.to_string()));
         }
@@ -104,6 +110,7 @@ mod tests {
             results_topic: "again".to_owned(),
             dead_letter_topic: "again.dead-letters".to_owned(),
             offsets: 70,
+            was_complete: false,
             took: Duration::from_millis(61_500),
             views_out_of_order: 0,
             archive: None,
@@ -131,6 +138,17 @@ nothing to compare with: results topic `live` does not exist
         assert_eq!(json["report"], Value::Null);
         assert_eq!(json["skipped"], json!([]));
         assert!(summary().to_json(None).get("report_missing").is_none());
+    }
+
+    #[test]
+    fn a_job_that_was_complete_says_that_nothing_was_read() {
+        assert!(!summary().to_text(None).contains("nothing was read"));
+        let complete = Summary {
+            was_complete: true,
+            ..summary()
+        };
+        assert!(complete.to_text(None).contains("nothing was read"));
+        assert_eq!(complete.to_json(None)["was_complete"], true);
     }
 
     #[test]
