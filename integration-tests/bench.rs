@@ -48,7 +48,7 @@ fn number(row: &Value, name: &str) -> f64 {
 /// Topics and groups of benches that are on the broker.
 fn remains(broker: &Broker) -> Vec<String> {
     let client: BaseConsumer = broker.client().create().unwrap();
-    let timeout = Duration::from_secs(10);
+    let timeout = Duration::from_secs(60);
     let metadata = client.fetch_metadata(None, timeout).unwrap();
     let groups = client.fetch_group_list(None, timeout).unwrap();
     let topics = metadata.topics().iter().map(|topic| topic.name());

@@ -10,7 +10,7 @@ const PARTS: u64 = 60;
 fn a_broker_that_dies_and_comes_back_loses_nothing() {
     let broker = Broker::start("restart");
     let line = Line::new(&broker, "restart");
-    let config = line.config().set("reassembly.timeout", "30s");
+    let config = line.config().set("reassembly.timeout", "2m");
     let panoptes = Panoptes::run(&config, "broker-restart");
     let parts: Vec<String> = (0..PARTS)
         .map(|number| format!("part-{number:03}"))

@@ -12,7 +12,7 @@ fn run_with_a_duplicate(name: &str, policy: &str) -> (Outcomes, Vec<Shot>) {
     let config = line
         .config()
         .set("reassembly.duplicates", policy)
-        .set("reassembly.timeout", "20s");
+        .set("reassembly.timeout", "2m");
     let panoptes = Panoptes::run(&config, name);
     let tops = vec![
         Shot::jpeg(&line.camera("top"), "twice", 100),
@@ -59,7 +59,7 @@ fn the_last_of_two_views_counts_under_last_wins() {
 #[test]
 fn a_byte_identical_redelivery_is_silent() {
     let line = Line::new(Broker::shared(), "redelivered");
-    let config = line.config().set("reassembly.timeout", "20s");
+    let config = line.config().set("reassembly.timeout", "2m");
     let panoptes = Panoptes::run(&config, "redelivered");
     let top = Shot::jpeg(&line.camera("top"), "again", 7);
     line.send([top.clone(), top.clone(), top]);

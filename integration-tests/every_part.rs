@@ -55,7 +55,8 @@ fn shuffled_run(line: &Line<'_>) -> Vec<Shot> {
 #[test]
 fn every_view_of_a_long_shuffled_run_ends_in_exactly_one_place() {
     let line = Line::new(Broker::shared(), "every-part");
-    let config = line.config().set("reassembly.timeout", "5s");
+    // Longer than a busy machine takes to send the run: the views of a part are scattered over it.
+    let config = line.config().set("reassembly.timeout", "10s");
     let panoptes = Panoptes::run(&config, "every-part");
     line.send(shuffled_run(&line));
     line.await_parts(PARTS);

@@ -259,17 +259,16 @@ fn results_are_on_their_way_before_their_transaction_is_over() {
     let line = Line::new(Broker::shared(), "underway");
     let config = line
         .exactly_once_config()
-        .set("output.transactions.interval", "20s")
-        .set("output.transactions.timeout", "60s")
-        .set("bus.drain_timeout", "30s");
+        .set("output.transactions.interval", "50s")
+        .set("output.transactions.timeout", "110s");
     let panoptes = Panoptes::run(&config, "underway");
     let parts = names(2);
-    // The first transaction is committed at once; from then on there is one in 20 s.
+    // The first transaction is committed at once; from then on there is one in 50 s.
     line.send(line.part(&parts[0], 3));
     line.await_parts(1);
     line.send(line.part(&parts[1], 3));
     let mut uncommitted = OutcomeReader::with_isolation(&line, "read_uncommitted");
-    uncommitted.read_until(Duration::from_secs(15), |found| found.parts().len() == 2);
+    uncommitted.read_until(Duration::from_secs(40), |found| found.parts().len() == 2);
     assert_eq!(line.outcomes().parts().len(), 1, "committed by then");
     panoptes.stop_in_order();
     line.assert_one_whole_result_each(&parts);

@@ -13,7 +13,7 @@ use crate::support::line::Line;
 use crate::support::process::Panoptes;
 
 /// For each answer of the broker.
-const TIMEOUT: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Where a record lies: camera topic and partition.
 type Place = (String, i32);

@@ -9,7 +9,7 @@ mod side_by_side;
 
 use std::collections::BTreeSet;
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -18,6 +18,7 @@ pub(crate) use self::comparison::{assert_same, differences, letters};
 use crate::kafka::Broker;
 use crate::support::config::Config;
 use crate::support::line::{Line, VIEWS, names};
+use crate::support::outcome_reader::OutcomeReader;
 use crate::support::outcomes::Outcomes;
 use crate::support::process::{Panoptes, binary, write_config};
 use crate::support::shots::Shot;
@@ -28,6 +29,11 @@ const BEGAN: i64 = 1_795_600_000_000;
 const TAKT: i64 = 400;
 /// As many parts take twice the timeout: there is one behind it in each partition.
 const TO_TIME_OUT: usize = 25;
+/// How long the first result of a replay may take.
+const FIRST_RESULT: Duration = Duration::from_secs(120);
+/// In the environment: a [`shift`] of 60 parts is ten batches or more, and takes half a minute, but its first
+/// result three seconds (feature `failpoints`).
+const SLOW_DEVICE: (&str, &str) = ("FAILPOINTS", "device-batch=sleep(3000)");
 
 pub(crate) fn config(line: &Line<'_>) -> Config {
     // The live line must not close parts by the wall clock, which a replay does not know.
@@ -110,7 +116,7 @@ impl Replay {
     /// So slowly that a [`shift`] of 60 parts takes half a minute: it does not end before what a test does
     /// meanwhile.
     pub(crate) fn slowly(self) -> Self {
-        self.with(&["--rate", "20KB"])
+        self.with(&["--rate", "10KB"])
     }
 
     fn command(&self) -> Command {
@@ -139,28 +145,36 @@ impl Replay {
         errors
     }
 
-    /// Starts it and waits until it has published something; says how much.
-    pub(crate) fn start_to_publish(&self, into: &Line<'_>) -> (Child, usize) {
-        let mut command = self.command();
-        command.stdout(Stdio::piped()).stderr(Stdio::null());
-        let child = command.spawn().unwrap();
-        let deadline = Instant::now() + Duration::from_secs(120);
-        let published = loop {
-            let published = into.outcomes().results.len();
-            if published > 0 || Instant::now() > deadline {
-                break published;
-            }
-        };
-        (child, published)
+    /// Starts it and waits until it has published something.
+    pub(crate) fn start_to_publish(&self, into: &Line<'_>) -> Child {
+        start_to_publish(self.command(), into)
     }
 
     /// Starts it, kills it once it has published something, and says how much.
+    ///
+    /// It is slow at its device, not at its reading, since topics are read one after another: at a low rate
+    /// there is no part whose views are all there until most is read.
     pub(crate) fn kill_midway(&self, into: &Line<'_>) -> usize {
-        let (mut child, published) = self.start_to_publish(into);
+        let mut command = self.command();
+        if cfg!(feature = "failpoints") {
+            command.env(SLOW_DEVICE.0, SLOW_DEVICE.1);
+        } else {
+            command.args(["--rate", "10KB"]);
+        }
+        let mut child = start_to_publish(command, into);
         child.kill().unwrap();
         child.wait().unwrap();
-        published
+        into.outcomes().results.len()
     }
+}
+
+fn start_to_publish(mut command: Command, into: &Line<'_>) -> Child {
+    command.stdout(Stdio::piped()).stderr(Stdio::null());
+    let child = command.spawn().unwrap();
+    // One reader for all the time: to make another takes a second or more where the machine is busy.
+    let mut reader = OutcomeReader::new(into);
+    reader.read_until(FIRST_RESULT, |found| !found.results.is_empty());
+    child
 }
 
 /// What a replay says when it is done.
@@ -209,7 +223,7 @@ fn a_replay_that_is_killed_goes_on_with_neither_gaps_nor_doubles() {
     line.send(shift(&line, &parts, None));
     let into = target(&line, "again");
     let replay = || Replay::of(&line, &config, &into).with(&["--job", "replay-killed-job"]);
-    let published = replay().slowly().kill_midway(&into);
+    let published = replay().kill_midway(&into);
     assert!((1..parts.len()).contains(&published), "{published}");
     // What comes now is behind the range.
     let late = line

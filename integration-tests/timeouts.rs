@@ -118,17 +118,20 @@ fn stream_time_closes_parts_of_an_archive_without_waiting() {
     assert_eq!(lone.timing.first_view_at, march);
 }
 
-/// It is frozen for longer than the wall clock waits, and shorter than the group does.
+/// It is frozen for longer than the wall clock waits, and far shorter than the group does.
 #[test]
 fn a_view_that_comes_while_the_process_is_frozen_is_waited_for() {
     let line = Line::new(Broker::shared(), "frozen-briefly");
-    let config = line.config().set("reassembly.timeout", "3s");
+    let config = line
+        .config()
+        .set("reassembly.timeout", "6s")
+        .property("session.timeout.ms", "60000");
     let panoptes = Panoptes::run(&config, "frozen-briefly");
     line.send(line.part_seen_by("part", 1, &VIEWS[..4]));
     panoptes.await_metric("panoptes_open_groups", &[], 1.0);
     panoptes.freeze();
     line.send(line.part_seen_by("part", 1, &VIEWS[4..]));
-    std::thread::sleep(Duration::from_millis(4_500));
+    std::thread::sleep(Duration::from_millis(7_500));
     panoptes.thaw();
     line.await_parts(1);
     panoptes.stop_in_order();

@@ -9,7 +9,7 @@ const PARTS: u64 = 60;
 #[test]
 fn two_instances_share_the_work_and_one_takes_over_when_the_other_leaves() {
     let line = Line::new(Broker::shared(), "instances");
-    let config = line.config().set("reassembly.timeout", "30s");
+    let config = line.config().set("reassembly.timeout", "2m");
     let first = Panoptes::run(&config, "instances-1");
     let second = Panoptes::run(&config.of_another_instance(), "instances-2");
     // Ten partitions each: the same two of all five topics, for views of one part must meet.

@@ -29,7 +29,8 @@ fn starts_anew_after(name: &str, kind: &str, fail_point: &str) {
     line.await_parts(parts.len());
     let metrics = panoptes.metrics();
     assert!(metrics.sum("panoptes_stalls_total", &[("kind", kind)]) >= 1.0);
-    assert_eq!(metrics.sum("panoptes_pipeline_rebuilds_total", &[]), 1.0);
+    // A busy machine may add a standstill of its own.
+    assert!(metrics.sum("panoptes_pipeline_rebuilds_total", &[]) >= 1.0);
     panoptes.await_answer("/readyz", 200);
     panoptes.stop_in_order();
     line.assert_one_whole_result_each(&parts);

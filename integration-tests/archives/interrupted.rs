@@ -59,11 +59,8 @@ fn survives_kills(name: &str, fail_points: &str, is_reached: impl Fn(&Path, usiz
 #[test]
 fn an_export_that_is_killed_between_segments_goes_on_without_gaps_and_doubles() {
     let has_more = |archive: &Path, whole| segment_manifests(archive).len() >= whole + 3;
-    survives_kills(
-        "archive-killed",
-        "archive-segment-whole=sleep(100)",
-        has_more,
-    );
+    let fail_points = "archive-segment-whole=3*off->pause";
+    survives_kills("archive-killed", fail_points, has_more);
 }
 
 #[test]
@@ -96,11 +93,14 @@ fn what_retention_deletes_meanwhile_is_counted() {
             .property("fetch.message.max.bytes", "30000")
     });
     let flags = ["--segment-bytes", "200kB"];
-    let mut child = export.start(&flags, "archive-segment-whole=1*sleep(5000)->off");
+    let mut child = export.start(&flags, "archive-segment-whole=1*sleep(10000)->off");
     await_that("a segment", || {
         segment_manifests(&export.archive()).len() == 1
     });
+    // However long the brokers take: it is still at its first segment when they have done it.
+    children::signal(&child, "STOP");
     line.broker.delete_before(&topic, 0, 300);
+    children::signal(&child, "CONT");
     let ended = children::wait_for(&mut child, TIMEOUT).expect("the export ends");
     assert!(ended.success());
     let manifest = json(&export.archive().join("archive.json"));

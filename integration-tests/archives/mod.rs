@@ -23,7 +23,7 @@ use crate::support::process::{log_folder, panoptes, write_config};
 
 use reading::{files, json, records_in, records_on, segment_manifests};
 
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(120);
 const HOUR: i64 = 3_600_000;
 
 /// An export of one line's cameras to a folder of its own.

@@ -3,12 +3,22 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
 
 use super::{Export, await_that, errors, outcome_of, send_parts};
 use crate::kafka::{Broker, children, free_port, repository};
 use crate::support::line::Line;
 use crate::support::process::{binary, log_folder, write_config};
 use crate::support::shots::Shot;
+
+/// Fetches the server, if it is not there: one test does, and the others wait for it.
+fn fetch() {
+    static FETCHED: LazyLock<bool> = LazyLock::new(|| {
+        let fetched = Command::new(repository().join("scripts/s3-fetch")).status();
+        fetched.unwrap().success()
+    });
+    assert!(*FETCHED, "`scripts/s3-fetch` failed");
+}
 
 /// The server, with a bucket `plant`.
 struct S3 {
@@ -18,12 +28,11 @@ struct S3 {
 
 impl S3 {
     fn start() -> Self {
-        let fetched = Command::new(repository().join("scripts/s3-fetch")).status();
-        assert!(fetched.unwrap().success(), "`scripts/s3-fetch` failed");
+        fetch();
         let port = free_port();
         let mut command = children::bound(repository().join("target/s3/bin/moto_server"));
         command.args(["-H", "127.0.0.1", "-p", &port.to_string()]);
-        let log = std::fs::File::create(log_folder().join("s3.log")).unwrap();
+        let log = std::fs::File::create(log_folder().join(format!("s3-{port}.log"))).unwrap();
         command.stdin(Stdio::null());
         command.stdout(log.try_clone().unwrap()).stderr(log);
         let child = children::spawn(command);

@@ -177,7 +177,7 @@ impl Broker {
         let is_known = || {
             let metadata = admin
                 .inner()
-                .fetch_metadata(Some(topic), Duration::from_secs(10));
+                .fetch_metadata(Some(topic), Duration::from_secs(60));
             let metadata = metadata.unwrap();
             let mut topics = metadata.topics().iter();
             topics.any(|found| found.error().is_none() && !found.partitions().is_empty())
@@ -376,7 +376,7 @@ mod tests {
         producer
             .send(BaseRecord::to("set-up.echo").key("key").payload("value"))
             .unwrap();
-        producer.flush(Duration::from_secs(10)).unwrap();
+        producer.flush(Duration::from_secs(60)).unwrap();
         assert_eq!(console_consumer(broker, "set-up.echo", 1), ["key\tvalue"]);
     }
 
@@ -388,7 +388,7 @@ mod tests {
         producer
             .send(BaseRecord::to("kept").key("key").payload("value"))
             .unwrap();
-        producer.flush(Duration::from_secs(10)).unwrap();
+        producer.flush(Duration::from_secs(60)).unwrap();
         broker.kill();
         broker.resume();
         assert_eq!(console_consumer(&broker, "kept", 1), ["key\tvalue"]);

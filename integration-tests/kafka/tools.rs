@@ -57,7 +57,7 @@ fn run_console_consumer(
             "--max-messages",
             &count.to_string(),
             "--timeout-ms",
-            "20000",
+            "60000",
             "--formatter-property",
             "print.key=true",
             "--formatter-property",

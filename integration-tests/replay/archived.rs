@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::Child;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::*;
 use crate::archives::Export;
@@ -17,6 +17,12 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 impl Replay {
     fn reading(self, export: &Export<'_>) -> Self {
         self.with(&["--archive", export.archive().to_str().unwrap()])
+    }
+
+    /// So slowly that an archived [`shift`] of 60 parts takes a minute: it outlives what takes the job over.
+    /// Archives are read in the order of time, so its first result is there after some ten seconds.
+    fn at_leisure(self) -> Self {
+        self.with(&["--rate", "5KB"])
     }
 
     /// Starts it, with a log of this name.
@@ -33,10 +39,8 @@ impl Replay {
     fn start(&self, into: &Line<'_>) -> Started {
         let before = into.outcomes().results.len();
         let replay = self.spawn(&format!("{}-{before}", into.name));
-        let started = Instant::now();
-        while into.outcomes().results.len() == before {
-            assert!(started.elapsed() < TIMEOUT, "nothing is published");
-        }
+        let mut reader = OutcomeReader::new(into);
+        reader.read_until(TIMEOUT, |found| found.results.len() > before);
         replay
     }
 }
@@ -184,7 +188,7 @@ fn an_archives_job_is_killed_taken_over_and_done_with_neither_gaps_nor_doubles()
         let replay = Replay::of(&line, &config, &into).reading(&export);
         replay.with(&["--job", "replay-archive-killed-job"])
     };
-    let slow = replay().with(&["--parallel", "2"]).slowly();
+    let slow = replay().with(&["--parallel", "2"]).at_leisure();
     for _ in 0..2 {
         children::end(&mut slow.start(&into).child);
     }
@@ -215,7 +219,7 @@ fn an_archives_job_is_taken_over_by_instances_that_read_the_topics() {
         let from_topics = || Replay::of(&line, &config, &into).with(&["--job", &job]);
         let from_archive = || from_topics().reading(&export);
 
-        let first = from_archive().slowly().start(&into);
+        let first = from_archive().at_leisure().start(&into);
         // It is still at work when all others were told so, and then another one goes on.
         let slower = from_topics().with(&["--rate", "4KB"]);
         let mut second = slower.spawn(&format!("{job}-second"));

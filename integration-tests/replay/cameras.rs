@@ -1,14 +1,14 @@
 //! Cameras on a bad day, for a replay to tell the same of: images that never come, come late, come again
 //! as they were or as others, are none, or belong to nothing.
 //!
-//! When something happens is told by the records' own times, of which ten seconds pass in one. What the
-//! order of two records decides lies ten of these seconds apart, so that no race on the way does; and
+//! When something happens is told by the records' own times, of which ten seconds pass in one at most. What
+//! the order of two records decides lies ten of these seconds apart, so that no race on the way does; and
 //! nothing is so far apart that a wall clock decides. What should become of each record is known.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -20,7 +20,7 @@ use crate::support::shots::Shot;
 pub(super) const TIMEOUT: i64 = 60_000;
 /// From one part to the next.
 const TAKT: i64 = 1_000;
-/// How often records are sent, by the wall clock.
+/// The pause between two times that records are sent, by the wall clock.
 const EVERY: Duration = Duration::from_millis(100);
 /// How much longer after a part's first view each camera sees it.
 const LAGS: [i64; VIEWS.len()] = [0, 700, 2_300, 1_100, 3_100];
@@ -198,9 +198,8 @@ impl<'a> Cameras<'a> {
     /// Sends until the other side of `is_enough` is gone, then what is under way and the last parts;
     /// `count` says how many parts have begun.
     pub(super) fn run(mut self, is_enough: Receiver<()>, count: &AtomicUsize) -> Vec<SentPart> {
-        let began = Instant::now();
         let mut last_parts = None;
-        for round in 0.. {
+        for round in 1_i64.. {
             if is_enough.try_recv() == Err(TryRecvError::Disconnected) {
                 last_parts.get_or_insert(LAST_PARTS);
             }
@@ -213,14 +212,14 @@ impl<'a> Cameras<'a> {
                 }
             }
             count.store(self.sent.len(), Ordering::Relaxed);
-            let later = self.pending.split_off(&(TAKT * i64::from(round + 1), 0));
+            let later = self.pending.split_off(&(TAKT * round, 0));
             let now = std::mem::replace(&mut self.pending, later);
             self.line.send(now.into_values());
             if last_parts == Some(0) && self.pending.is_empty() {
                 break;
             }
-            // The line's own pace.
-            std::thread::sleep((EVERY * (round + 1)).saturating_sub(began.elapsed()));
+            // After a stall nothing is made up for: records would come closer together than they may.
+            std::thread::sleep(EVERY);
         }
         self.sent
     }

@@ -12,6 +12,9 @@ use super::line::Line;
 use super::outcomes::Outcomes;
 use super::published::{DeadLetter, dead_letter, result_record};
 
+/// How long nothing may come before the end: how long all of it takes depends on how much it is.
+const SILENCE: Duration = Duration::from_secs(60);
+
 /// Reads a line's results and dead letters as they come.
 pub(crate) struct OutcomeReader {
     consumer: BaseConsumer,
@@ -56,14 +59,19 @@ impl OutcomeReader {
 
     /// Reads until every partition was at its end once.
     pub(super) fn read_to_end(&mut self) {
-        let started = Instant::now();
+        let (mut come, mut last) = (self.come(), Instant::now());
         while self.ended.len() < self.partitions {
-            assert!(
-                started.elapsed() < Duration::from_secs(30),
-                "the outcomes have no end"
-            );
+            assert!(last.elapsed() < SILENCE, "the outcomes have no end");
             self.poll();
+            if come != self.come() {
+                (come, last) = (self.come(), Instant::now());
+            }
         }
+    }
+
+    /// How many records and ends of partitions have come.
+    fn come(&self) -> usize {
+        self.outcomes.results.len() + self.outcomes.dead_letters.len() + self.ended.len()
     }
 
     /// Reads until the predicate holds.

@@ -184,7 +184,7 @@ impl Outcomes {
 fn places_in(line: &Line<'_>) -> Vec<Place> {
     let consumer: BaseConsumer = line.broker.client().create().unwrap();
     let mut places = Vec::new();
-    let timeout = Duration::from_secs(10);
+    let timeout = Duration::from_secs(60);
     for topic in &line.camera_topics() {
         let metadata = consumer.fetch_metadata(Some(topic), timeout).unwrap();
         for partition in 0..metadata.topics()[0].partitions().len() as i32 {
