@@ -1,5 +1,6 @@
 //! All that camera topics hold, replayed with any model: for the benches.
 
+use super::beginning::job_range;
 use super::*;
 
 /// A replay that is about to run.

@@ -6,6 +6,7 @@
 
 mod archived;
 mod backlog;
+mod beginning;
 mod estimate;
 mod flags;
 mod progress;
@@ -29,18 +30,18 @@ pub use self::flags::{ReplayArguments, ReplayFlagError};
 pub use self::report::ReplayReportArguments;
 
 use self::archived::Instance;
+use self::beginning::{Begun, begin, tell_what_is_gone, topics_left};
 use self::progress::{Display, views_out_of_order};
 use self::report::Report;
-use self::retention::{Retention, TopicWatch, gone_since};
+use self::retention::{Retention, TopicWatch};
 use self::summary::Summary;
 use self::task::Task;
 use super::run::{run_until_stopped, stop_signal};
 use crate::admin::Readiness;
 use crate::archive::Archive;
 use crate::config::Settings;
-use crate::domain::Topic;
-use crate::kafka::job_offsets::{Job, JobError, JobPartition, JobProgress, JobRange};
-use crate::kafka::offset_survey::{OffsetSurvey, partitions_of};
+use crate::kafka::job_offsets::{Job, JobError, JobProgress, JobRange};
+use crate::kafka::offset_survey::OffsetSurvey;
 use crate::kafka::read_range::ReadRange;
 use crate::model::bundle::{Bundle, Manifest, read_manifest};
 use crate::pipeline::{PipelineSetup, Selection, ServedModel, bus_settings};
@@ -146,67 +147,6 @@ pub fn run(arguments: &ReplayArguments) -> anyhow::Result<()> {
     })
 }
 
-/// A job as it was found, or made.
-struct Begun {
-    job: Job,
-    range: JobRange,
-    /// Topics that were deleted since it was made.
-    gone: BTreeSet<Topic>,
-}
-
-/// Goes on with the job of this task, or makes it.
-fn begin(
-    arguments: &ReplayArguments,
-    settings: &Settings,
-    survey: &OffsetSurvey,
-    plan: &Plan,
-    task: &str,
-) -> anyhow::Result<Begun> {
-    let id = &settings.bus.group_id;
-    let partitions = plan.partitions.iter().map(|one| one.partition.clone());
-    let job = Job::connect(&bus_settings(&settings.bus), id, partitions.collect())
-        .context("failed to make a client")?;
-    let Some(found) = job.find()? else {
-        if !arguments.begin_anew {
-            check_that_it_is_new(settings, survey)?;
-        }
-        let range = job_range(plan);
-        job.make(&range, task)?;
-        let gone = BTreeSet::new();
-        return Ok(Begun { job, range, gone });
-    };
-    if found.task.is_some_and(|of_job| of_job != task) {
-        return Err(ReplayFlagError::OtherTask(id.clone()).into());
-    }
-    tracing::info!(job = id, "going on with the job");
-    job.keep(&found.range)?;
-    let gone = gone_since(survey, found.topics)?;
-    let range = found.range;
-    Ok(Begun { job, range, gone })
-}
-
-/// Camera topics by their names, without those that are gone since the job was made: it goes on without them.
-fn topics_left(
-    settings: &Settings,
-    survey: &OffsetSurvey,
-    mut topics: Vec<String>,
-) -> anyhow::Result<Vec<String>> {
-    let there = survey.topics(&topics)?;
-    let is_missing = |name: &str| !name.starts_with('^') && !there.contains_key(&Topic::new(name));
-    if there.is_empty() || !topics.iter().any(|name| is_missing(name)) {
-        return Ok(topics);
-    }
-    let partitions = partitions_of(there.clone()).collect();
-    let bus = bus_settings(&settings.bus);
-    let job = Job::connect(&bus, &settings.bus.group_id, partitions)?;
-    if let Some(found) = job.find()? {
-        let is_gone =
-            |name: &String| is_missing(name) && found.topics.contains(&Topic::new(name.as_str()));
-        topics.retain(|name| !is_gone(name));
-    }
-    Ok(topics)
-}
-
 /// Loads the bundle that the job was begun with, and none that stands in its place since.
 fn load_model(settings: &Settings, begun_with: &Manifest) -> anyhow::Result<ServedModel> {
     let found = read_manifest(&settings.model.path)?;
@@ -228,45 +168,6 @@ fn print_lines(text: &str) -> anyhow::Result<()> {
     match std::io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         written => written.context("failed to write to standard output"),
-    }
-}
-
-/// A job that the brokers have forgotten does not begin anew in silence.
-fn check_that_it_is_new(settings: &Settings, survey: &OffsetSurvey) -> anyhow::Result<()> {
-    let topic = settings.closed_parts_topic();
-    let there = survey.topics(std::slice::from_ref(&topic))?;
-    if there.is_empty() {
-        return Ok(());
-    }
-    let job = settings.bus.group_id.clone();
-    Err(ReplayFlagError::ForgottenJob { job, topic }.into())
-}
-
-/// What a job is made of, by a plan.
-fn job_range(plan: &Plan) -> JobRange {
-    let partitions = plan.partitions.iter().map(|one| {
-        let partition = JobPartition {
-            start: one.start,
-            end: one.end.max(one.start),
-            earliest: one.earliest,
-            deleted: one.deleted,
-            is_cut: one.is_cut,
-        };
-        (one.partition.clone(), partition)
-    });
-    JobRange(partitions.collect())
-}
-
-/// What the brokers no longer had of the range when the job was made.
-fn tell_what_is_gone(range: &JobRange) {
-    for (partition, one) in range.0.iter().filter(|(_, one)| one.is_cut) {
-        tracing::warn!(
-            topic = %partition.topic,
-            partition = partition.partition,
-            first_offset = one.earliest,
-            deleted_offsets = one.deleted,
-            "records at the beginning of the range are deleted, or may be"
-        );
     }
 }
 
