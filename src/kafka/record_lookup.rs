@@ -194,7 +194,12 @@ impl RecordLookup {
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => (partition, None),
                 Some(Err(error)) if passes(&error) => continue,
-                Some(Err(source)) => return Err(fault(source)),
+                Some(Err(source)) => {
+                    return Err(TopicReaderError::Read {
+                        topic: topic.clone(),
+                        source,
+                    });
+                }
             };
             // The client may fetch on behind the one that was wanted.
             let Some(offset) = unread.remove(&partition) else {

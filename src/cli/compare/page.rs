@@ -198,7 +198,7 @@ fn image(id: &str, picture: Option<&Picture>) -> Markup {
                 }
                 None => svg viewBox="0 0 4 3" role="img" aria-label="no image" {}
             }
-            figcaption { @if picture.is_some() { "image" } @else { "image not there any more" } }
+            figcaption { @if picture.is_some() { "image" } @else { "image not shown" } }
         }
     }
 }
