@@ -240,17 +240,31 @@ impl FlipDetails {
             .iter()
             .flatten()
             .flat_map(|result| &result.views);
-        let place = |view: &View| {
-            let source = view.source.as_ref()?;
-            let place = SourceOffset {
-                topic: source.topic.as_str().into(),
-                partition: source.partition,
-                offset: source.offset,
-            };
-            Some((view.view.clone(), place))
-        };
+        let place = |view: &View| Some((view.view.clone(), judged_record(view)?));
         views.filter_map(place).collect()
     }
+
+    /// The record that A judged for a view, where B judged another one: the image that is shown is B's.
+    pub(super) fn other_record_of_a(&self, view: &str) -> Option<SourceOffset> {
+        let judged = self.results.each_ref().map(|result| {
+            let mut views = result.as_ref()?.views.iter();
+            views.find(|one| one.view == view).and_then(judged_record)
+        });
+        let [Some(a), Some(b)] = judged else {
+            return None;
+        };
+        (a != b).then_some(a)
+    }
+}
+
+/// Where the record of a view is, if the view had one.
+fn judged_record(view: &View) -> Option<SourceOffset> {
+    let source = view.source.as_ref()?;
+    Some(SourceOffset {
+        topic: source.topic.as_str().into(),
+        partition: source.partition,
+        offset: source.offset,
+    })
 }
 
 fn source(topic: &Topic, place: Place) -> SourceOffset {

@@ -130,6 +130,27 @@ fn the_page_shows_image_and_heat_of_both_and_what_has_none() {
 }
 
 #[test]
+fn heat_lies_over_no_image_that_its_model_did_not_judge() {
+    let [mut a, b] = flipped();
+    a.views[0].map = b.views[0].map.clone();
+    a.views[0].regions = b.views[0].regions.clone();
+    let same = page_of([a.clone(), b.clone()]);
+    assert_eq!(same.matches("<use href=\"#flip-0-0\">").count(), 2);
+    assert_eq!(same.matches("<rect x=\"10\" y=\"20\"").count(), 2);
+    assert!(!same.contains("judged another record:"));
+
+    // The part's first image under `first_wins`, where B took the last.
+    a.views[0].source.as_mut().unwrap().offset = 0;
+    let page = page_of([a, b]);
+    // Both maps are shown, and the image under B's alone.
+    assert_eq!(page.matches("data:image/png").count(), 2);
+    assert_eq!(page.matches("<use href=\"#flip-0-0\">").count(), 1);
+    assert_eq!(page.matches("<rect x=\"10\" y=\"20\"").count(), 1);
+    assert_eq!(page.matches("judged another record: cam[0]@0").count(), 1);
+    assert!(page.contains("<figcaption>image that B judged</figcaption>"));
+}
+
+#[test]
 fn names_of_others_stay_text_and_reach_no_terminal_as_commands() {
     let hostile = "<script>alert(1)</script>\"\x1b[2J";
     let results = flipped().map(|mut result| {
