@@ -36,7 +36,7 @@ fn topics_that_are_missing_are_made() {
 }
 
 /// Rights are asked for where somebody has some; who the clients are is not, so all are `ANONYMOUS`.
-fn broker_with_rights(name: &str) -> Broker {
+pub(crate) fn broker_with_rights(name: &str) -> Broker {
     let properties = [
         "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         "allow.everyone.if.no.acl.found=true",
@@ -49,7 +49,7 @@ fn broker_with_rights(name: &str) -> Broker {
 }
 
 /// Lets clients do everything but this with a resource.
-fn forbid(broker: &Broker, operation: &str, resource: &[&str]) {
+pub(crate) fn forbid(broker: &Broker, operation: &str, resource: &[&str]) {
     let all = ["--allow-principal", "User:ANONYMOUS", "--operation", "All"];
     change_rights(broker, &[&["--add"], &all[..], resource]);
     change_rights(broker, &[&["--add"], &denial(operation), resource]);

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::compare::{check_page, save_model};
 use crate::kafka::Broker;
-use crate::replay::{Replay, config, made_at, run_live, shift, target, time_of};
+use crate::replay::{Replay, config, made_at, run_live, shift, summary, target, time_of};
 use crate::support::line::{Line, VIEWS, names};
 use crate::support::outcomes::Outcomes;
 use crate::support::process::Panoptes;
@@ -110,6 +110,21 @@ fn a_report_that_cannot_be_written_is_refused_before_anything_is_read() {
     let summary = replay.with(&["--no-report"]).complete();
     assert_eq!(summary["report"], Value::Null);
     assert_eq!(summary["report_missing"], Value::Null);
+}
+
+#[test]
+fn a_file_that_cannot_be_written_costs_no_numbers() {
+    let line = Line::new(Broker::shared(), "replay-full-disk");
+    let config = config(&line);
+    line.send(line.part("same", 1));
+    run_live(&line, &config, 1);
+    let into = target(&line, "again");
+    let replay = Replay::of(&line, &config, &into).with(&["--html", "/dev/full"]);
+    let output = replay.run();
+    assert_eq!(output.status.code(), Some(1));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains("cannot write `/dev/full`"), "{errors}");
+    assert_eq!(summary(&output)["report"]["joined"], 1);
 }
 
 #[test]

@@ -24,7 +24,7 @@ fn skipped(summary: &Value, topic: &str, what: &str) -> i64 {
 }
 
 /// A transaction with records of parts that never were, on partition 0; it is aborted.
-fn abort_a_transaction(line: &Line<'_>, topic: &str, records: usize) {
+pub(crate) fn abort_a_transaction(line: &Line<'_>, topic: &str, records: usize) {
     let mut client = line.broker.client();
     client.set("transactional.id", format!("{topic}-aborted"));
     let producer: BaseProducer = client.create().unwrap();

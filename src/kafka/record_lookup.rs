@@ -1,7 +1,8 @@
 //! Reads single records again by their place, from outside any consumer group.
 //!
 //! A record that is there no more is no error: the log forgets, and whoever asks is told what became
-//! of it. One offset of each partition of a topic is read at a time, so that nothing between two of
+//! of it. Whether it was committed is asked as `bus.properties` say: who names a place has read it so. One
+//! offset of each partition of a topic is read at a time, so that nothing between two of
 //! them is transferred but what the client fetches ahead. Blocking: for command-line tools and tests.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -12,7 +13,9 @@ use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::client::BusSettings;
-use super::topic_reader::{ReaderConsumer, TopicReaderError, create_client, passes, record};
+use super::topic_reader::{
+    ReaderConsumer, TopicReaderError, create_client, passes, record, whole_config,
+};
 use crate::domain::{Record, SourceOffset, Topic};
 
 /// The longest single wait for the client; it says nothing of how long a record may take.
@@ -61,7 +64,7 @@ impl RecordLookup {
     /// # Errors
     /// When a property is refused.
     pub fn connect(bus: &BusSettings, patience: Duration) -> Result<Self, TopicReaderError> {
-        let mut config = bus.consumer_config();
+        let mut config = whole_config(bus);
         // What is fetched ahead is thrown away, and the next place must not wait for it.
         config
             .set("queued.min.messages", "1")
@@ -191,7 +194,12 @@ impl RecordLookup {
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => (partition, None),
                 Some(Err(error)) if passes(&error) => continue,
-                Some(Err(source)) => return Err(fault(source)),
+                Some(Err(source)) => {
+                    return Err(TopicReaderError::Read {
+                        topic: topic.clone(),
+                        source,
+                    });
+                }
             };
             // The client may fetch on behind the one that was wanted.
             let Some(offset) = unread.remove(&partition) else {

@@ -1,8 +1,9 @@
 //! Reads one topic from outside any consumer group, to show or check what is on it.
 //!
 //! All partitions are assigned by hand and nothing is committed, so reading disturbs nobody.
-//! Aborted transactions are skipped. Blocking: for command-line tools and tests, not for async
-//! tasks. Partitions added to the topic after opening are not seen.
+//! Aborted transactions are skipped unless `bus.properties` say otherwise; where a reader begins, goes on
+//! and ends they do not say. Blocking: for command-line tools and tests, not for async tasks. Partitions
+//! added to the topic after opening are not seen.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -149,7 +150,7 @@ impl TopicReader {
     /// # Errors
     /// When the broker cannot be reached or does not know the topic.
     pub fn open(settings: &TopicReaderSettings) -> Result<Self, TopicReaderError> {
-        let consumer = client(&settings.bus, &[])?;
+        let consumer = create_client(&settings.bus, whole_config(&settings.bus))?;
         let partitions = partitions(&consumer, settings)?;
         let unread = match settings.until {
             ReadUntil::EndOfTopic => Some(unread_ends(&consumer, settings, &partitions)?),
@@ -180,7 +181,8 @@ impl TopicReader {
         let ends = ranges
             .iter()
             .map(|(partition, range)| (*partition, range.end));
-        Self::begin(client(bus, &[])?, topic, starts, Some(ends.collect()))
+        let consumer = create_client(bus, whole_config(bus))?;
+        Self::begin(consumer, topic, starts, Some(ends.collect()))
     }
 
     fn begin(
@@ -285,6 +287,17 @@ impl TopicReader {
     }
 }
 
+/// What a client is made of that must find every record that is there. `bus.properties` are the cameras',
+/// and two of them would end a partition early: a follower (`client.rack`) may end before its leader,
+/// which was asked for the end; and where retention takes what was to be read next, `auto.offset.reset`
+/// may pass over the rest, or fail.
+pub(super) fn whole_config(bus: &BusSettings) -> ClientConfig {
+    let mut config = bus.consumer_config();
+    config.remove("client.rack");
+    config.set("auto.offset.reset", "earliest");
+    config
+}
+
 /// A client that reads from outside any group; `defaults` stand behind the user's own properties.
 pub(super) fn client(
     bus: &BusSettings,
@@ -295,7 +308,8 @@ pub(super) fn client(
     create_client(bus, config)
 }
 
-/// A client of this configuration that joins no group, commits nothing and reads what is committed.
+/// A client of this configuration that joins no group, commits nothing and, unless told otherwise, reads
+/// what is committed.
 pub(super) fn create_client(
     bus: &BusSettings,
     mut config: ClientConfig,
@@ -547,6 +561,45 @@ pub(super) mod tests {
         reader.read_to_end(PATIENCE, |_| count += 1).unwrap();
         assert_eq!(count, 4);
         assert!(matches!(reader.next(PATIENCE).unwrap(), Reading::Finished));
+    }
+
+    #[test]
+    fn retention_ends_no_partition_whatever_the_properties_for_cameras() {
+        let bus = Bus::start();
+        bus.produce(0..4);
+        for reset in ["latest", "error"] {
+            let mut settings = bus.settings_of_bus();
+            let properties = &mut settings.properties;
+            properties.insert("auto.offset.reset".to_owned(), reset.to_owned());
+            // The log has nothing at this offset, as where retention was faster than the reader.
+            let ranges = [(0, 5..10)].into();
+            let mut reader =
+                TopicReader::open_ranges(&settings, &"results".into(), &ranges).unwrap();
+            let mut offsets = Vec::new();
+            let read = |record: Record| offsets.push(record.source.offset);
+            reader.read_to_end(PATIENCE, read).unwrap();
+            assert_eq!(offsets, [0, 1], "{reset}");
+        }
+    }
+
+    #[test]
+    fn whole_topics_are_read_from_their_leaders() {
+        let properties = [
+            ("client.rack", "a"),
+            ("auto.offset.reset", "latest"),
+            ("isolation.level", "read_uncommitted"),
+            ("sasl.username", "somebody"),
+        ];
+        let properties = properties.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let config = whole_config(&BusSettings {
+            brokers: "kafka:9092".to_owned(),
+            properties: properties.into(),
+        });
+        assert_eq!(config.get("client.rack"), None);
+        assert_eq!(config.get("auto.offset.reset"), Some("earliest"));
+        // Who looks at a topic may want to see what was aborted.
+        assert_eq!(config.get("isolation.level"), Some("read_uncommitted"));
+        assert_eq!(config.get("sasl.username"), Some("somebody"));
     }
 
     #[test]

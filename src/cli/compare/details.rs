@@ -14,7 +14,8 @@ use super::topics::ComparedTopics;
 use crate::comparison::{Comparison, Flip, Place, view_changes};
 use crate::decode::{EnvelopeDecoder, EnvelopeSettings, ImageLimits, WantedSize, decode_pixels};
 use crate::domain::{Record, SourceOffset, Timestamp, Topic};
-use crate::kafka::record_lookup::RecordLookup;
+use crate::kafka::client::BusSettings;
+use crate::kafka::record_lookup::{Absence, RecordLookup};
 use crate::kafka::topic_reader::TopicReaderError;
 use crate::schema::published::Published;
 use crate::schema::result::{PartResult, View};
@@ -31,6 +32,12 @@ const JPEG_QUALITY: u8 = 80;
 /// How many reasons are told in full.
 const NAMED: usize = 5;
 
+/// What is told of results.
+const ABSENT_RESULTS: &str = "results of flipped parts that could not be read again";
+
+/// What is told of images.
+const ABSENT_IMAGES: &str = "images of flipped parts that are not shown";
+
 /// The first flips of a comparison, in detail.
 #[derive(Debug, Default)]
 pub(super) struct Details {
@@ -38,6 +45,9 @@ pub(super) struct Details {
     /// Results and images that could not be read again, and why.
     absent: Absent,
 }
+
+/// The images to be read of one topic: by place, of which flip and which view.
+type WantedImages = BTreeMap<SourceOffset, BTreeSet<(usize, String)>>;
 
 /// Both results of one flipped part, and pictures of its views.
 #[derive(Debug, Default)]
@@ -63,47 +73,41 @@ pub(super) struct Picture {
 struct Absent {
     results: Vec<String>,
     images: Vec<String>,
+    /// Topics that could not be read further, in sentences.
+    topics: Vec<String>,
+}
+
+/// A topic that could not be read to the last record that was asked for.
+struct Unread {
+    topic: Topic,
+    records: usize,
+    error: TopicReaderError,
 }
 
 impl Details {
-    /// Reads both results of the first flips again and adds their views to them.
-    ///
-    /// # Errors
-    /// When the brokers do not answer.
-    pub(super) fn read(
-        found: &mut Comparison,
-        topics: &ComparedTopics,
-        count: usize,
-    ) -> Result<Self, TopicReaderError> {
+    /// Reads both results of the first flips again, as far as they can be read, and adds their views to
+    /// them.
+    pub(super) fn read(found: &mut Comparison, topics: &ComparedTopics, count: usize) -> Self {
         let count = count.min(found.flips.len());
         let flips = &mut found.flips[..count];
         let mut details = Self::default();
         details.flips.resize_with(flips.len(), FlipDetails::default);
-        if flips.is_empty() {
-            return Ok(details);
-        }
-        let lookup = RecordLookup::connect(&topics.bus, PATIENCE)?;
         for (side, topic) in [&topics.a, &topics.b].into_iter().enumerate() {
-            details.read_side(&lookup, topic, (side, flips))?;
+            details.read_side(&topics.bus, topic, (side, flips));
         }
         for (flip, details) in flips.iter_mut().zip(&details.flips) {
             if let [Some(a), Some(b)] = &details.results {
                 flip.views = Some(view_changes(a, b));
             }
         }
-        Ok(details)
+        details
     }
 
-    fn read_side(
-        &mut self,
-        lookup: &RecordLookup,
-        topic: &Topic,
-        (side, flips): (usize, &[Flip]),
-    ) -> Result<(), TopicReaderError> {
+    fn read_side(&mut self, bus: &BusSettings, topic: &Topic, (side, flips): (usize, &[Flip])) {
         let places = flips.iter().map(|flip| [flip.a.place, flip.b.place][side]);
         let places = places.map(|place| source(topic, place));
         let by_place: HashMap<SourceOffset, usize> = places.zip(0..).collect();
-        lookup.read(by_place.keys().cloned(), |place, record| {
+        let unread = look_up(bus, topic, by_place.keys(), |place, record| {
             let index = by_place[&place];
             let result = record.map_err(|why| why.to_string()).and_then(|record| {
                 match Published::read(&record) {
@@ -120,30 +124,34 @@ impl Details {
                         .push(format!("`{part}`, {place}: {why}"));
                 }
             }
-        })
+        });
+        let told = unread.map(|unread| unread.told(ABSENT_RESULTS));
+        self.absent.topics.extend(told);
     }
 
-    /// Reads the images of the flips' views, as far as they are there.
-    ///
-    /// # Errors
-    /// When the brokers do not answer.
-    pub(super) fn read_pictures(
-        &mut self,
-        found: &Comparison,
-        topics: &ComparedTopics,
-    ) -> Result<(), TopicReaderError> {
-        let mut wanted: BTreeMap<SourceOffset, BTreeSet<(usize, String)>> = BTreeMap::new();
+    /// Reads the images of the flips' views, as far as they are there and can be read.
+    pub(super) fn read_pictures(&mut self, found: &Comparison, bus: &BusSettings) {
+        let mut topics: BTreeMap<Topic, WantedImages> = BTreeMap::new();
         for (index, flip) in self.flips.iter().enumerate() {
             for (view, place) in flip.sources() {
+                let wanted = topics.entry(place.topic.clone()).or_default();
                 wanted.entry(place).or_default().insert((index, view));
             }
         }
-        if wanted.is_empty() {
-            return Ok(());
+        for (topic, wanted) in topics {
+            self.read_images(found, bus, &topic, &wanted);
         }
+    }
+
+    fn read_images(
+        &mut self,
+        found: &Comparison,
+        bus: &BusSettings,
+        topic: &Topic,
+        wanted: &WantedImages,
+    ) {
         let decoder = decoder();
-        let lookup = RecordLookup::connect(&topics.bus, PATIENCE)?;
-        lookup.read(wanted.keys().cloned(), |place, record| {
+        let unread = look_up(bus, topic, wanted.keys(), |place, record| {
             let record = record.map(Arc::new).map_err(|why| why.to_string());
             for (index, view) in &wanted[&place] {
                 let part = &found.flips[*index].part_id;
@@ -158,7 +166,9 @@ impl Details {
                     }
                 }
             }
-        })
+        });
+        let told = unread.map(|unread| unread.told(ABSENT_IMAGES));
+        self.absent.topics.extend(told);
     }
 
     /// The flips that were read again, in the comparison's order.
@@ -168,23 +178,58 @@ impl Details {
 
     /// What could not be read again, for people; nothing is left out in silence.
     pub(super) fn notices(&self) -> Vec<String> {
-        let Absent { results, images } = &self.absent;
-        let kinds = [
-            (
-                "results of flipped parts that could not be read again",
-                results,
-            ),
-            ("images of flipped parts that are not shown", images),
-        ];
+        let Absent {
+            results,
+            images,
+            topics,
+        } = &self.absent;
+        let kinds = [(ABSENT_RESULTS, results), (ABSENT_IMAGES, images)];
         let told = kinds.into_iter().filter(|(_, absent)| !absent.is_empty());
-        told.map(|(what, absent)| {
+        let told = told.map(|(what, absent)| {
             let mut named = absent.clone();
             named.sort_unstable();
             named.truncate(NAMED);
             counted(what, absent.len() as u64, &named)
-        })
-        .collect()
+        });
+        told.chain(topics.iter().cloned()).collect()
     }
+}
+
+impl Unread {
+    fn told(&self, what: &str) -> String {
+        let Self {
+            topic,
+            records,
+            error,
+        } = self;
+        format!("{what}: {records} of topic `{topic}`, which could not be read ({error})")
+    }
+}
+
+/// Reads these records of one topic again, as far as it can be read; tells what was not. Each topic has a
+/// client of its own, which knows nothing of what became of another.
+fn look_up<'a>(
+    bus: &BusSettings,
+    topic: &Topic,
+    places: impl ExactSizeIterator<Item = &'a SourceOffset>,
+    mut take: impl FnMut(SourceOffset, Result<Record, Absence>),
+) -> Option<Unread> {
+    let mut records = places.len();
+    if records == 0 {
+        return None;
+    }
+    let read = RecordLookup::connect(bus, PATIENCE).and_then(|lookup| {
+        lookup.read(places.cloned(), |place, record| {
+            records -= 1;
+            take(place, record);
+        })
+    });
+    let error = read.err().filter(|_| records > 0)?;
+    Some(Unread {
+        topic: topic.clone(),
+        records,
+        error,
+    })
 }
 
 impl FlipDetails {
@@ -195,17 +240,31 @@ impl FlipDetails {
             .iter()
             .flatten()
             .flat_map(|result| &result.views);
-        let place = |view: &View| {
-            let source = view.source.as_ref()?;
-            let place = SourceOffset {
-                topic: source.topic.as_str().into(),
-                partition: source.partition,
-                offset: source.offset,
-            };
-            Some((view.view.clone(), place))
-        };
+        let place = |view: &View| Some((view.view.clone(), judged_record(view)?));
         views.filter_map(place).collect()
     }
+
+    /// The record that A judged for a view, where B judged another one: the image that is shown is B's.
+    pub(super) fn other_record_of_a(&self, view: &str) -> Option<SourceOffset> {
+        let judged = self.results.each_ref().map(|result| {
+            let mut views = result.as_ref()?.views.iter();
+            views.find(|one| one.view == view).and_then(judged_record)
+        });
+        let [Some(a), Some(b)] = judged else {
+            return None;
+        };
+        (a != b).then_some(a)
+    }
+}
+
+/// Where the record of a view is, if the view had one.
+fn judged_record(view: &View) -> Option<SourceOffset> {
+    let source = view.source.as_ref()?;
+    Some(SourceOffset {
+        topic: source.topic.as_str().into(),
+        partition: source.partition,
+        offset: source.offset,
+    })
 }
 
 fn source(topic: &Topic, place: Place) -> SourceOffset {
@@ -278,7 +337,9 @@ mod tests {
     use image::{ImageFormat, Rgb};
 
     use super::*;
+    use crate::comparison::testing::{compare, result};
     use crate::domain::Header;
+    use crate::schema::result::Decision;
 
     /// A camera's record of a part, with a picture of this size.
     fn record(part: &str, width: u32, height: u32) -> Arc<Record> {
@@ -329,5 +390,31 @@ mod tests {
         let expected = "images of flipped parts that are not shown: 7 (image 0; image 1; image 2; \
                         image 3; image 4; ...)";
         assert_eq!(details.notices(), [expected]);
+    }
+
+    #[test]
+    fn a_topic_that_cannot_be_read_is_told_once_with_what_is_missing() {
+        let property = ("no.such.property".to_owned(), "1".to_owned());
+        let bus = BusSettings {
+            brokers: "kafka:9092".to_owned(),
+            properties: [property].into(),
+        };
+        let results = [
+            result("p", 7, Decision::Ok, 0.1),
+            result("p", 8, Decision::Ng, 0.9),
+        ];
+        let found = compare(&[], &[], &[]);
+        let flip = |result: &PartResult| FlipDetails {
+            results: [None, Some(result.clone())],
+            pictures: HashMap::new(),
+        };
+        let mut details = Details::of(results.iter().map(flip).collect());
+        details.read_pictures(&found, &bus);
+        let [notice] = &details.notices()[..] else {
+            panic!("{:?}", details.notices());
+        };
+        let expected = "images of flipped parts that are not shown: 2 of topic `cam`, which could not be \
+                        read (kafka client for `kafka:9092` cannot be made: ";
+        assert!(notice.starts_with(expected), "{notice}");
     }
 }

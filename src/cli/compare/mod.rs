@@ -12,7 +12,7 @@ mod topics;
 
 use std::path::PathBuf;
 
-use anyhow::Context as _;
+use anyhow::ensure;
 use clap::Args;
 
 use self::details::Details;
@@ -61,6 +61,15 @@ pub struct ReportArguments {
     pub pictures: usize,
 }
 
+/// A report that was made.
+#[must_use]
+pub(crate) struct Written {
+    /// The text for a terminal.
+    pub(crate) text: String,
+    /// The error names the files that could not be written.
+    pub(crate) files: anyhow::Result<()>,
+}
+
 /// Why two topics are not compared.
 #[derive(Debug, thiserror::Error)]
 pub enum CompareError {
@@ -107,12 +116,12 @@ pub fn run(arguments: &CompareArguments) -> anyhow::Result<()> {
     };
     let mut found = topics.compare()?;
     check_common(&found)?;
-    let printed = arguments.report.write(&mut found, &topics)?;
+    let written = arguments.report.write(&mut found, &topics);
     match arguments.json {
         true => print!("{}", to_json(&found)),
-        false => print!("{printed}"),
+        false => print!("{}", written.text),
     }
-    Ok(())
+    written.files
 }
 
 /// What is worth no report: two topics without a part in common.
@@ -147,30 +156,34 @@ impl ReportArguments {
         files.try_for_each(|file| outputs::check_file(file))
     }
 
-    /// Reads the results of the first flips again to add their views, writes the files, and returns
-    /// the text for a terminal.
-    ///
-    /// # Errors
-    /// When the brokers do not answer, or a file cannot be written.
-    pub(crate) fn write(
-        &self,
-        found: &mut Comparison,
-        topics: &ComparedTopics,
-    ) -> anyhow::Result<String> {
-        let mut details = Details::read(found, topics, self.pictures)
-            .context("cannot read the results of flipped parts again")?;
-        if let Some(file) = &self.html {
-            let pictured = details.read_pictures(found, topics);
-            pictured.context("cannot read the images of flipped parts")?;
-            let notices = [notices::notices(found), details.notices()].concat();
-            outputs::write(file, &page::page(found, &details, &notices))?;
-        }
+    /// Reads the results of the first flips again to add their views, and writes the files. What cannot
+    /// be read again is told in the text and on the page.
+    pub(crate) fn write(&self, found: &mut Comparison, topics: &ComparedTopics) -> Written {
+        let mut details = Details::read(found, topics, self.pictures);
+        let mut files = Vec::new();
+        // First, so that the numbers are safe whatever becomes of the pictures.
         if let Some(file) = &self.save_json {
-            outputs::write(file, &to_json(found))?;
+            files.push(outputs::write(file, &to_json(found)));
+        }
+        if let Some(file) = &self.html {
+            details.read_pictures(found, &topics.bus);
+            let notices = [notices::notices(found), details.notices()].concat();
+            files.push(outputs::write(file, &page::page(found, &details, &notices)));
         }
         let notices = [notices::notices(found), details.notices()].concat();
-        Ok(table::text(found, &notices))
+        Written {
+            text: table::text(found, &notices),
+            files: all_written(files),
+        }
     }
+}
+
+/// Tells of every file that could not be written.
+fn all_written(files: Vec<anyhow::Result<()>>) -> anyhow::Result<()> {
+    let faults = files.into_iter().filter_map(Result::err);
+    let faults: Vec<String> = faults.map(|fault| format!("{fault:#}")).collect();
+    ensure!(faults.is_empty(), "{}", faults.join("; "));
+    Ok(())
 }
 
 fn to_json(found: &Comparison) -> String {

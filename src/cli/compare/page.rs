@@ -10,7 +10,7 @@ use super::table;
 use crate::cli::heat::overlay_picture;
 use crate::cli::page::{badge, data_uri, document, figures, number};
 use crate::comparison::{Comparison, Flip, Judgement, ViewChange, ViewJudgement};
-use crate::domain::{Decision, EncodedMap};
+use crate::domain::{Decision, EncodedMap, SourceOffset};
 use crate::evaluation::sheet::{Sheet, Side};
 use crate::schema::result::{Map, PartResult};
 
@@ -129,7 +129,8 @@ fn flips(found: &Comparison, details: &Details) -> Markup {
             } @else {
                 p {
                     (shown) " of " (found.flips.len()) " are shown with their views, of each kind of change those first whose score moved the most. "
-                    "Heat is each model's own map, stretched over the image, from half of its own threshold on; boxes are the regions that its result names."
+                    "Heat is each model's own map, stretched over the image, from half of its own threshold on; boxes are the regions that its result names. "
+                    "Where A judged another record of a view than B, B's image is shown, and A's heat lies over none."
                 }
                 @for (index, (flip, details)) in found.flips.iter().zip(details.flips()).enumerate() {
                     (card(index, flip, details))
@@ -169,6 +170,8 @@ fn card(index: usize, flip: &Flip, details: &FlipDetails) -> Markup {
 /// One view: its image, and the heat of both models over it.
 fn compared(id: &str, view: &ViewChange, details: &FlipDetails) -> Markup {
     let picture = details.pictures.get(&view.view);
+    let other = details.other_record_of_a(&view.view);
+    let picture_of_a = picture.filter(|_| other.is_none());
     let map = |side: usize| {
         let result = details.results[side].as_ref()?;
         let judged = result
@@ -181,15 +184,15 @@ fn compared(id: &str, view: &ViewChange, details: &FlipDetails) -> Markup {
         div {
             h4 { (view.view) }
             div class="three" {
-                (image(id, picture))
-                (heat("A", (id, picture), view.a.as_ref(), map(0)))
-                (heat("B", (id, picture), view.b.as_ref(), map(1)))
+                (image(id, picture, if other.is_some() { "image that B judged" } else { "image" }))
+                (heat("A", (id, picture_of_a), view.a.as_ref(), map(0), other.as_ref()))
+                (heat("B", (id, picture), view.b.as_ref(), map(1), None))
             }
         }
     }
 }
 
-fn image(id: &str, picture: Option<&Picture>) -> Markup {
+fn image(id: &str, picture: Option<&Picture>, caption: &str) -> Markup {
     html! {
         figure {
             @match picture {
@@ -198,16 +201,18 @@ fn image(id: &str, picture: Option<&Picture>) -> Markup {
                 }
                 None => svg viewBox="0 0 4 3" role="img" aria-label="no image" {}
             }
-            figcaption { @if picture.is_some() { "image" } @else { "image not there any more" } }
+            figcaption { @if picture.is_some() { (caption) } @else { "image not shown" } }
         }
     }
 }
 
+/// The heat of one side; `other` is the record that it judged, if it is not the one whose image is shown.
 fn heat(
     name: &str,
     (id, picture): (&str, Option<&Picture>),
     judged: Option<&ViewJudgement>,
     map: Option<(&Map, &PartResult)>,
+    other: Option<&SourceOffset>,
 ) -> Markup {
     let (width, height) = match (picture, map) {
         (Some(picture), _) => (picture.width, picture.height),
@@ -235,6 +240,7 @@ fn heat(
             figcaption {
                 b { (name) } " " (table::judged_words(judged))
                 @if !regions.is_empty() { ", " (regions.len()) @if regions.len() == 1 { " region" } @else { " regions" } }
+                @if let Some(other) = other { ", judged another record: " (other.to_string()) }
                 @if map.is_none() { ", no map" } @else if threshold.is_none() { ", no threshold and so no heat" }
             }
         }

@@ -7,6 +7,7 @@ use super::*;
 use crate::comparison::testing::{compare, result};
 use crate::comparison::view_changes;
 use crate::domain::{AnomalyMap, MapCodec};
+use crate::kafka::client::BusSettings;
 use crate::schema::result::{Decision, Map, PartResult, Region, View, ViewStatus};
 use crate::scoring::{MapSettings, encode_map};
 
@@ -125,7 +126,28 @@ fn the_page_shows_image_and_heat_of_both_and_what_has_none() {
         3,
         "{page}"
     );
-    assert_eq!(page.matches("image not there any more").count(), 2);
+    assert_eq!(page.matches("image not shown").count(), 2);
+}
+
+#[test]
+fn heat_lies_over_no_image_that_its_model_did_not_judge() {
+    let [mut a, b] = flipped();
+    a.views[0].map = b.views[0].map.clone();
+    a.views[0].regions = b.views[0].regions.clone();
+    let same = page_of([a.clone(), b.clone()]);
+    assert_eq!(same.matches("<use href=\"#flip-0-0\">").count(), 2);
+    assert_eq!(same.matches("<rect x=\"10\" y=\"20\"").count(), 2);
+    assert!(!same.contains("judged another record:"));
+
+    // The part's first image under `first_wins`, where B took the last.
+    a.views[0].source.as_mut().unwrap().offset = 0;
+    let page = page_of([a, b]);
+    // Both maps are shown, and the image under B's alone.
+    assert_eq!(page.matches("data:image/png").count(), 2);
+    assert_eq!(page.matches("<use href=\"#flip-0-0\">").count(), 1);
+    assert_eq!(page.matches("<rect x=\"10\" y=\"20\"").count(), 1);
+    assert_eq!(page.matches("judged another record: cam[0]@0").count(), 1);
+    assert!(page.contains("<figcaption>image that B judged</figcaption>"));
 }
 
 #[test]
@@ -183,6 +205,59 @@ fn what_stands_beside_the_tables_is_told_in_sentences() {
     let expected = "parts only in B, 1 from before A's first part or after its last: 1 (line1/p-1)";
     assert_eq!(notices::notices(&found), [expected]);
     assert!(table::text(&found, &[]).contains("decided differently: 0"));
+}
+
+#[test]
+fn numbers_are_told_though_results_cannot_be_read_again_and_a_file_not_be_written() {
+    let [a, b] = flipped();
+    let mut found = compare(from_ref(&a), from_ref(&b), &[]);
+    let refused = ("no.such.property".to_owned(), "1".to_owned());
+    let topics = ComparedTopics {
+        bus: BusSettings {
+            brokers: "kafka:9092".to_owned(),
+            properties: [refused].into(),
+        },
+        a: "a".into(),
+        b: "b".into(),
+        wanted: [Wanted::default(), Wanted::default()],
+        classes: Vec::new(),
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let [json, page] = ["x.json", "x.html"].map(|name| folder.path().join(name));
+    let mut report = ReportArguments {
+        save_json: Some(json.clone()),
+        html: Some(page.clone()),
+        pictures: 5,
+    };
+    let written = report.write(&mut found, &topics);
+    written.files.unwrap();
+    let page = std::fs::read_to_string(page).unwrap();
+    for side in ["a", "b"] {
+        let absent = format!("flipped parts that could not be read again: 1 of topic `{side}`");
+        assert!(written.text.contains(&absent), "{}", written.text);
+        assert!(page.contains(&absent), "{page}");
+    }
+    assert!(page.contains("Its results could not be read again."));
+
+    // A disk that is full.
+    report.html = Some("/dev/full".into());
+    std::fs::remove_file(&json).unwrap();
+    let written = report.write(&mut found, &topics);
+    let error = format!("{:#}", written.files.unwrap_err());
+    assert!(error.starts_with("cannot write `/dev/full`: "), "{error}");
+    assert!(
+        written
+            .text
+            .contains("parts in both: 1, decided differently: 1")
+    );
+    assert_eq!(std::fs::read_to_string(&json).unwrap(), to_json(&found));
+    report.save_json = Some("/dev/full".into());
+    let error = report.write(&mut found, &topics).files.unwrap_err();
+    assert_eq!(
+        error.to_string().matches("cannot write").count(),
+        2,
+        "{error}"
+    );
 }
 
 #[test]

@@ -53,14 +53,22 @@ impl ComparedTopics {
     }
 
     fn open(&self, topic: &Topic) -> anyhow::Result<TopicReader> {
-        let reader = TopicReader::open(&TopicReaderSettings {
-            bus: self.bus.clone(),
+        let reader = TopicReader::open(&self.reader_settings(topic));
+        reader.with_context(|| format!("cannot compare results of `{topic}`"))
+    }
+
+    fn reader_settings(&self, topic: &Topic) -> TopicReaderSettings {
+        let mut bus = self.bus.clone();
+        // Results that were aborted were never published, however the cameras' records are read.
+        let isolation = ("isolation.level".to_owned(), "read_committed".to_owned());
+        bus.properties.extend([isolation]);
+        TopicReaderSettings {
+            bus,
             topic: topic.clone(),
             from: ReadFrom::Beginning,
             until: ReadUntil::EndOfTopic,
             connect_timeout: CONNECT_TIMEOUT,
-        });
-        reader.with_context(|| format!("cannot compare results of `{topic}`"))
+        }
     }
 }
 
@@ -83,4 +91,26 @@ fn progress() -> ProgressBar {
     let style = ProgressStyle::with_template("{spinner} {human_pos} results read, {per_sec}")
         .unwrap_or_else(|_| ProgressStyle::default_spinner());
     ProgressBar::new_spinner().with_style(style)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn aborted_results_are_skipped_however_the_cameras_are_read() {
+        let uncommitted = ("isolation.level".to_owned(), "read_uncommitted".to_owned());
+        let topics = ComparedTopics {
+            bus: BusSettings {
+                brokers: "kafka:9092".to_owned(),
+                properties: [uncommitted].into(),
+            },
+            a: "a".into(),
+            b: "b".into(),
+            wanted: [Wanted::default(), Wanted::default()],
+            classes: Vec::new(),
+        };
+        let settings = topics.reader_settings(&topics.a);
+        assert_eq!(settings.bus.properties["isolation.level"], "read_committed");
+    }
 }

@@ -224,7 +224,7 @@ async fn close(ended: Ended, report: Option<Report>) -> anyhow::Result<()> {
     };
     let (made, failed) = match made {
         Some(Err(error)) => (None, Some(error)),
-        Some(Ok(made)) => (Some(made), None),
+        Some(Ok((made, files))) => (Some(made), files.err()),
         None => (None, None),
     };
     print_lines(&summary.to_print(made.as_ref()))?;

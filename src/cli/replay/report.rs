@@ -105,16 +105,18 @@ impl Report {
 
     /// Makes it, once the job is complete.
     ///
+    /// The other result is that of writing the files.
+    ///
     /// # Errors
-    /// When a topic cannot be read or a file cannot be written.
-    pub(super) fn make(&self) -> anyhow::Result<Made> {
+    /// When a topic cannot be read.
+    pub(super) fn make(&self) -> anyhow::Result<(Made, anyhow::Result<()>)> {
         let ComparedTopics { bus, a, b, .. } = &self.topics;
         let survey = OffsetSurvey::connect(bus, super::SURVEY_PATIENCE)?;
         let names = [a, b].map(|topic| topic.as_str().to_owned());
         let there = survey.topics(&names)?;
         if let Some(missing) = [a, b].into_iter().find(|topic| !there.contains_key(*topic)) {
             let why = format!("results topic `{missing}` does not exist");
-            return Ok(Made::Nothing(why));
+            return Ok((Made::Nothing(why), Ok(())));
         }
         let partitions = (0..there[b]).map(|partition| TopicPartition {
             topic: b.clone(),
@@ -123,15 +125,16 @@ impl Report {
         await_committed(bus, &survey, &partitions.collect::<Vec<_>>())?;
         let mut found = self.topics.compare()?;
         if let Err(why) = check_common(&found) {
-            return Ok(Made::Nothing(why.to_string()));
+            return Ok((Made::Nothing(why.to_string()), Ok(())));
         }
-        let text = self.files.write(&mut found, &self.topics)?;
+        let written = self.files.write(&mut found, &self.topics);
         // Who asks for all that flipped gets it in a file.
         found.flips.truncate(self.files.pictures);
-        Ok(Made::Compared {
+        let made = Made::Compared {
             found: Box::new(found),
-            text,
-        })
+            text: written.text,
+        };
+        Ok((made, written.files))
     }
 }
 
