@@ -31,7 +31,8 @@ pub struct ExportSettings {
     pub subscription: Vec<String>,
     /// What of them.
     pub range: RequestedRange,
-    /// A segment ends before it has more bytes than this, unless one record alone has more.
+    /// A segment ends before it has more bytes than this, unless one record alone has more; not 0, and no
+    /// more than [`MOST_SEGMENT_BYTES`](super::MOST_SEGMENT_BYTES).
     pub segment_bytes: u64,
     /// Partitions that are read at the same time.
     pub parallel: usize,

@@ -25,7 +25,7 @@ mod store;
 
 pub use self::error::ArchiveError;
 pub use self::reader::{Archive, PartitionArchive, RecordReader};
-pub use self::store::{ArchiveStore, LocationError};
+pub use self::store::{ArchiveStore, LocationError, MOST_SEGMENT_BYTES};
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -24,6 +24,8 @@ use super::error::ArchiveError;
 /// What an upload keeps in memory before it sends it: S3 takes at most 10,000 parts, none but the last
 /// smaller than 5 MiB.
 const PART_BYTES: usize = 8 * 1024 * 1024;
+/// What a segment may be asked to hold: parts are left for a record that is larger, and for the index.
+pub const MOST_SEGMENT_BYTES: u64 = 9_000 * PART_BYTES as u64;
 /// Parts that may be on their way at once, of one upload.
 const PARTS_IN_FLIGHT: usize = 2;
 /// What one request for a part of an object brings: enough that the time until it is answered matters

@@ -13,10 +13,10 @@ use clap::Args;
 
 use super::archive::{StoreArgs, check};
 use super::config::SettingsArgs;
-use crate::archive::ArchiveStore;
 use crate::archive::estimate::estimate;
 use crate::archive::export::{ExportSettings, Exported, export, survey};
 use crate::archive::progress::ExportProgress;
+use crate::archive::{ArchiveStore, MOST_SEGMENT_BYTES};
 use crate::config::{ConfigError, Settings};
 use crate::domain::Timestamp;
 use crate::pipeline::bus_settings;
@@ -53,8 +53,8 @@ pub struct ExportArguments {
     /// End each partition before this offset
     #[arg(long, value_name = "OFFSET", conflicts_with = "to", value_parser = clap::value_parser!(i64).range(0..))]
     pub to_offset: Option<i64>,
-    /// Cut segments at this size, and at each full hour
-    #[arg(long, value_name = "SIZE", default_value = "256MiB")]
+    /// Cut segments at this size (70 GiB at most), and at each full hour
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_segment_bytes)]
     pub segment_bytes: ByteSize,
     /// Partitions that are read at the same time; each takes up to 64 MiB of memory
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
@@ -75,6 +75,18 @@ fn parse_time(text: &str) -> Result<i64, String> {
         .parse()
         .map_err(|_| format!("expected a time such as `2026-03-01T12:00:00Z`, found `{text}`"))?;
     Ok(time.as_millisecond())
+}
+
+fn parse_segment_bytes(text: &str) -> Result<ByteSize, String> {
+    let size = text.parse().ok().filter(|size: &ByteSize| {
+        let allowed = 1..=MOST_SEGMENT_BYTES;
+        allowed.contains(&size.as_u64())
+    });
+    size.ok_or_else(|| {
+        format!(
+            "expected a size from 1 B to `{MOST_SEGMENT_BYTES}` B, such as `256MiB`, found `{text}`"
+        )
+    })
 }
 
 /// Runs `panoptes export`.
@@ -205,8 +217,28 @@ mod tests {
             "--topic a --from yesterday",
             "--topic a --to-offset=-1",
             "--topic a --parallel 0",
+            "--topic a --segment-bytes 0",
+            "--topic a --segment-bytes 75497472001",
+            "--topic a --segment-bytes many",
         ] {
-            assert!(arguments(line).is_err(), "{line}");
+            let error = arguments(line).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{line}");
         }
+    }
+
+    #[test]
+    fn a_segment_may_be_as_large_as_an_upload() {
+        let given = |size| arguments(&format!("--topic a --segment-bytes {size}"));
+        for (size, bytes) in [
+            ("1", 1),
+            ("70GiB", 70 << 30),
+            ("75497472000", 75_497_472_000),
+        ] {
+            assert_eq!(given(size).unwrap().segment_bytes.as_u64(), bytes);
+        }
+        let error = given("100GiB").unwrap_err().to_string();
+        let expected =
+            "expected a size from 1 B to `75497472000` B, such as `256MiB`, found `100GiB`";
+        assert!(error.contains(expected), "{error}");
     }
 }
