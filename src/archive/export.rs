@@ -14,6 +14,7 @@ use super::layout::MANIFEST;
 use super::partition_export::PartitionExport;
 use super::plan::plan;
 use super::progress::ExportProgress;
+use super::range::range_text;
 use super::reader::{PartitionArchive, find_manifest};
 use super::store::ArchiveStore;
 use crate::domain::{Timestamp, Topic, TopicPartition};
@@ -163,13 +164,6 @@ fn expect_same_export(
         }
     }
     Ok(())
-}
-
-fn range_text(range: &RequestedRange) -> String {
-    let text = |bound: Option<i64>| bound.map_or_else(|| "none".to_owned(), |it| it.to_string());
-    let [from, to] = [range.from_timestamp, range.to_timestamp].map(text);
-    let [first, end] = [range.from_offset, range.to_offset].map(text);
-    format!("times {from} to {to}, offsets {first} to {end}")
 }
 
 /// Reads all partitions, some at a time. When one fails the others end, too.

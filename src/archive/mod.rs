@@ -18,12 +18,14 @@ mod layout;
 mod partition_export;
 mod plan;
 pub mod progress;
+mod range;
 pub mod reader;
 mod segment_reader;
 mod segment_writer;
 mod store;
 
 pub use self::error::ArchiveError;
+pub use self::range::EmptyRange;
 pub use self::reader::{Archive, PartitionArchive, RecordReader};
 pub use self::store::{ArchiveStore, LocationError, MOST_SEGMENT_BYTES};
 

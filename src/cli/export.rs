@@ -17,7 +17,7 @@ use crate::archive::estimate::estimate;
 use crate::archive::export::{ExportSettings, Exported, export, survey};
 use crate::archive::progress::ExportProgress;
 use crate::archive::{ArchiveStore, MOST_SEGMENT_BYTES};
-use crate::config::{ConfigError, Settings};
+use crate::config::Settings;
 use crate::domain::Timestamp;
 use crate::pipeline::bus_settings;
 use crate::schema::archive::RequestedRange;
@@ -113,7 +113,14 @@ pub fn run(arguments: &ExportArguments) -> anyhow::Result<()> {
     })
 }
 
-fn settings(arguments: &ExportArguments) -> Result<ExportSettings, ConfigError> {
+fn settings(arguments: &ExportArguments) -> anyhow::Result<ExportSettings> {
+    let range = RequestedRange {
+        from_timestamp: arguments.from,
+        to_timestamp: arguments.to,
+        from_offset: arguments.from_offset,
+        to_offset: arguments.to_offset,
+    };
+    range.expect_some()?;
     let mut settings = Settings::read(&arguments.settings.sources())?;
     if !arguments.topics.is_empty() || arguments.topic_regex.is_some() {
         settings.input.topics.clone_from(&arguments.topics);
@@ -125,12 +132,7 @@ fn settings(arguments: &ExportArguments) -> Result<ExportSettings, ConfigError> 
     Ok(ExportSettings {
         bus: bus_settings(&settings.bus),
         subscription: input.topic_regex.map_or(input.topics, |regex| vec![regex]),
-        range: RequestedRange {
-            from_timestamp: arguments.from,
-            to_timestamp: arguments.to,
-            from_offset: arguments.from_offset,
-            to_offset: arguments.to_offset,
-        },
+        range,
         segment_bytes: arguments.segment_bytes.as_u64(),
         parallel: usize::from(arguments.parallel),
     })
@@ -168,6 +170,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::archive::EmptyRange;
     use crate::cli::{Cli, Command};
 
     fn arguments(line: &str) -> Result<ExportArguments, clap::Error> {
@@ -223,6 +226,18 @@ mod tests {
         ] {
             let error = arguments(line).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_range_that_ends_before_it_begins_is_refused() {
+        for line in [
+            "--topic a --from 2026-03-01T14:00:00Z --to 2026-03-01T12:00:00Z",
+            "--topic a --from-offset 300 --to-offset 200",
+            "--topic a --from-offset 200 --to-offset 200",
+        ] {
+            let error = settings(&arguments(line).unwrap()).unwrap_err();
+            assert!(error.is::<EmptyRange>(), "{line}: {error}");
         }
     }
 
