@@ -154,3 +154,28 @@ fn an_export_does_not_go_on_with_another_range_or_a_topic_that_was_made_anew() {
         errors(&refused)
     );
 }
+
+#[test]
+fn an_export_goes_on_without_a_topic_that_is_exported_to_its_end() {
+    let line = Line::of(Broker::shared(), "archive-one-gone", &["a", "b"], 1);
+    send_parts(&line, 0..40);
+    let expected = records_of(&line);
+    let (first, second) = (line.camera("a"), line.camera("b"));
+    let export = Export::of(&line);
+    let flags = ["--segment-bytes", "20kB", "--parallel", "1"];
+    let segments_of = |topic: &str| {
+        let segments = segment_manifests(&export.archive()).into_iter();
+        let folder = export.archive().join(topic);
+        segments.filter(|path| path.starts_with(&folder)).count()
+    };
+    let mut child = export.start(&flags, "archive-segment-whole=sleep(300)");
+    // One partition after the other.
+    await_that("the second topic", || segments_of(&second) > 0);
+    children::end(&mut child);
+    line.broker.delete_topic(&first);
+    let outcome = export.outcome(&flags);
+    assert_eq!(outcome["was_complete"], false);
+    assert_same(&records_in(&export.archive()), &expected);
+    line.broker.delete_topic(&second);
+    assert_eq!(export.outcome(&flags)["was_complete"], true);
+}

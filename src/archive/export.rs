@@ -14,8 +14,8 @@ use super::layout::MANIFEST;
 use super::partition_export::PartitionExport;
 use super::plan::plan;
 use super::progress::ExportProgress;
-use super::range::range_text;
 use super::reader::{PartitionArchive, find_manifest};
+use super::resume::{OnBus, expect_rest_on_bus, expect_same_request};
 use super::store::ArchiveStore;
 use crate::domain::{Timestamp, Topic, TopicPartition};
 use crate::kafka::client::BusSettings;
@@ -68,8 +68,7 @@ pub async fn export(
     now: impl Fn() -> Timestamp,
     progress: &Arc<ExportProgress>,
 ) -> Result<Exported, ArchiveError> {
-    let begun = begin(store, settings, now()).await?;
-    let mut manifest = begun;
+    let mut manifest = begin(store, settings, now()).await?;
     progress.plan(&manifest);
     if manifest.completed_at.is_some() {
         return Ok(Exported {
@@ -107,63 +106,44 @@ async fn begin(
     settings: &ExportSettings,
     now: Timestamp,
 ) -> Result<ArchiveManifest, ArchiveError> {
-    let found = find_manifest(store).await?;
-    if found.is_none()
-        && let Some(found) = store.any_object().await?
-    {
-        let location = store.location().to_owned();
-        return Err(ArchiveError::Occupied { location, found });
-    }
     let asked = settings.clone();
-    let planned = spawn_blocking(move || survey(&asked, now)).await;
-    let planned = planned.map_err(|error| ArchiveError::Panicked(error.to_string()))??;
-    match found {
-        Some(found) => {
-            expect_same_export(store, &planned, &found)?;
-            Ok(found)
+    if let Some(found) = find_begun(store, settings).await? {
+        if found.completed_at.is_none() {
+            let bus = in_thread(move || OnBus::ask(&asked)).await?;
+            expect_rest_on_bus(store, &found, &bus).await?;
         }
-        None => {
-            store.write(MANIFEST, planned.to_bytes()).await?;
-            Ok(planned)
+        return Ok(found);
+    }
+    let planned = in_thread(move || survey(&asked, now)).await?;
+    store.write(MANIFEST, planned.to_bytes()).await?;
+    Ok(planned)
+}
+
+/// The manifest of the archive that is there, which must be of this export; none where there is nothing.
+async fn find_begun(
+    store: &ArchiveStore,
+    settings: &ExportSettings,
+) -> Result<Option<ArchiveManifest>, ArchiveError> {
+    if let Some(found) = find_manifest(store).await? {
+        expect_same_request(store, settings, &found)?;
+        return Ok(Some(found));
+    }
+    match store.any_object().await? {
+        None => Ok(None),
+        Some(found) => {
+            let location = store.location().to_owned();
+            Err(ArchiveError::Occupied { location, found })
         }
     }
 }
 
-fn expect_same_export(
-    store: &ArchiveStore,
-    planned: &ArchiveManifest,
-    found: &ArchiveManifest,
-) -> Result<(), ArchiveError> {
-    let other = |what, expected: String, found: String| ArchiveError::OtherExport {
-        location: store.location().to_owned(),
-        what,
-        expected,
-        found,
-    };
-    let texts = |manifest: &ArchiveManifest| {
-        [
-            ("cluster", manifest.cluster_id.clone()),
-            ("topics", manifest.subscription.join(", ")),
-            ("range", range_text(&manifest.range)),
-        ]
-    };
-    for ((what, expected), (_, found)) in texts(planned).into_iter().zip(texts(found)) {
-        if expected != found {
-            return Err(other(what, expected, found));
-        }
-    }
-    for topic in &found.topics {
-        let mut topics = planned.topics.iter();
-        let Some(now) = topics.find(|now| now.topic == topic.topic) else {
-            return Err(ArchiveError::NoSuchTopic(topic.topic.clone()));
-        };
-        // More partitions hold later records only.
-        let (now, then) = (now.partitions.len(), topic.partitions.len());
-        if now < then {
-            return Err(other("partitions", now.to_string(), then.to_string()));
-        }
-    }
-    Ok(())
+/// Waits for what blocks.
+async fn in_thread<T: Send + 'static>(
+    run: impl FnOnce() -> Result<T, ArchiveError> + Send + 'static,
+) -> Result<T, ArchiveError> {
+    let outcome = spawn_blocking(run).await;
+    let outcome = outcome.map_err(|error| ArchiveError::Panicked(error.to_string()));
+    outcome.flatten()
 }
 
 /// Reads all partitions, some at a time. When one fails the others end, too.
@@ -184,9 +164,8 @@ async fn read_partitions(
         let archive = PartitionArchive::new(&shared.store, &partition, *range);
         let export = PartitionExport::new(Arc::clone(shared), archive);
         async move {
-            let outcome = spawn_blocking(move || export.run()).await;
-            let outcome = outcome.map_err(|error| ArchiveError::Panicked(error.to_string()));
-            outcome.flatten().map(|totals| range.totals = Some(totals))
+            let outcome = in_thread(move || export.run()).await;
+            outcome.map(|totals| range.totals = Some(totals))
         }
     });
     let parallel = shared.settings.parallel.max(1);

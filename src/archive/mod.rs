@@ -20,6 +20,7 @@ mod plan;
 pub mod progress;
 mod range;
 pub mod reader;
+mod resume;
 mod segment_reader;
 mod segment_writer;
 mod store;

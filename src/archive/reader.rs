@@ -215,6 +215,18 @@ impl PartitionArchive {
         Ok(self.range.end)
     }
 
+    /// Whether the segments that are whole end with the range.
+    pub(super) async fn reaches_end(&self) -> Result<bool, ArchiveError> {
+        if self.range.start >= self.range.end {
+            return Ok(true);
+        }
+        let Some(last) = self.segments().await?.pop() else {
+            return Ok(false);
+        };
+        let manifest = read_manifest(&self.store, &self.partition, &last).await?;
+        Ok(manifest.end >= self.range.end)
+    }
+
     /// All segments that are whole, in order.
     pub(super) async fn segments(&self) -> Result<Vec<SegmentName>, ArchiveError> {
         let objects = self.store.list(&folder(&self.partition)).await?;
