@@ -179,3 +179,22 @@ fn an_export_goes_on_without_a_topic_that_is_exported_to_its_end() {
     line.broker.delete_topic(&second);
     assert_eq!(export.outcome(&flags)["was_complete"], true);
 }
+
+#[test]
+fn a_second_export_to_a_folder_is_refused_until_the_first_is_gone() {
+    let line = Line::of(Broker::shared(), "archive-twice", &["top"], 1);
+    send_parts(&line, 0..30);
+    let export = Export::of(&line);
+    let flags = ["--segment-bytes", "20kB"];
+    let mut first = export.start(&flags, "archive-segment-whole=1*off->pause");
+    await_that("segments", || {
+        segment_manifests(&export.archive()).len() == 2
+    });
+    let refused = export.run(&flags);
+    assert_eq!(refused.status.code(), Some(1));
+    let text = errors(&refused);
+    assert!(text.contains("is held by another export"), "{text}");
+    children::end(&mut first);
+    export.outcome(&flags);
+    export.assert_holds_what_kafka_holds();
+}

@@ -1,7 +1,8 @@
 //! Writes a range of camera topics to an archive, and goes on where an export that was killed ended.
 //!
 //! The range is taken when the archive is begun and kept in its manifest: running the same command again
-//! reads the same offsets, whatever was produced meanwhile. One export may write to an archive at a time.
+//! reads the same offsets, whatever was produced meanwhile. One export may write to an archive at a time; in a
+//! folder a second one is refused.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,6 +11,7 @@ use futures::{StreamExt as _, stream};
 use tokio::task::spawn_blocking;
 
 use super::error::ArchiveError;
+use super::folder_lock::FolderLock;
 use super::layout::MANIFEST;
 use super::partition_export::PartitionExport;
 use super::plan::plan;
@@ -68,20 +70,22 @@ pub async fn export(
     now: impl Fn() -> Timestamp,
     progress: &Arc<ExportProgress>,
 ) -> Result<Exported, ArchiveError> {
-    let mut manifest = begin(store, settings, now()).await?;
-    progress.plan(&manifest);
-    if manifest.completed_at.is_some() {
+    if let Some(manifest) = find_complete(store, settings).await? {
+        progress.plan(&manifest);
         return Ok(Exported {
             manifest,
             was_complete: true,
         });
     }
     let shared = Arc::new(SharedExport {
+        _lock: store.lock()?,
         store: store.clone(),
         settings: settings.clone(),
         progress: Arc::clone(progress),
         stop: AtomicBool::new(false),
     });
+    let mut manifest = begin(store, settings, now()).await?;
+    progress.plan(&manifest);
     read_partitions(&shared, &mut manifest).await?;
     manifest.completed_at = Some(now().0);
     store.write(MANIFEST, manifest.to_bytes()).await?;
@@ -93,10 +97,22 @@ pub async fn export(
 
 /// What the exports of all partitions share.
 pub(super) struct SharedExport {
+    /// No other export is at the archive as long as one of these threads may be.
+    _lock: Option<FolderLock>,
     pub(super) store: ArchiveStore,
     pub(super) settings: ExportSettings,
     pub(super) progress: Arc<ExportProgress>,
     pub(super) stop: AtomicBool,
+}
+
+/// The manifest of an archive to which nothing is left to do. It may lie where nothing can be written any
+/// more, not even a lock.
+async fn find_complete(
+    store: &ArchiveStore,
+    settings: &ExportSettings,
+) -> Result<Option<ArchiveManifest>, ArchiveError> {
+    let found = find_begun(store, settings).await?;
+    Ok(found.filter(|found| found.completed_at.is_some()))
 }
 
 /// The manifest of the archive that is there, if this export began it; else of a new one, once that is
@@ -115,7 +131,7 @@ async fn begin(
         return Ok(found);
     }
     let planned = in_thread(move || survey(&asked, now)).await?;
-    store.write(MANIFEST, planned.to_bytes()).await?;
+    store.create(MANIFEST, planned.to_bytes()).await?;
     Ok(planned)
 }
 

@@ -14,6 +14,7 @@
 mod error;
 pub mod estimate;
 pub mod export;
+mod folder_lock;
 mod layout;
 mod partition_export;
 mod plan;

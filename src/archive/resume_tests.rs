@@ -166,3 +166,21 @@ async fn a_complete_archive_needs_no_brokers_and_no_order_of_names() {
     let error = export_to(&store, &other).await.unwrap_err().to_string();
     assert!(error.contains("is an archive with range"), "{error}");
 }
+
+#[tokio::test]
+async fn a_second_export_to_a_folder_is_refused_before_it_asks_brokers() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = ArchiveStore::at(folder.path().to_str().unwrap(), &[]).unwrap();
+    let first = store.lock().unwrap();
+    let error = export_to(&store, &settings(&["cam.top"]))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, ArchiveError::Locked { .. }), "{error}");
+    drop(first);
+    let mut complete = begun(&[]);
+    complete.completed_at = Some(2);
+    store.write(MANIFEST, complete.to_bytes()).await.unwrap();
+    let _held = store.lock().unwrap();
+    let exported = export_to(&store, &settings(&[TOPIC])).await.unwrap();
+    assert!(exported.was_complete);
+}
