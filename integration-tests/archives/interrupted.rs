@@ -154,3 +154,47 @@ fn an_export_does_not_go_on_with_another_range_or_a_topic_that_was_made_anew() {
         errors(&refused)
     );
 }
+
+#[test]
+fn an_export_goes_on_without_a_topic_that_is_exported_to_its_end() {
+    let line = Line::of(Broker::shared(), "archive-one-gone", &["a", "b"], 1);
+    send_parts(&line, 0..40);
+    let expected = records_of(&line);
+    let (first, second) = (line.camera("a"), line.camera("b"));
+    let export = Export::of(&line);
+    let flags = ["--segment-bytes", "20kB", "--parallel", "1"];
+    let segments_of = |topic: &str| {
+        let segments = segment_manifests(&export.archive()).into_iter();
+        let folder = export.archive().join(topic);
+        segments.filter(|path| path.starts_with(&folder)).count()
+    };
+    let mut child = export.start(&flags, "archive-segment-whole=sleep(300)");
+    // One partition after the other.
+    await_that("the second topic", || segments_of(&second) > 0);
+    children::end(&mut child);
+    line.broker.delete_topic(&first);
+    let outcome = export.outcome(&flags);
+    assert_eq!(outcome["was_complete"], false);
+    assert_same(&records_in(&export.archive()), &expected);
+    line.broker.delete_topic(&second);
+    assert_eq!(export.outcome(&flags)["was_complete"], true);
+}
+
+#[test]
+fn a_second_export_to_a_folder_is_refused_until_the_first_is_gone() {
+    let line = Line::of(Broker::shared(), "archive-twice", &["top"], 1);
+    send_parts(&line, 0..30);
+    let export = Export::of(&line);
+    let flags = ["--segment-bytes", "20kB"];
+    let mut first = export.start(&flags, "archive-segment-whole=1*off->pause");
+    await_that("segments", || {
+        segment_manifests(&export.archive()).len() == 2
+    });
+    let refused = export.run(&flags);
+    assert_eq!(refused.status.code(), Some(1));
+    let text = errors(&refused);
+    assert!(text.contains("is held by another export"), "{text}");
+    children::end(&mut first);
+    export.outcome(&flags);
+    export.assert_holds_what_kafka_holds();
+}

@@ -296,6 +296,27 @@ fn what_retention_had_deleted_before_is_named() {
 }
 
 #[test]
+fn a_complete_archive_does_not_need_its_topics() {
+    let line = Line::of(Broker::shared(), "archive-outlives", &["top", "side"], 1);
+    send_parts(&line, 0..10);
+    let export = Export::of(&line);
+    export.outcome(&[]);
+    for topic in line.camera_topics() {
+        line.broker.delete_topic(&topic);
+    }
+    assert_eq!(export.outcome(&["--verify"])["was_complete"], true);
+    let (top, side) = (line.camera("top"), line.camera("side"));
+    let turned = ["--topic", &side, "--topic", &top];
+    assert_eq!(export.outcome(&turned)["was_complete"], true);
+    let away = ["--set", "bus.brokers=127.0.0.1:1"];
+    assert_eq!(export.outcome(&away)["was_complete"], true);
+    let refused = export.run(&["--topic", &top]);
+    assert_eq!(refused.status.code(), Some(1));
+    let text = errors(&refused);
+    assert!(text.contains("is an archive with topics"), "{text}");
+}
+
+#[test]
 fn a_folder_that_holds_something_else_is_refused() {
     let line = Line::of(Broker::shared(), "archive-occupied", &["top"], 1);
     let export = Export::of(&line);

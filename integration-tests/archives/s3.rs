@@ -119,7 +119,9 @@ fn an_archive_in_s3_is_replayed() {
     let line = Line::of(Broker::shared(), "archive-s3-replay", &["top", "side"], 2);
     send_parts(&line, 0..20);
     let export = Export::of(&line);
-    outcome_of(&s3.panoptes(&export.arguments(ARCHIVE, &["--segment-bytes", "40kB"])));
+    let option = "aws_conditional_put=disabled";
+    let flags = ["--segment-bytes", "40kB", "--store-option", option];
+    outcome_of(&s3.panoptes(&export.arguments(ARCHIVE, &flags)));
     let into = Line::of(line.broker, "archive-s3-replay-again", &["none"], 1);
     let config = write_config(&line.exactly_once_config(), &line.name);
     let topic = into.results_topic();

@@ -1,7 +1,7 @@
 //! `panoptes replay --archive`: the same results as from the topics, when these are long gone, too.
 
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::thread;
 use std::time::Instant;
@@ -241,6 +241,13 @@ fn an_archives_job_is_taken_over_by_instances_that_read_the_topics() {
     }
 }
 
+/// When the last record of the segment that has this manifest was written.
+fn last_timestamp(manifest: &Path) -> jiff::Timestamp {
+    let manifest: Value = serde_json::from_slice(&fs::read(manifest).unwrap()).unwrap();
+    let millis = manifest["last_timestamp"].as_i64().unwrap();
+    jiff::Timestamp::from_millisecond(millis).unwrap()
+}
+
 #[test]
 fn a_damaged_segment_ends_a_replay_that_goes_on_once_it_is_whole() {
     let line = Line::new(Broker::shared(), "replay-archive-damaged");
@@ -267,6 +274,19 @@ fn a_damaged_segment_ends_a_replay_that_goes_on_once_it_is_whole() {
     fs::write(&tar, whole).unwrap();
     replay.complete();
     assert_same(&live, &into.outcomes());
+
+    // A range that begins in a segment that is lost, too.
+    let manifest = tar.with_extension("json");
+    let begin = last_timestamp(&manifest).to_string();
+    fs::remove_file(&manifest).unwrap();
+    fs::remove_file(&tar).unwrap();
+    let words = ["--from", &begin, "--lead", "0s"];
+    let replay = Replay::of(&line, &config, &target(&line, "later")).reading(&export);
+    let errors = replay.with(&words).fail(1);
+    assert!(
+        errors.contains("expected a segment of partition"),
+        "{errors}"
+    );
 
     let nowhere = export.archive().join("none");
     let words = ["--archive", nowhere.to_str().unwrap()];

@@ -39,6 +39,29 @@ pub enum ArchiveError {
         /// One of the objects there.
         found: String,
     },
+    /// Another export writes to the folder.
+    #[error("`{file}` is held by another export to the same folder, expected one at a time")]
+    Locked {
+        /// The file by which it is held.
+        file: String,
+    },
+    /// The folder cannot be held.
+    #[error("cannot lock `{file}`: {source}")]
+    Lock {
+        /// The file that was to be locked.
+        file: String,
+        /// The system's words.
+        source: std::io::Error,
+    },
+    /// Another export has begun the archive since it was looked for.
+    #[error(
+        "expected no `{object}` yet, found that of another export which began at the same time: run the \
+         command again when that has ended"
+    )]
+    BegunMeanwhile {
+        /// The archive's manifest.
+        object: String,
+    },
     /// An object is not what was written.
     #[error("`{object}` is damaged: {source}")]
     Format {

@@ -1,7 +1,8 @@
 //! Writes a range of camera topics to an archive, and goes on where an export that was killed ended.
 //!
 //! The range is taken when the archive is begun and kept in its manifest: running the same command again
-//! reads the same offsets, whatever was produced meanwhile. One export may write to an archive at a time.
+//! reads the same offsets, whatever was produced meanwhile. One export may write to an archive at a time; in a
+//! folder a second one is refused.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,11 +11,13 @@ use futures::{StreamExt as _, stream};
 use tokio::task::spawn_blocking;
 
 use super::error::ArchiveError;
+use super::folder_lock::FolderLock;
 use super::layout::MANIFEST;
 use super::partition_export::PartitionExport;
 use super::plan::plan;
 use super::progress::ExportProgress;
 use super::reader::{PartitionArchive, find_manifest};
+use super::resume::{OnBus, expect_rest_on_bus, expect_same_request};
 use super::store::ArchiveStore;
 use crate::domain::{Timestamp, Topic, TopicPartition};
 use crate::kafka::client::BusSettings;
@@ -31,7 +34,8 @@ pub struct ExportSettings {
     pub subscription: Vec<String>,
     /// What of them.
     pub range: RequestedRange,
-    /// A segment ends before it has more bytes than this, unless one record alone has more.
+    /// A segment ends before it has more bytes than this, unless one record alone has more; not 0, and no
+    /// more than [`MOST_SEGMENT_BYTES`](super::MOST_SEGMENT_BYTES).
     pub segment_bytes: u64,
     /// Partitions that are read at the same time.
     pub parallel: usize,
@@ -66,21 +70,22 @@ pub async fn export(
     now: impl Fn() -> Timestamp,
     progress: &Arc<ExportProgress>,
 ) -> Result<Exported, ArchiveError> {
-    let begun = begin(store, settings, now()).await?;
-    let mut manifest = begun;
-    progress.plan(&manifest);
-    if manifest.completed_at.is_some() {
+    if let Some(manifest) = find_complete(store, settings).await? {
+        progress.plan(&manifest);
         return Ok(Exported {
             manifest,
             was_complete: true,
         });
     }
     let shared = Arc::new(SharedExport {
+        _lock: store.lock()?,
         store: store.clone(),
         settings: settings.clone(),
         progress: Arc::clone(progress),
         stop: AtomicBool::new(false),
     });
+    let mut manifest = begin(store, settings, now()).await?;
+    progress.plan(&manifest);
     read_partitions(&shared, &mut manifest).await?;
     manifest.completed_at = Some(now().0);
     store.write(MANIFEST, manifest.to_bytes()).await?;
@@ -92,10 +97,22 @@ pub async fn export(
 
 /// What the exports of all partitions share.
 pub(super) struct SharedExport {
+    /// No other export is at the archive as long as one of these threads may be.
+    _lock: Option<FolderLock>,
     pub(super) store: ArchiveStore,
     pub(super) settings: ExportSettings,
     pub(super) progress: Arc<ExportProgress>,
     pub(super) stop: AtomicBool,
+}
+
+/// The manifest of an archive to which nothing is left to do. It may lie where nothing can be written any
+/// more, not even a lock.
+async fn find_complete(
+    store: &ArchiveStore,
+    settings: &ExportSettings,
+) -> Result<Option<ArchiveManifest>, ArchiveError> {
+    let found = find_begun(store, settings).await?;
+    Ok(found.filter(|found| found.completed_at.is_some()))
 }
 
 /// The manifest of the archive that is there, if this export began it; else of a new one, once that is
@@ -105,70 +122,44 @@ async fn begin(
     settings: &ExportSettings,
     now: Timestamp,
 ) -> Result<ArchiveManifest, ArchiveError> {
-    let found = find_manifest(store).await?;
-    if found.is_none()
-        && let Some(found) = store.any_object().await?
-    {
-        let location = store.location().to_owned();
-        return Err(ArchiveError::Occupied { location, found });
-    }
     let asked = settings.clone();
-    let planned = spawn_blocking(move || survey(&asked, now)).await;
-    let planned = planned.map_err(|error| ArchiveError::Panicked(error.to_string()))??;
-    match found {
-        Some(found) => {
-            expect_same_export(store, &planned, &found)?;
-            Ok(found)
+    if let Some(found) = find_begun(store, settings).await? {
+        if found.completed_at.is_none() {
+            let bus = in_thread(move || OnBus::ask(&asked)).await?;
+            expect_rest_on_bus(store, &found, &bus).await?;
         }
-        None => {
-            store.write(MANIFEST, planned.to_bytes()).await?;
-            Ok(planned)
-        }
+        return Ok(found);
     }
+    let planned = in_thread(move || survey(&asked, now)).await?;
+    store.create(MANIFEST, planned.to_bytes()).await?;
+    Ok(planned)
 }
 
-fn expect_same_export(
+/// The manifest of the archive that is there, which must be of this export; none where there is nothing.
+async fn find_begun(
     store: &ArchiveStore,
-    planned: &ArchiveManifest,
-    found: &ArchiveManifest,
-) -> Result<(), ArchiveError> {
-    let other = |what, expected: String, found: String| ArchiveError::OtherExport {
-        location: store.location().to_owned(),
-        what,
-        expected,
-        found,
-    };
-    let texts = |manifest: &ArchiveManifest| {
-        [
-            ("cluster", manifest.cluster_id.clone()),
-            ("topics", manifest.subscription.join(", ")),
-            ("range", range_text(&manifest.range)),
-        ]
-    };
-    for ((what, expected), (_, found)) in texts(planned).into_iter().zip(texts(found)) {
-        if expected != found {
-            return Err(other(what, expected, found));
+    settings: &ExportSettings,
+) -> Result<Option<ArchiveManifest>, ArchiveError> {
+    if let Some(found) = find_manifest(store).await? {
+        expect_same_request(store, settings, &found)?;
+        return Ok(Some(found));
+    }
+    match store.any_object().await? {
+        None => Ok(None),
+        Some(found) => {
+            let location = store.location().to_owned();
+            Err(ArchiveError::Occupied { location, found })
         }
     }
-    for topic in &found.topics {
-        let mut topics = planned.topics.iter();
-        let Some(now) = topics.find(|now| now.topic == topic.topic) else {
-            return Err(ArchiveError::NoSuchTopic(topic.topic.clone()));
-        };
-        // More partitions hold later records only.
-        let (now, then) = (now.partitions.len(), topic.partitions.len());
-        if now < then {
-            return Err(other("partitions", now.to_string(), then.to_string()));
-        }
-    }
-    Ok(())
 }
 
-fn range_text(range: &RequestedRange) -> String {
-    let text = |bound: Option<i64>| bound.map_or_else(|| "none".to_owned(), |it| it.to_string());
-    let [from, to] = [range.from_timestamp, range.to_timestamp].map(text);
-    let [first, end] = [range.from_offset, range.to_offset].map(text);
-    format!("times {from} to {to}, offsets {first} to {end}")
+/// Waits for what blocks.
+async fn in_thread<T: Send + 'static>(
+    run: impl FnOnce() -> Result<T, ArchiveError> + Send + 'static,
+) -> Result<T, ArchiveError> {
+    let outcome = spawn_blocking(run).await;
+    let outcome = outcome.map_err(|error| ArchiveError::Panicked(error.to_string()));
+    outcome.flatten()
 }
 
 /// Reads all partitions, some at a time. When one fails the others end, too.
@@ -189,9 +180,8 @@ async fn read_partitions(
         let archive = PartitionArchive::new(&shared.store, &partition, *range);
         let export = PartitionExport::new(Arc::clone(shared), archive);
         async move {
-            let outcome = spawn_blocking(move || export.run()).await;
-            let outcome = outcome.map_err(|error| ArchiveError::Panicked(error.to_string()));
-            outcome.flatten().map(|totals| range.totals = Some(totals))
+            let outcome = in_thread(move || export.run()).await;
+            outcome.map(|totals| range.totals = Some(totals))
         }
     });
     let parallel = shared.settings.parallel.max(1);

@@ -14,18 +14,22 @@
 mod error;
 pub mod estimate;
 pub mod export;
+mod folder_lock;
 mod layout;
 mod partition_export;
 mod plan;
 pub mod progress;
+mod range;
 pub mod reader;
+mod resume;
 mod segment_reader;
 mod segment_writer;
 mod store;
 
 pub use self::error::ArchiveError;
+pub use self::range::EmptyRange;
 pub use self::reader::{Archive, PartitionArchive, RecordReader};
-pub use self::store::{ArchiveStore, LocationError};
+pub use self::store::{ArchiveStore, LocationError, MOST_SEGMENT_BYTES};
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -195,10 +195,12 @@ impl PartitionArchive {
     /// is none.
     ///
     /// # Errors
-    /// When a segment is damaged or missing.
+    /// When a segment up to that record is damaged or missing: it might hold an earlier one.
     pub async fn offset_at(&self, time: Timestamp) -> Result<i64, ArchiveError> {
+        let mut expected = self.range.start;
         for name in self.segments().await? {
-            let manifest = read_manifest(&self.store, &self.partition, &name).await?;
+            let manifest = self.next_manifest(&name, expected).await?;
+            expected = manifest.end;
             if manifest.last_timestamp.is_none_or(|last| last < time.0) {
                 continue;
             }
@@ -209,7 +211,20 @@ impl PartitionArchive {
                 return Ok(entry.offset);
             }
         }
+        self.expect_reached(expected)?;
         Ok(self.range.end)
+    }
+
+    /// Whether the segments that are whole end with the range.
+    pub(super) async fn reaches_end(&self) -> Result<bool, ArchiveError> {
+        if self.range.start >= self.range.end {
+            return Ok(true);
+        }
+        let Some(last) = self.segments().await?.pop() else {
+            return Ok(false);
+        };
+        let manifest = read_manifest(&self.store, &self.partition, &last).await?;
+        Ok(manifest.end >= self.range.end)
     }
 
     /// All segments that are whole, in order.
@@ -232,6 +247,15 @@ impl PartitionArchive {
             return Err(self.missing(expected, format!("`{found}`")));
         }
         read_manifest(&self.store, &self.partition, name).await
+    }
+
+    /// Fails unless the range's end is reached by its last segment, which ends at `end`.
+    fn expect_reached(&self, end: i64) -> Result<(), ArchiveError> {
+        if end >= self.range.end {
+            return Ok(());
+        }
+        let found = format!("none up to the range's end at `{}`", self.range.end);
+        Err(self.missing(end, found))
     }
 
     fn missing(&self, expected: i64, found: String) -> ArchiveError {
@@ -289,15 +313,9 @@ impl RecordReader {
 
     /// Whether there is another segment.
     async fn open_next(&mut self) -> Result<bool, ArchiveError> {
-        let end = self.partition.range.end;
         let Some(name) = self.segments.pop_front() else {
-            return match self.position >= end {
-                true => Ok(false),
-                false => {
-                    let found = format!("none up to the range's end at `{end}`");
-                    Err(self.partition.missing(self.position, found))
-                }
-            };
+            self.partition.expect_reached(self.position)?;
+            return Ok(false);
         };
         let partition = &self.partition;
         let manifest = partition.next_manifest(&name, self.position).await?;

@@ -16,14 +16,17 @@ use object_store::buffered::BufWriter;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
-use object_store::{GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt as _};
+use object_store::{GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutPayload};
 use url::Url;
 
 use super::error::ArchiveError;
+use super::folder_lock::FolderLock;
 
 /// What an upload keeps in memory before it sends it: S3 takes at most 10,000 parts, none but the last
 /// smaller than 5 MiB.
 const PART_BYTES: usize = 8 * 1024 * 1024;
+/// What a segment may be asked to hold: parts are left for a record that is larger, and for the index.
+pub const MOST_SEGMENT_BYTES: u64 = 9_000 * PART_BYTES as u64;
 /// Parts that may be on their way at once, of one upload.
 const PARTS_IN_FLIGHT: usize = 2;
 /// What one request for a part of an object brings: enough that the time until it is answered matters
@@ -201,6 +204,32 @@ impl ArchiveStore {
         written.map(drop).map_err(self.failed("write", object))
     }
 
+    /// Writes a small object that was not there: of several who do so in a store of objects one succeeds. In
+    /// a folder that is what the lock is for.
+    pub(super) async fn create(&self, object: &str, bytes: Vec<u8>) -> Result<(), ArchiveError> {
+        if self.folder.is_some() {
+            return self.write(object, bytes).await; // not all file systems can do more
+        }
+        let (path, bytes) = (Path::from(object), PutPayload::from(bytes));
+        let mode = PutMode::Create.into();
+        let mut created = self.store.put_opts(&path, bytes.clone(), mode).await;
+        if let Err(object_store::Error::NotImplemented { .. }) = created {
+            created = self.store.put(&path, bytes).await; // `aws_conditional_put=disabled`
+        }
+        match created {
+            Err(object_store::Error::AlreadyExists { .. }) => Err(ArchiveError::BegunMeanwhile {
+                object: self.full_name(object),
+            }),
+            created => created.map(drop).map_err(self.failed("write", object)),
+        }
+    }
+
+    /// Keeps other exports out, as long as what is returned lives; none where there are no locks.
+    pub(super) fn lock(&self) -> Result<Option<FolderLock>, ArchiveError> {
+        let lock = self.folder.as_deref().map(FolderLock::take);
+        lock.transpose().map(Option::flatten)
+    }
+
     /// Begins to write a large one, which appears when it is shut down.
     pub(super) fn upload(&self, object: &str) -> BufWriter {
         BufWriter::with_capacity(Arc::clone(&self.store), Path::from(object), PART_BYTES)
@@ -335,118 +364,5 @@ fn use_ring() {
 }
 
 #[cfg(test)]
-mod tests {
-    use object_store::memory::InMemory;
-
-    use super::*;
-
-    fn error_at(location: &str, options: &[(String, String)]) -> String {
-        ArchiveStore::at(location, options).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn what_is_no_place_for_an_archive_is_named() {
-        let error = error_at("gopher://bucket/plant", &[]);
-        assert!(error.ends_with("found `gopher://bucket/plant`"), "{error}");
-        let options = [("aws_endpiont".to_owned(), "x".to_owned())];
-        let error = error_at("s3://bucket/plant", &options);
-        assert!(error.ends_with("found `aws_endpiont`"), "{error}");
-        let error = error_at("/proc/none/here", &[]);
-        assert!(error.starts_with("folder `/proc/none/here`"), "{error}");
-    }
-
-    #[tokio::test]
-    async fn a_folder_is_made_where_it_may_be_and_its_objects_are_listed_in_order() {
-        let folder = tempfile::tempdir().unwrap();
-        let location = folder.path().join("new/archive");
-        ArchiveStore::existing(location.to_str().unwrap(), &[]).unwrap_err();
-        assert!(!location.exists());
-        let store = ArchiveStore::at(location.to_str().unwrap(), &[]).unwrap();
-        assert_eq!(store.any_object().await.unwrap(), None);
-        for name in ["cam/00000/b.json", "cam/00000/a.json", "cam/00001/c.json"] {
-            store.write(name, b"{}".to_vec()).await.unwrap();
-        }
-        let listed = store.list("cam/00000").await.unwrap();
-        assert_eq!(listed, ["cam/00000/a.json", "cam/00000/b.json"]);
-        assert_eq!(store.find("cam/00000/d.json").await.unwrap(), None);
-        let url = format!("file://{}", location.display());
-        let again = ArchiveStore::at(&url, &[]).unwrap();
-        assert_eq!(again.read("cam/00001/c.json").await.unwrap(), "{}");
-    }
-
-    /// A store in memory and one in a folder, which is gone with what is returned besides.
-    fn stores() -> (tempfile::TempDir, [ArchiveStore; 2]) {
-        let folder = tempfile::tempdir().unwrap();
-        let on_disk = ArchiveStore::at(folder.path().to_str().unwrap(), &[]).unwrap();
-        let in_memory = ArchiveStore::new(Arc::new(InMemory::new()), "memory");
-        (folder, [in_memory, on_disk])
-    }
-
-    fn bytes(count: u64) -> Vec<u8> {
-        (0..count).map(|at| (at % 251) as u8).collect()
-    }
-
-    #[tokio::test]
-    async fn an_object_is_read_whole_whatever_its_size_and_from_wherever() {
-        let (_folder, stores) = stores();
-        for store in stores {
-            for size in [
-                0,
-                1,
-                RANGE_BYTES - 1,
-                RANGE_BYTES,
-                RANGE_BYTES + 1,
-                3 * RANGE_BYTES,
-            ] {
-                let whole = bytes(size);
-                store.write("a.tar", whole.clone()).await.unwrap();
-                for start in [0, size / 2, size.saturating_sub(1), size, size + 1] {
-                    let pieces = store.stream("a.tar", start).await.unwrap();
-                    let pieces: Vec<Bytes> = pieces.try_collect().await.unwrap();
-                    let from = whole.len().min(usize::try_from(start).unwrap());
-                    // Not by `assert_eq`, which would print megabytes.
-                    assert!(pieces.concat() == whole[from..], "{size} from {start}");
-                    let count = size.saturating_sub(start).div_ceil(RANGE_BYTES);
-                    assert_eq!(pieces.len() as u64, count, "{size} from {start}");
-                }
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn nothing_is_asked_for_before_it_is_awaited_and_an_object_that_has_changed_is_named() {
-        let (_folder, stores) = stores();
-        for store in stores {
-            let was = bytes(2 * RANGE_BYTES);
-            store.write("a.tar", was.clone()).await.unwrap();
-            let mut unread = store.stream("a.tar", 0).await.unwrap();
-            let mut half_read = store.stream("a.tar", 0).await.unwrap();
-            half_read.try_next().await.unwrap().unwrap();
-            let changed = [&was[1..], &[0]].concat();
-            store.write("a.tar", changed).await.unwrap();
-            let name = store.full_name("a.tar");
-            let expected = format!("`{name}` has changed while it was read");
-            for stream in [&mut unread, &mut half_read] {
-                let error = stream.try_next().await.unwrap_err();
-                assert_eq!(error.to_string(), expected);
-            }
-        }
-    }
-
-    #[test]
-    fn only_files_that_were_not_whole_are_removed() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = ArchiveStore::at(folder.path().to_str().unwrap(), &[]).unwrap();
-        store.remove_unfinished("cam/00000").unwrap();
-        let partition = folder.path().join("cam/00000");
-        fs::create_dir_all(&partition).unwrap();
-        for name in ["a.tar", "a.tar#1", "b.json#12", "c#d"] {
-            fs::write(partition.join(name), "").unwrap();
-        }
-        store.remove_unfinished("cam/00000").unwrap();
-        let left = fs::read_dir(&partition).unwrap();
-        let mut left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
-        left.sort();
-        assert_eq!(left, ["a.tar", "c#d"]);
-    }
-}
+#[path = "store_tests.rs"]
+mod tests;

@@ -445,6 +445,35 @@ fn a_time_finds_the_first_record_that_is_not_earlier() {
 }
 
 #[test]
+fn a_time_is_not_looked_for_past_a_segment_that_is_missing() {
+    block_on(async {
+        let records = [at(0, 0, b"a"), at(1, HOUR, b"b"), at(2, 2 * HOUR, b"c")];
+        for lost in 0..3 {
+            for objects in 1..=2 {
+                let archive = write(&records, 3, 9_000).await;
+                let names = archive.objects().await;
+                // The manifest alone, or the tar file with it.
+                for name in &names[2 * lost..2 * lost + objects] {
+                    let path = Path::from(name.as_str());
+                    archive.memory.delete(&path).await.unwrap();
+                }
+                let partition = archive.partition().await;
+                for hour in 0..4 {
+                    let found = partition.offset_at(Timestamp(hour * HOUR)).await;
+                    if hour < lost as i64 {
+                        assert_eq!(found.unwrap(), hour, "without segment {lost}");
+                        continue;
+                    }
+                    let error = found.unwrap_err().to_string();
+                    let expected = format!("begins at offset `{lost}`");
+                    assert!(error.contains(&expected), "{error}");
+                }
+            }
+        }
+    });
+}
+
+#[test]
 fn a_place_without_an_archive_is_named() {
     block_on(async {
         let store = ArchiveStore::new(Arc::new(InMemory::new()), "s3://plant/march");

@@ -13,11 +13,11 @@ use clap::Args;
 
 use super::archive::{StoreArgs, check};
 use super::config::SettingsArgs;
-use crate::archive::ArchiveStore;
 use crate::archive::estimate::estimate;
 use crate::archive::export::{ExportSettings, Exported, export, survey};
 use crate::archive::progress::ExportProgress;
-use crate::config::{ConfigError, Settings};
+use crate::archive::{ArchiveStore, MOST_SEGMENT_BYTES};
+use crate::config::Settings;
 use crate::domain::Timestamp;
 use crate::pipeline::bus_settings;
 use crate::schema::archive::RequestedRange;
@@ -53,8 +53,8 @@ pub struct ExportArguments {
     /// End each partition before this offset
     #[arg(long, value_name = "OFFSET", conflicts_with = "to", value_parser = clap::value_parser!(i64).range(0..))]
     pub to_offset: Option<i64>,
-    /// Cut segments at this size, and at each full hour
-    #[arg(long, value_name = "SIZE", default_value = "256MiB")]
+    /// Cut segments at this size (70 GiB at most), and at each full hour
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_segment_bytes)]
     pub segment_bytes: ByteSize,
     /// Partitions that are read at the same time; each takes up to 64 MiB of memory
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
@@ -75,6 +75,18 @@ fn parse_time(text: &str) -> Result<i64, String> {
         .parse()
         .map_err(|_| format!("expected a time such as `2026-03-01T12:00:00Z`, found `{text}`"))?;
     Ok(time.as_millisecond())
+}
+
+fn parse_segment_bytes(text: &str) -> Result<ByteSize, String> {
+    let size = text.parse().ok().filter(|size: &ByteSize| {
+        let allowed = 1..=MOST_SEGMENT_BYTES;
+        allowed.contains(&size.as_u64())
+    });
+    size.ok_or_else(|| {
+        format!(
+            "expected a size from 1 B to `{MOST_SEGMENT_BYTES}` B, such as `256MiB`, found `{text}`"
+        )
+    })
 }
 
 /// Runs `panoptes export`.
@@ -101,7 +113,14 @@ pub fn run(arguments: &ExportArguments) -> anyhow::Result<()> {
     })
 }
 
-fn settings(arguments: &ExportArguments) -> Result<ExportSettings, ConfigError> {
+fn settings(arguments: &ExportArguments) -> anyhow::Result<ExportSettings> {
+    let range = RequestedRange {
+        from_timestamp: arguments.from,
+        to_timestamp: arguments.to,
+        from_offset: arguments.from_offset,
+        to_offset: arguments.to_offset,
+    };
+    range.expect_some()?;
     let mut settings = Settings::read(&arguments.settings.sources())?;
     if !arguments.topics.is_empty() || arguments.topic_regex.is_some() {
         settings.input.topics.clone_from(&arguments.topics);
@@ -113,12 +132,7 @@ fn settings(arguments: &ExportArguments) -> Result<ExportSettings, ConfigError> 
     Ok(ExportSettings {
         bus: bus_settings(&settings.bus),
         subscription: input.topic_regex.map_or(input.topics, |regex| vec![regex]),
-        range: RequestedRange {
-            from_timestamp: arguments.from,
-            to_timestamp: arguments.to,
-            from_offset: arguments.from_offset,
-            to_offset: arguments.to_offset,
-        },
+        range,
         segment_bytes: arguments.segment_bytes.as_u64(),
         parallel: usize::from(arguments.parallel),
     })
@@ -156,6 +170,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::archive::EmptyRange;
     use crate::cli::{Cli, Command};
 
     fn arguments(line: &str) -> Result<ExportArguments, clap::Error> {
@@ -205,8 +220,40 @@ mod tests {
             "--topic a --from yesterday",
             "--topic a --to-offset=-1",
             "--topic a --parallel 0",
+            "--topic a --segment-bytes 0",
+            "--topic a --segment-bytes 75497472001",
+            "--topic a --segment-bytes many",
         ] {
-            assert!(arguments(line).is_err(), "{line}");
+            let error = arguments(line).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{line}");
         }
+    }
+
+    #[test]
+    fn a_range_that_ends_before_it_begins_is_refused() {
+        for line in [
+            "--topic a --from 2026-03-01T14:00:00Z --to 2026-03-01T12:00:00Z",
+            "--topic a --from-offset 300 --to-offset 200",
+            "--topic a --from-offset 200 --to-offset 200",
+        ] {
+            let error = settings(&arguments(line).unwrap()).unwrap_err();
+            assert!(error.is::<EmptyRange>(), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_segment_may_be_as_large_as_an_upload() {
+        let given = |size| arguments(&format!("--topic a --segment-bytes {size}"));
+        for (size, bytes) in [
+            ("1", 1),
+            ("70GiB", 70 << 30),
+            ("75497472000", 75_497_472_000),
+        ] {
+            assert_eq!(given(size).unwrap().segment_bytes.as_u64(), bytes);
+        }
+        let error = given("100GiB").unwrap_err().to_string();
+        let expected =
+            "expected a size from 1 B to `75497472000` B, such as `256MiB`, found `100GiB`";
+        assert!(error.contains(expected), "{error}");
     }
 }

@@ -35,7 +35,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 use self::compare::CompareError;
-use crate::archive::LocationError;
+use crate::archive::{EmptyRange, LocationError};
 use crate::config::ConfigError;
 use crate::model::candle_model::PlacementError;
 use crate::model::device::DeviceError;
@@ -132,6 +132,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         };
         cause.is::<ConfigError>()
             || cause.is::<LocationError>()
+            || cause.is::<EmptyRange>()
             || matches!(cause.downcast_ref(), Some(CompareError::SameTopic(_)))
             || cause.is::<RecipeError>()
             || cause.is::<replay::ReplayFlagError>()
@@ -217,6 +218,7 @@ mod tests {
             "pretrain --output absent/encoder --batch 0",
             "export absent/archive",
             "export gopher://archive --topic line1.cam.top",
+            "export absent/archive --topic line1.cam.top --from-offset 300 --to-offset 200",
             "archive check gopher://archive",
             "compare results results",
         ] {

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer as _;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
@@ -72,6 +72,9 @@ pub struct PartitionReader {
     partition: TopicPartition,
     position: i64,
     end: i64,
+    /// The position from which the log was read again, once it was known to reach the range's end: it may
+    /// not have reached it when it seemed to end there.
+    read_again_from: Option<i64>,
 }
 
 impl PartitionReader {
@@ -96,6 +99,7 @@ impl PartitionReader {
             partition,
             position: start,
             end,
+            read_again_from: None,
         };
         reader.seek(start)?;
         Ok(reader)
@@ -143,8 +147,7 @@ impl PartitionReader {
         error: KafkaError,
     ) -> Result<Option<PartitionReading>, PartitionReaderError> {
         if matches!(error, KafkaError::PartitionEOF(_)) {
-            self.expect_end()?;
-            self.position = self.end;
+            self.meet_end()?;
             return Ok(None);
         }
         if passes(&error) {
@@ -158,9 +161,9 @@ impl PartitionReader {
         if !is_out_of_range {
             return Err(self.read_error(error));
         }
-        let (low, _) = self.watermarks()?;
+        let (low, high) = self.watermarks().map_err(|error| self.read_error(error))?;
         if low <= self.position {
-            self.expect_end()?;
+            self.expect_end(high)?;
             return Err(self.read_error(error));
         }
         let start = self.position;
@@ -170,8 +173,24 @@ impl PartitionReader {
         Ok(Some(PartitionReading::Deleted { start, end }))
     }
 
-    fn expect_end(&self) -> Result<(), PartitionReaderError> {
-        let (_, found) = self.watermarks()?;
+    /// The log has no record between the position and where it ended when it was fetched. That is the end
+    /// of the range only if the log reached as far by then: a leader that was just elected may know less of
+    /// it for a moment. So it is read again, once the log is known to reach the range's end.
+    fn meet_end(&mut self) -> Result<(), PartitionReaderError> {
+        match self.watermarks() {
+            Ok((_, high)) => self.expect_end(high)?,
+            Err(error) if is_unsettled(&error) => return self.seek(self.position),
+            Err(error) => return Err(self.read_error(error)),
+        }
+        if self.read_again_from == Some(self.position) {
+            self.position = self.end;
+            return Ok(());
+        }
+        self.read_again_from = Some(self.position);
+        self.seek(self.position)
+    }
+
+    fn expect_end(&self, found: i64) -> Result<(), PartitionReaderError> {
         if found >= self.end {
             return Ok(());
         }
@@ -182,11 +201,12 @@ impl PartitionReader {
         })
     }
 
-    fn watermarks(&self) -> Result<(i64, i64), PartitionReaderError> {
+    /// Where the log begins and ends.
+    fn watermarks(&self) -> KafkaResult<(i64, i64)> {
         let TopicPartition { topic, partition } = &self.partition;
+        let topic = topic.as_str();
         self.consumer
-            .fetch_watermarks(topic.as_str(), *partition, CONNECT_TIMEOUT)
-            .map_err(|source| self.read_error(source))
+            .fetch_watermarks(topic, *partition, CONNECT_TIMEOUT)
     }
 
     fn seek(&mut self, offset: i64) -> Result<(), PartitionReaderError> {
@@ -204,11 +224,147 @@ impl PartitionReader {
     }
 }
 
+/// Whether the end of the log is not known for the moment, such as while a leader is elected.
+fn is_unsettled(error: &KafkaError) -> bool {
+    let code = error.rdkafka_error_code();
+    passes(error) || code == Some(RDKafkaErrorCode::OffsetNotAvailable)
+}
+
 fn copy(message: &BorrowedMessage<'_>) -> RecordCopy {
     let CopiedRecord { record, fault } = copy_record(message);
     RecordCopy {
         record,
         timestamp_kind: timestamp_kind(message),
         fault,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::ClientConfig;
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
+    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+    use super::*;
+    use crate::domain::Topic;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+    /// What is read of a partition that seems to end.
+    const EOF: KafkaError = KafkaError::PartitionEOF(0);
+
+    struct Log {
+        cluster: MockCluster<'static, DefaultProducerContext>,
+        producer: BaseProducer,
+    }
+
+    impl Log {
+        fn of(records: usize) -> Self {
+            let cluster = MockCluster::new(1).unwrap();
+            cluster.create_topic("cam", 1, 1).unwrap();
+            let mut client = ClientConfig::new();
+            client.set("bootstrap.servers", cluster.bootstrap_servers());
+            let producer = client.create().unwrap();
+            let log = Self { cluster, producer };
+            log.grow(records);
+            log
+        }
+
+        fn grow(&self, records: usize) {
+            for _ in 0..records {
+                let record = BaseRecord::to("cam").key("part").payload("image");
+                let sent = self.producer.send(record.partition(0));
+                sent.map_err(|(error, _)| error).unwrap();
+            }
+            self.producer.flush(PATIENCE).unwrap();
+        }
+
+        fn read(&self, end: i64) -> PartitionReader {
+            let bus = BusSettings {
+                brokers: self.cluster.bootstrap_servers(),
+                properties: std::collections::BTreeMap::new(),
+            };
+            let partition = TopicPartition {
+                topic: Topic::from("cam"),
+                partition: 0,
+            };
+            PartitionReader::open(&bus, partition, 0, end).unwrap()
+        }
+    }
+
+    fn expect_records(reader: &mut PartitionReader, offsets: std::ops::Range<i64>) {
+        for offset in offsets {
+            let reading = reader.next(PATIENCE).unwrap();
+            let PartitionReading::Record(copy) = reading else {
+                panic!("expected record {offset}, found {reading:?}");
+            };
+            assert_eq!(copy.record.source.offset, offset);
+        }
+    }
+
+    fn expect_finished(reader: &mut PartitionReader) {
+        let reading = reader.next(PATIENCE).unwrap();
+        assert!(matches!(reading, PartitionReading::Finished), "{reading:?}");
+    }
+
+    #[test]
+    fn a_range_is_read_to_its_end() {
+        let log = Log::of(5);
+        let mut reader = log.read(4);
+        expect_records(&mut reader, 0..4);
+        expect_finished(&mut reader);
+    }
+
+    #[test]
+    fn the_end_of_a_log_that_has_grown_since_it_was_fetched_is_no_end_of_the_range() {
+        let log = Log::of(2);
+        let mut reader = log.read(6);
+        expect_records(&mut reader, 0..2);
+        log.grow(4);
+        for behind in [2, 4] {
+            assert!(reader.survive(EOF).unwrap().is_none());
+            expect_records(&mut reader, behind..behind + 2);
+        }
+        expect_finished(&mut reader);
+    }
+
+    #[test]
+    fn where_the_end_of_the_log_is_not_known_for_a_moment_it_is_asked_for_again() {
+        const UNKNOWN: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_OFFSET_NOT_AVAILABLE;
+        let log = Log::of(2);
+        let mut reader = log.read(4);
+        expect_records(&mut reader, 0..2);
+        log.grow(2);
+        let ends = RDKafkaApiKey::ListOffsets;
+        log.cluster.request_errors(ends, &[UNKNOWN; 2]);
+        assert!(reader.survive(EOF).unwrap().is_none());
+        assert_eq!(reader.read_again_from, None);
+        log.cluster.clear_request_errors(ends);
+        expect_records(&mut reader, 2..4);
+        expect_finished(&mut reader);
+    }
+
+    #[test]
+    fn offsets_without_a_record_end_a_range_when_they_were_looked_at_again() {
+        let log = Log::of(2);
+        let mut reader = log.read(4);
+        expect_records(&mut reader, 0..2);
+        // As if these were markers of transactions.
+        log.grow(2);
+        assert!(reader.survive(EOF).unwrap().is_none());
+        assert_eq!(reader.position(), 2);
+        assert!(reader.survive(EOF).unwrap().is_none());
+        assert_eq!(reader.position(), 4);
+        expect_finished(&mut reader);
+    }
+
+    #[test]
+    fn a_log_that_ends_before_the_range_is_cut() {
+        let log = Log::of(2);
+        let mut reader = log.read(4);
+        expect_records(&mut reader, 0..2);
+        let error = reader.next(PATIENCE).unwrap_err().to_string();
+        let expected = "ends at offset `2`, expected `4` or later: it was cut";
+        assert!(error.contains(expected), "{error}");
     }
 }
