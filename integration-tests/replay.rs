@@ -73,13 +73,13 @@ pub(crate) fn shift(line: &Line<'_>, parts: &[String], again: Option<&str>) -> V
     shots
 }
 
-/// Runs the line live until all its parts have a result.
+/// Runs the line live until all its parts have a result, and what went with them is there, too.
 pub(crate) fn run_live(line: &Line<'_>, config: &Config, parts: usize) -> Outcomes {
     let mut panoptes = Panoptes::start(config, &line.name);
     panoptes.wait_until_ready();
-    let outcomes = line.await_outcomes(|found| found.parts().len() == parts);
+    line.await_outcomes(|found| found.parts().len() == parts);
     panoptes.stop_in_order();
-    outcomes
+    line.outcomes()
 }
 
 /// The topics of a replay, read as those of a line.

@@ -28,6 +28,7 @@ mod store;
 
 pub use self::error::ArchiveError;
 pub use self::range::EmptyRange;
+pub(crate) use self::range::{expect_order, time_text};
 pub use self::reader::{Archive, PartitionArchive, RecordReader};
 pub use self::store::{ArchiveStore, LocationError, MOST_SEGMENT_BYTES};
 

@@ -1,4 +1,4 @@
-//! What an export is asked for, before it is looked up.
+//! Ranges as they are asked for, before they are looked up.
 
 use crate::schema::archive::RequestedRange;
 
@@ -23,9 +23,10 @@ impl RequestedRange {
     }
 }
 
-fn expect_order(
+/// Fails where both bounds are given, and the end is not behind the beginning.
+pub(crate) fn expect_order(
     bounds: (Option<i64>, Option<i64>),
-    text: fn(i64) -> String,
+    text: impl Fn(i64) -> String,
 ) -> Result<(), EmptyRange> {
     match bounds {
         (Some(from), Some(to)) if from >= to => Err(EmptyRange {
@@ -36,7 +37,7 @@ fn expect_order(
     }
 }
 
-fn time_text(millis: i64) -> String {
+pub(crate) fn time_text(millis: i64) -> String {
     let time = jiff::Timestamp::from_millisecond(millis);
     time.map_or_else(|_| format!("{millis} ms"), |time| time.to_string())
 }

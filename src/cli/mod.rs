@@ -39,7 +39,6 @@ use crate::archive::{EmptyRange, LocationError};
 use crate::config::ConfigError;
 use crate::model::candle_model::PlacementError;
 use crate::model::device::DeviceError;
-use crate::replay::PlanError;
 use crate::telemetry::TelemetryError;
 use crate::training::TrainingError;
 use crate::training::recipe::RecipeError;
@@ -136,7 +135,6 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             || matches!(cause.downcast_ref(), Some(CompareError::SameTopic(_)))
             || cause.is::<RecipeError>()
             || cause.is::<replay::ReplayFlagError>()
-            || matches!(cause.downcast_ref(), Some(PlanError::Empty { .. }))
             || matches!(cause.downcast_ref(), Some(TelemetryError::Filter { .. }))
             || matches!(cause.downcast_ref(), Some(TrainingError::Setting(_)))
             || matches!(device, Some(DeviceError::Unknown(_)))

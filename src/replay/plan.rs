@@ -1,10 +1,10 @@
 //! From a range as a person names it to offsets of every partition.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::time::Duration;
 
-use crate::archive::ArchiveError;
+use crate::archive::{ArchiveError, EmptyRange, expect_order, time_text};
 use crate::domain::{Timestamp, Topic, TopicPartition};
 use crate::kafka::offset_survey::{OffsetAt, OffsetSurvey, SurveyError, partitions_of};
 
@@ -37,23 +37,18 @@ impl RangeSpec {
     ///
     /// # Errors
     /// When it does not.
-    pub fn check(&self) -> Result<(), PlanError> {
+    pub fn check(&self) -> Result<(), EmptyRange> {
         match (&self.from, &self.to) {
-            (Bound::Time(from), Bound::Time(to)) if from >= to => Err(PlanError::Empty {
-                from: readable(*from),
-                to: readable(*to),
-            }),
+            (Bound::Time(from), Bound::Time(to)) => {
+                expect_order((Some(from.0), Some(to.0)), time_text)
+            }
             (Bound::Offsets(from), Bound::Offsets(to)) => {
-                let from = from.iter().collect::<BTreeMap<_, _>>();
-                let ends = from.iter().map(|(one, from)| (one, from, to.get(*one)));
-                let mut ends = ends.filter_map(|(one, from, to)| Some((one, **from, *to?)));
-                match ends.find(|(_, from, to)| from >= to) {
-                    None => Ok(()),
-                    Some((one, from, to)) => Err(PlanError::Empty {
-                        from: named(one, from),
-                        to: named(one, to),
-                    }),
-                }
+                from.iter().try_for_each(|(one, from)| {
+                    let bounds = (Some(*from), to.get(one).copied());
+                    expect_order(bounds, |offset| {
+                        format!("{}[{}]={offset}", one.topic, one.partition)
+                    })
+                })
             }
             _ => Ok(()),
         }
@@ -129,14 +124,6 @@ pub enum PlanError {
     /// A topic list names what is not there.
     #[error("expected camera topic `{0}` to exist, found no such topic")]
     NoTopic(String),
-    /// Ends before it begins.
-    #[error("expected the range to end after it begins, found `{from}` to `{to}`")]
-    Empty {
-        /// Its beginning.
-        from: String,
-        /// Its end.
-        to: String,
-    },
     /// A partition that no camera topic has.
     #[error("expected offsets of partitions of the camera topics, found `{topic}[{partition}]`", topic = .0.topic, partition = .0.partition)]
     UnknownPartition(TopicPartition),
@@ -278,17 +265,6 @@ impl Plan {
 fn before(time: Timestamp, duration: Duration) -> Timestamp {
     let millis = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
     Timestamp(time.0.saturating_sub(millis))
-}
-
-fn readable(time: Timestamp) -> String {
-    match jiff::Timestamp::from_millisecond(time.0) {
-        Ok(time) => time.to_string(),
-        Err(_) => time.0.to_string(),
-    }
-}
-
-fn named(partition: &TopicPartition, offset: i64) -> String {
-    format!("{}[{}]={offset}", partition.topic, partition.partition)
 }
 
 fn partitions(survey: &OffsetSurvey, topics: &[String]) -> Result<Vec<TopicPartition>, PlanError> {
