@@ -151,7 +151,6 @@ fn exactly_the_parts_that_flipped_are_named_and_shown() {
     arguments.extend(["--json", "--html", page.to_str().unwrap()]);
     arguments.extend(["--save-json", saved.to_str().unwrap()]);
     // Meant for cameras, these change nothing here.
-    arguments.extend(["-X", "isolation.level=read_uncommitted"]);
     arguments.extend(["-X", "auto.offset.reset=error", "-X", "client.rack=far"]);
     let (code, json, errors) = compare(&arguments);
     assert_eq!(code, Some(0), "{errors}");
