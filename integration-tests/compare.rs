@@ -46,9 +46,9 @@ fn halving_threshold(outcomes: &Outcomes) -> f32 {
 }
 
 /// Two runs over the same cameras with different thresholds; the second sees one part more.
-fn run_twice<'a>(broker: &'a Broker, folder: &Path) -> [Line<'a>; 2] {
-    let line = Line::new(broker, "compared");
-    let first = Panoptes::run(&line.config(), "compared-a");
+fn run_twice<'a>(broker: &'a Broker, name: &str, folder: &Path) -> [Line<'a>; 2] {
+    let line = Line::new(broker, name);
+    let first = Panoptes::run(&line.config(), &format!("{name}-a"));
     for (part, seed) in names(WHOLE_PARTS).iter().zip(0..) {
         line.send(line.part(part, seed));
     }
@@ -58,7 +58,8 @@ fn run_twice<'a>(broker: &'a Broker, folder: &Path) -> [Line<'a>; 2] {
     save_model(folder, halving_threshold(&line.outcomes()));
 
     line.send(line.part("only-b", 60));
-    let other = Line::new(broker, "compared-b");
+    let name = format!("{name}-b");
+    let other = Line::new(broker, &name);
     let config = other
         .config()
         .set("input.topics", line.camera_topics())
@@ -66,7 +67,7 @@ fn run_twice<'a>(broker: &'a Broker, folder: &Path) -> [Line<'a>; 2] {
         .set("output.format", "json")
         .set("output.maps.codec", "zstd")
         .set("model.path", folder.to_str().unwrap());
-    let second = Panoptes::run(&config, "compared-b");
+    let second = Panoptes::run(&config, &name);
     other.await_parts(WHOLE_PARTS + 2);
     second.stop_in_order();
     [line, other]
@@ -118,7 +119,7 @@ pub(crate) fn check_page(page: &Path) -> Value {
 fn exactly_the_parts_that_flipped_are_named_and_shown() {
     let folder = tempfile::tempdir().unwrap();
     let broker = Broker::shared();
-    let lines = run_twice(broker, &folder.path().join("model"));
+    let lines = run_twice(broker, "compared", &folder.path().join("model"));
     let outcomes = [lines[0].outcomes(), lines[1].outcomes()];
     spoil(&lines, &outcomes[0]);
     // Retention has taken the images of one camera.
@@ -207,7 +208,7 @@ fn check_views(flips: &Value, outcomes: &[Outcomes; 2]) {
 fn images_that_may_not_be_read_cost_nothing_else() {
     let broker = broker_with_rights("compared-rights");
     let folder = tempfile::tempdir().unwrap();
-    let lines = run_twice(&broker, &folder.path().join("model"));
+    let lines = run_twice(&broker, "compared-rights", &folder.path().join("model"));
     let camera = lines[0].camera("top");
     forbid(&broker, "Read", &["--topic", &camera]);
     let (address, topics) = (broker.address(), lines.each_ref().map(Line::results_topic));
