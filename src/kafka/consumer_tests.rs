@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use rdkafka::Statistics;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
@@ -11,6 +12,7 @@ use super::*;
 use crate::domain::{SourceOffset, TopicPartition};
 use crate::kafka::client::BusSettings;
 use crate::kafka::closed_parts::ClosedPartsTopic;
+use crate::kafka::read_range::ReadRange;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const TOPIC: &str = "cam";
@@ -253,4 +255,37 @@ async fn a_group_without_offsets_ends_the_thread_where_no_reset_is_allowed() {
     let error = consumer.close().unwrap_err();
     assert!(matches!(error, ConsumerError::NoOffset), "{error}");
     assert!(error.to_string().contains("earliest"), "{error}");
+}
+
+#[tokio::test]
+async fn a_range_ends_only_by_what_is_told_of_a_partition_while_it_is_fetched() {
+    let bus = Bus::start(1);
+    let partition = TopicPartition {
+        topic: TOPIC.into(),
+        partition: 0,
+    };
+    let settings = ConsumerSettings {
+        range: Some(Arc::new(ReadRange::until([(partition.clone(), 5)].into()))),
+        ..bus.settings()
+    };
+    let ledger = SharedLedger::default();
+    lock(&ledger).assign([partition.clone()], 1);
+    let topic = settings.closed_parts.clone();
+    let closed_parts = ClosedParts::connect(&settings.bus, topic, 100).unwrap();
+    let (_handle, link) = ThreadLink::open();
+    let (events, _events) = mpsc::channel(1);
+    let context = GroupContext::new(&settings, &ledger, events, closed_parts, &link);
+    lock(&context.assignment).insert(partition.clone());
+    for (fetch_state, ended) in [("none", vec![]), ("active", vec![partition])] {
+        let mut statistics = Statistics::default();
+        let broker = statistics.brokers.entry("leader".to_owned()).or_default();
+        (broker.nodeid, broker.state) = (1, "UP".to_owned());
+        let topic = statistics.topics.entry(TOPIC.to_owned()).or_default();
+        let told = topic.partitions.entry(0).or_default();
+        (told.leader, told.fetch_state) = (1, fetch_state.to_owned());
+        // All was fetched, by whoever had it before.
+        (told.next_offset, told.ls_offset, told.hi_offset) = (7, 7, 7);
+        context.take_statistics(&statistics);
+        assert_eq!(lock(&context.news).ended_ranges, ended, "{fetch_state}");
+    }
 }

@@ -112,6 +112,31 @@ pub struct FoundJob {
     pub topics: BTreeSet<Topic>,
 }
 
+impl FoundJob {
+    /// A topic that it was made of, and that is neither `gone` nor told of by the brokers: it would go unread.
+    fn unseen_topic(&self, gone: &BTreeSet<Topic>) -> Option<&Topic> {
+        let mut topics = self.topics.iter();
+        topics.find(|topic| {
+            let mut told = self.range.0.keys();
+            !gone.contains(*topic) && !told.any(|one| one.topic == **topic)
+        })
+    }
+
+    /// Sees that all its topics are read but those that are `gone`.
+    ///
+    /// # Errors
+    /// When the brokers have not told of one of them.
+    pub fn expect_all_topics(&self, id: &str, gone: &BTreeSet<Topic>) -> Result<(), JobError> {
+        match self.unseen_topic(gone) {
+            None => Ok(()),
+            Some(topic) => Err(JobError::UnseenTopic {
+                id: id.to_owned(),
+                topic: topic.clone(),
+            }),
+        }
+    }
+}
+
 /// What stands beside a beginning.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -161,6 +186,17 @@ pub enum JobError {
         id: String,
         /// A partition that it does not know.
         partition: TopicPartition,
+    },
+    /// The brokers did not know it for a moment.
+    #[error(
+        "job `{id}` was made of camera topic `{topic}`, which is there: expected its partitions among those \
+         that the brokers tell of, found none; start the replay again"
+    )]
+    UnseenTopic {
+        /// The job.
+        id: String,
+        /// The topic.
+        topic: Topic,
     },
     /// Instances that read the topics are at it.
     #[error(
@@ -462,5 +498,66 @@ mod tests {
         assert_eq!(found.range, range);
         assert_eq!(found.task.as_deref(), Some("task"));
         assert_eq!(found.topics, ["cam".into()].into());
+    }
+    #[test]
+    fn a_job_knows_its_topics_whatever_became_of_them() {
+        let cluster = MockCluster::new(1).unwrap();
+        let topics = ["a", "b", "new"];
+        for topic in topics {
+            cluster.create_topic(topic, 2, 1).unwrap();
+        }
+        let bus = BusSettings {
+            brokers: cluster.bootstrap_servers(),
+            ..BusSettings::default()
+        };
+        let partitions = |topics: &[&str]| {
+            let topics = topics.iter();
+            let both = topics.flat_map(|topic| (0..2).map(|number| (Topic::from(*topic), number)));
+            let both = both.map(|(topic, partition)| TopicPartition { topic, partition });
+            both.collect::<Vec<_>>()
+        };
+        let job = |topics: &[&str]| Job::connect(&bus, "job", partitions(topics)).unwrap();
+        let of_partition = JobPartition {
+            end: 6,
+            ..JobPartition::default()
+        };
+        let made = partitions(&["a", "b"]).into_iter();
+        let made = JobRange(made.map(|one| (one, of_partition.clone())).collect());
+        job(&["a", "b"]).make(&made, "task").unwrap();
+
+        // A new topic is none of its own.
+        let found = job(&topics).find().unwrap().unwrap();
+        assert_eq!(found.range, made);
+        found.expect_all_topics("job", &BTreeSet::new()).unwrap();
+        // Where one is deleted, or the brokers do not know it for a moment.
+        let found = job(&["a"]).find().unwrap().unwrap();
+        assert_eq!(found.range.0.len(), 2);
+        assert_eq!(found.topics, ["a".into(), "b".into()].into());
+        found
+            .expect_all_topics("job", &["b".into()].into())
+            .unwrap();
+        let error = found.expect_all_topics("job", &BTreeSet::new());
+        let error = error.unwrap_err().to_string();
+        assert!(
+            error.starts_with("job `job` was made of camera topic `b`"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn as_many_topics_are_remembered_as_there_is_room_for() {
+        let named = |number| TopicPartition {
+            topic: format!("{number:0>200}").as_str().into(),
+            partition: 0,
+        };
+        let range = |topics| {
+            JobRange(
+                (0..topics)
+                    .map(|one| (named(one), JobPartition::default()))
+                    .collect(),
+            )
+        };
+        assert_eq!(range(3).topics_that_fit().len(), 3);
+        assert_eq!(range(100).topics_that_fit().len(), MOST_TOPIC_BYTES / 203);
     }
 }

@@ -42,12 +42,13 @@ pub(super) fn begin(
         let gone = BTreeSet::new();
         return Ok(Begun { job, range, gone });
     };
-    if found.task.is_some_and(|of_job| of_job != task) {
+    if found.task.as_ref().is_some_and(|of_job| of_job != task) {
         return Err(ReplayFlagError::OtherTask(id.clone()).into());
     }
     tracing::info!(job = id, "going on with the job");
     job.keep(&found.range)?;
-    let gone = gone_since(survey, found.topics)?;
+    let gone = gone_since(survey, &found.topics)?;
+    found.expect_all_topics(id, &gone)?;
     let range = found.range;
     Ok(Begun { job, range, gone })
 }

@@ -28,10 +28,10 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// When the brokers do not tell.
 pub(super) fn gone_since(
     survey: &OffsetSurvey,
-    topics: BTreeSet<Topic>,
+    topics: &BTreeSet<Topic>,
 ) -> Result<BTreeSet<Topic>, SurveyError> {
     let names: Vec<String> = topics.iter().map(ToString::to_string).collect();
-    let mut gone = topics;
+    let mut gone = topics.clone();
     for time in 0..MISSED_TIMES {
         if time > 0 {
             std::thread::sleep(PAUSE);
